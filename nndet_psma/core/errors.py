@@ -1,0 +1,50 @@
+"""The error a user sees: what is wrong, in which file, what was expected, how to mend it."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+
+class UserError(Exception):
+    """A mistake in the user's data, arguments or configuration.
+
+    The command line prints it as one line without a traceback and exits with code 2. Code that can name
+    the file and the remedy raises this; everything else is a bug and keeps its traceback.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        file: str | PathLike[str] | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.what = what
+        self.file = None if file is None else str(file)
+        self.expected = expected
+        self.found = found
+        self.remedy = remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = self.what if self.file is None else f"{self.file}: {self.what}"
+        if self.expected is not None:
+            text += f"; expected {self.expected}"
+        if self.found is not None:
+            text += f"; found {self.found}"
+        text = text.rstrip(".") + "."
+        if self.remedy is not None:
+            text += f" {self.remedy.rstrip('.')}."
+        return text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # keyword-only arguments do not survive the default pickling between worker processes
+        return _rebuild, (self.what, self.file, self.expected, self.found, self.remedy)
+
+
+def _rebuild(
+    what: str, file: str | None, expected: str | None, found: str | None, remedy: str | None
+) -> UserError:
+    return UserError(what, file=file, expected=expected, found=found, remedy=remedy)

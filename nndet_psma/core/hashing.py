@@ -1,0 +1,25 @@
+"""Content hashes: what an artefact was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def hash_json(content: Any) -> str:
+    """Hash of JSON-able ``content``; the order of keys does not matter. 16 hexadecimal digits."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def hash_files(files: list[Path]) -> str:
+    """Hash of the bytes of ``files`` in order, with bounded memory. 16 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    for file in files:
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+        digest.update(b"|")
+    return digest.hexdigest()

@@ -1,0 +1,88 @@
+"""Named classes that users and third parties add: own decorator, entry points, or a dotted path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from nndet_psma.core.errors import UserError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Maps names to classes; refuses a name twice; a miss lists what exists.
+
+    Names are part of file formats (plans and checkpoints hold them): never rename a registered class.
+
+    Args:
+        kind: what is registered, for messages ("planner").
+        group: entry-point group searched for names that are not registered in this process.
+    """
+
+    def __init__(self, kind: str, group: str | None = None) -> None:
+        self.kind = kind
+        self.group = group
+        self._classes: dict[str, type[T]] = {}
+
+    def register(self, cls: type[T]) -> type[T]:
+        """Class decorator; the key is the class name.
+
+        Raises:
+            ValueError: another class of that name is registered already.
+        """
+        name = cls.__name__
+        other = self._classes.get(name)
+        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"two {self.kind}s are named {name}: {other.__module__} and {cls.__module__}")
+        self._classes[name] = cls
+        return cls
+
+    def __getitem__(self, name: str) -> type[T]:
+        """The class called ``name``: registered, offered by an entry point, or a dotted path.
+
+        Raises:
+            UserError: nothing of that name; the message lists what exists.
+        """
+        if name not in self._classes:
+            self._load(name)
+        if name in self._classes:
+            return self._classes[name]
+        raise UserError(
+            f"unknown {self.kind} '{name}'", expected=f"one of {', '.join(self) or 'none registered'}"
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return name in set(self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._classes, *(entry.name for entry in self._entries())}))
+
+    def _entries(self) -> list[EntryPoint]:
+        return [] if self.group is None else list(entry_points(group=self.group))
+
+    def _load(self, name: str) -> None:
+        matching = [entry for entry in entry_points(group=self.group or "") if entry.name == name]
+        if len(matching) > 1:
+            raise UserError(
+                f"{self.kind} '{name}' is offered by several installed packages",
+                found=", ".join(entry.value for entry in matching),
+                remedy="Uninstall all but one of them",
+            )
+        if matching:
+            self._classes[name] = matching[0].load()
+        elif "." in name:
+            self._classes[name] = _import_dotted(name, self.kind)
+
+
+def _import_dotted(path: str, kind: str) -> type:
+    module_name, _, class_name = path.rpartition(".")
+    try:
+        found: Callable | type = getattr(import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{kind} '{path}' cannot be imported", found=str(error)) from None
+    if not isinstance(found, type):
+        raise UserError(f"{kind} '{path}' is not a class")
+    return found
