@@ -38,11 +38,11 @@ class Geometry:
         by_xyz = np.array(self.direction, dtype=np.float64).reshape(3, 3) * np.array(self.spacing[::-1])
         return by_xyz[:, ::-1]
 
-    def to_patient(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def to_patient(self, points: NDArray) -> NDArray[np.float64]:
         """Voxel-edge coordinates ``[N, 3]`` (z, y, x) to LPS millimetres ``[N, 3]`` (x, y, z)."""
         return (np.asarray(points, dtype=np.float64) - 0.5) @ self.matrix.T + np.array(self.origin)
 
-    def to_voxels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def to_voxels(self, points: NDArray) -> NDArray[np.float64]:
         """Inverse of :meth:`to_patient`."""
         offset = np.asarray(points, dtype=np.float64) - np.array(self.origin)
         return np.linalg.solve(self.matrix, offset.T).T + 0.5

@@ -1,0 +1,1 @@
+"""What stages hand to each other: typed, versioned JSON. One artefact per file."""

@@ -1,0 +1,109 @@
+"""``nndet_psma convert``: bring foreign data into the raw format of a task."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+_NAMED_PATTERN = re.compile(r"(?P<name>[^=\s]+)=(?P<pattern>.+)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of the command, one sub-command per kind of source."""
+    parser = argparse.ArgumentParser(prog="nndet_psma convert", description=__doc__)
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    _add_nifti(kinds.add_parser("nifti", help="a folder of NIfTI studies"))
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert and say what was written."""
+    from nndet_psma.core.errors import UserError
+    from nndet_psma.dataset.convert_nifti import NiftiSource, convert_nifti
+    from nndet_psma.dataset.paths import TaskPaths, data_root
+
+    if not 0 <= args.task <= 999 or not re.fullmatch(r"\w+", args.name):
+        raise UserError(
+            "no valid task",
+            expected="a number from 0 to 999 and a name of letters, digits and _",
+            found=f"{args.task} {args.name}",
+        )
+    names = [name for name, _ in args.image]
+    if len(set(names)) != len(names):
+        raise UserError("two images have the same name", found=", ".join(names))
+    source = NiftiSource(
+        folder=args.source,
+        images=dict(args.image),
+        label=args.label,
+        ctv=args.ctv,
+        class_name=args.class_name,
+        instances=args.instances,
+    )
+    root = data_root() if args.output is None else args.output
+    paths = TaskPaths(root / f"Task{args.task:03d}_{args.name}")
+    done = convert_nifti(
+        source,
+        paths,
+        test_share=args.test_share,
+        seed=args.seed,
+        overwrite=args.overwrite,
+        num_processes=args.num_processes,
+    )
+    print(f"{paths.root}: {len(done.training)} training cases, {len(done.test)} test cases,", end=" ")
+    print(f"{done.num_lesions} lesions; {len(done.skipped)} cases were finished before")
+    print(f"Next: nndet_psma check {args.task} --full")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    from nndet_psma.cli.run import run_command
+
+    return run_command(build_parser(), run, argv)
+
+
+def _add_nifti(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "One case for everything that the * of the patterns can stand for. The first image defines the grid; "
+        "the others are resampled onto it."
+    )
+    parser.add_argument("source", type=Path, help="folder of all studies")
+    parser.add_argument("--task", type=int, required=True, help="number of the new task")
+    parser.add_argument("--name", required=True, help="name of the new task")
+    parser.add_argument(
+        "--image",
+        type=_named_pattern,
+        action="append",
+        required=True,
+        metavar="NAME=PATTERN",
+        help='modality and its files below SOURCE, e.g. "CT=*/CT.nii.gz"; repeat for more modalities',
+    )
+    parser.add_argument("--label", required=True, metavar="PATTERN", help="lesion masks")
+    parser.add_argument("--ctv", metavar="PATTERN", help="masks of the search region")
+    parser.add_argument(
+        "--class", dest="class_name", default="lesion", metavar="NAME", help="class of the lesions"
+    )
+    parser.add_argument(
+        "--instances", action="store_true", help="masks hold one number per lesion; do not split components"
+    )
+    parser.add_argument(
+        "--test-share", type=float, default=0.0, help="share of patients for testing (default %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the random test patients (default %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of all tasks (default $det_data)")
+    parser.add_argument("--overwrite", action="store_true", help="convert finished cases again")
+    parser.add_argument(
+        "--num_processes", type=int, default=min(4, os.cpu_count() or 1), help="(default %(default)s)"
+    )
+
+
+def _named_pattern(text: str) -> tuple[str, str]:
+    parts = _NAMED_PATTERN.fullmatch(text)
+    if parts is None:
+        raise argparse.ArgumentTypeError(f'expected NAME=PATTERN, e.g. "CT=*/CT.nii.gz", found {text!r}')
+    return parts["name"], parts["pattern"]

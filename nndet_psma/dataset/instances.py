@@ -1,0 +1,122 @@
+"""Labels of a case: an instance mask (ids 1..n, 0 background) and a JSON with the class of every instance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nndet_psma.core.atomic import read_json
+from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.cases import RawCase
+from nndet_psma.dataset.description import DatasetDescription
+from nndet_psma.dataset.images import Volume, read_volume
+
+_EXAMPLE = '{"instances": {"1": 0}}'
+
+
+def read_instances(file: Path) -> dict[int, int]:
+    """Class index (from 0) by instance id (from 1), ascending, from ``{"instances": {"1": 0}}``.
+
+    Raises:
+        UserError: not JSON, the key is missing, an id is no positive number or a class no number from 0.
+    """
+    content = read_json(file)
+    instances = content.get("instances") if isinstance(content, dict) else None
+    if not isinstance(instances, dict):
+        raise UserError("no mapping 'instances'", file=file, expected=_EXAMPLE, found=_short(content))
+    return dict(sorted(_entry(key, value, file) for key, value in instances.items()))
+
+
+def read_labels(case: RawCase, description: DatasetDescription) -> tuple[Volume, dict[int, int]]:
+    """Instance mask (int32, canonical axes) and class by instance id of a labelled case.
+
+    Raises:
+        UserError: a file is missing, the mask holds values that are no ids, mask and JSON disagree, or a class
+            is not in the description.
+    """
+    if case.label is None or case.instances is None:
+        raise UserError(f"case {case.case_id} has no labels", file=case.images[0] if case.images else None)
+    classes = read_instances(case.instances)
+    check_classes(classes, description, case.instances)
+    volume = read_volume(case.label)
+    ids = instance_ids(volume.array, case.label)
+    if set(ids.tolist()) != set(classes):
+        raise disagreement(set(ids.tolist()), set(classes), case.label, case.instances)
+    return Volume(volume.array.astype(np.int32), volume.geometry), classes
+
+
+def instance_ids(mask: NDArray[Any], file: Path) -> NDArray[np.int64]:
+    """Ids that occur in a mask of any numeric type, ascending, without 0.
+
+    Raises:
+        UserError: a value is fractional or negative.
+    """
+    values = np.unique(mask)
+    wrong = values[(values < 0) | (values != np.round(values))]
+    if len(wrong):
+        raise UserError(
+            "the mask holds values that are no instance ids",
+            file=file,
+            expected="whole numbers from 0",
+            found=_listed(wrong.tolist()),
+            remedy="Resample masks with nearest neighbour and store them as integers",
+        )
+    return values[values > 0].astype(np.int64)
+
+
+def check_classes(classes: dict[int, int], description: DatasetDescription, file: Path) -> None:
+    """Every class must be in the description.
+
+    Raises:
+        UserError: one is not.
+    """
+    for instance, label in classes.items():
+        if label not in description.labels:
+            raise UserError(
+                f"instance {instance} has a class that the description does not have",
+                file=file,
+                expected=f"0 to {len(description.labels) - 1}",
+                found=str(label),
+                remedy="Classes count from 0; correct the file or add the class to dataset.json",
+            )
+
+
+def disagreement(in_mask: set[int], in_json: set[int], label: Path, instances: Path) -> UserError:
+    """The error for a mask and a JSON with different ids."""
+    parts = []
+    if in_mask - in_json:
+        parts.append(f"ids {_listed(sorted(in_mask - in_json))} only in the mask")
+    if in_json - in_mask:
+        parts.append(f"ids {_listed(sorted(in_json - in_mask))} only in {instances.name}")
+    return UserError(
+        "mask and JSON disagree on the instances",
+        file=label,
+        found="; ".join(parts),
+        remedy="Give every id of the mask one entry, and no other",
+    )
+
+
+def _entry(key: str, value: Any, file: Path) -> tuple[int, int]:
+    if not (key.isascii() and key.isdigit() and int(key) > 0):
+        raise UserError("an instance id is no number from 1", file=file, expected=_EXAMPLE, found=repr(key))
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UserError(
+            f"the class of instance {key} is no number from 0",
+            file=file,
+            expected=_EXAMPLE,
+            found=repr(value),
+        )
+    return int(key), value
+
+
+def _listed(values: list[Any]) -> str:
+    shown = ", ".join(f"{value:g}" for value in values[:5])
+    return shown + (f" and {len(values) - 5} more" if len(values) > 5 else "")
+
+
+def _short(content: Any) -> str:
+    text = repr(content)
+    return text if len(text) <= 60 else f"{text[:57]}..."

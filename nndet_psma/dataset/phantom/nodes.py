@@ -1,0 +1,107 @@
+"""Lymph nodes: what one is like, and drawing its look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from nndet_psma.dataset.phantom.canvas import Array, Canvas, Mask, Window
+from nndet_psma.dataset.phantom.options import NodeLook
+
+NodeKind = Literal["positive", "benign", "mimic"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One lymph node.
+
+    Attributes:
+        kind: "positive" (labelled), "benign", or "mimic": looks positive, is not, and lies outside the CTV.
+        station: such as "left external iliac", "right obturator" or "presacral".
+        centre_mm: (z, y, x) in the frame of :class:`Canvas`.
+        radii_mm: half axes: along z, and the long and the short one in the axial plane.
+        angle: of the long axis in the axial plane, radians from y towards x.
+        hu: mean HU of the solid part on a CT.
+        texture: standard deviation of HU inside.
+        hilum: radius of the fatty hilum as a fraction of the node's; 0 is none.
+        calcified: holds a small calcification (or clip).
+        slack_mm: how far the drawn contour lies outside the node.
+    """
+
+    kind: NodeKind
+    station: str
+    centre_mm: tuple[float, float, float]
+    radii_mm: tuple[float, float, float]
+    angle: float
+    hu: float
+    texture: float
+    hilum: float
+    calcified: bool
+    slack_mm: float
+
+    @property
+    def positive(self) -> bool:
+        """True for a node that is labelled."""
+        return self.kind == "positive"
+
+    @property
+    def short_axis_mm(self) -> float:
+        """Short axis in the axial plane, mm."""
+        return 2 * self.radii_mm[2]
+
+    def level(self, grids: tuple[Array, Array, Array], grow_mm: float = 0.0) -> Array:
+        """Normalised distance from the centre: 1 on the surface (moved outwards by ``grow_mm``).
+
+        Args:
+            grids: broadcastable z, y, x positions, mm.
+            grow_mm: added to every half axis.
+        """
+        z, y, x = (g - c for g, c in zip(grids, self.centre_mm, strict=True))
+        along = y * np.cos(self.angle) + x * np.sin(self.angle)
+        across = x * np.cos(self.angle) - y * np.sin(self.angle)
+        rz, long, short = (r + grow_mm for r in self.radii_mm)
+        return np.sqrt((z / rz) ** 2 + (along / long) ** 2 + (across / short) ** 2)
+
+    def window(self, canvas: Canvas, grow_mm: float) -> Window:
+        """Voxels round the node, with ``grow_mm`` to spare."""
+        reach = max(self.radii_mm) + grow_mm
+        centre = np.array(self.centre_mm)
+        return canvas.window(centre - reach, centre + reach)
+
+    def contour(self, canvas: Canvas, grow_mm: float | None = None) -> tuple[Window, Mask]:
+        """Voxels inside the drawn contour; at least the one nearest to the centre.
+
+        Args:
+            canvas: the grid.
+            grow_mm: distance of the contour from the surface; None is the node's own slack.
+        """
+        grow = self.slack_mm if grow_mm is None else grow_mm
+        window = self.window(canvas, grow + max(canvas.geometry.spacing))
+        level = self.level(canvas.grids(window), grow)
+        mask = level <= 1
+        if mask.size and not mask.any():
+            mask = level <= level.min()
+        return window, mask
+
+
+def sample_node(
+    kind: NodeKind, look: NodeLook, station: str, centre: Array, angle: float, rng: np.random.Generator
+) -> Node:
+    """Draw size, shape and HU of a node from a look; its place is given."""
+    short = float(np.clip(look.short_axis * np.exp(rng.normal(0, look.spread)), *look.limits))
+    elongation = rng.uniform(*look.elongation)
+    height = short * rng.uniform(0.95, 1.25) * (1 + elongation) / 2
+    return Node(
+        kind=kind,
+        station=station,
+        centre_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
+        radii_mm=(height / 2, short * elongation / 2, short / 2),
+        angle=angle,
+        hu=float(rng.normal(*look.hu)),
+        texture=float(rng.uniform(*look.texture)),
+        hilum=float(rng.uniform(0.4, 0.65)) if rng.random() < look.hilum else 0.0,
+        calcified=bool(rng.random() < 0.06),
+        slack_mm=float(rng.uniform(0.2, 0.8)),
+    )

@@ -1,0 +1,49 @@
+"""Starting values of the post-processing and the values the sweep tries (Xu et al. 2023, table 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nndet_psma.artifacts.fingerprint import Histogram
+
+_STEPS = 10
+
+
+def postproc_defaults(margin_mm: float | None) -> dict[str, Any]:
+    """Settings before any tuning: filters off, one vote is enough. ``margin_mm`` is None without CTV."""
+    return {
+        "fold_iou": 0.5,
+        "zone_mm": margin_mm,
+        "hu_threshold": None,
+        "hu_quantile": 0.5,
+        "vote_iou": 0.3,
+        "min_votes": 1,
+        "score_threshold": 0.0,
+        "nms_iou": 0.3,
+        "link_iou": 0.1,
+        "link_gap": 1,
+        "hit_iou": 0.1,
+    }
+
+
+def postproc_grid(lesion_hu: Histogram, margin_mm: float | None, voters: int) -> dict[str, list[Any]]:
+    """Values to try for tau4 (mm), tau5 (HU), tau6, tau1 and tau2; filters that cannot apply stay off.
+
+    tau4: ten equal steps up to the margin (1..10 pixels of a 10-pixel margin in the paper). tau5: five values between
+    the 75 % and 99 % quantiles of the lesions' HU, so that they bracket the lesions of this data set; 80..160 in the
+    paper. tau6 and tau1 as in the paper, without IoU 1.0, which no two detectors reach.
+    """
+    thresholds: list[float] = []
+    if lesion_hu.total:
+        low, high = lesion_hu.quantile(0.75), lesion_hu.quantile(0.99)
+        thresholds = sorted({float(5 * round(v / 5)) for v in np.linspace(low, high, 5)})
+    zones = [] if margin_mm is None else [round(margin_mm * i / _STEPS, 3) for i in range(1, _STEPS + 1)]
+    return {
+        "zone_mm": [None, *zones],
+        "hu_threshold": [None, *thresholds],
+        "hu_quantile": [round(i / _STEPS, 1) for i in range(1, _STEPS + 1)],
+        "vote_iou": [round(i / _STEPS, 1) for i in range(1, _STEPS)],
+        "min_votes": list(range(1, voters + 1)),
+    }

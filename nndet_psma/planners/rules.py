@@ -1,0 +1,149 @@
+"""Planning rules: pure functions from the fingerprint to one value each, with their source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nndet_psma.artifacts.fingerprint import Histogram
+from nndet_psma.artifacts.plan import Window
+
+_FINEST_STRIDE = 4
+_MAX_LEVELS = 4
+_SIZES_PER_LEVEL = 2
+
+
+def window_name(lower: float, upper: float) -> str:
+    """Name of an HU window that is safe in file names: ``hu_m97_310`` for -97..310."""
+    return "hu_" + "_".join(f"{'m' if v < 0 else ''}{abs(v):.0f}" for v in (lower, upper))
+
+
+def quantile_windows(
+    lesion_hu: Histogram, tails_percent: Sequence[float], soft_tissue: tuple[float, float]
+) -> list[Window]:
+    """HU windows from the HU of all lesion voxels, tails cut symmetrically, plus soft tissue.
+
+    Source: Xu et al. 2023, "Windowing analysis" and table 2. Windows that come out equal are kept once; without
+    lesion voxels only soft tissue remains.
+    """
+    limits = []
+    if lesion_hu.total:
+        limits = [(lesion_hu.quantile(t / 100), lesion_hu.quantile(1 - t / 100)) for t in tails_percent]
+    limits.append(soft_tissue)
+    unique = dict.fromkeys((lower, upper) for lower, upper in limits if lower < upper)
+    return [Window(window_name(lower, upper), lower, upper) for lower, upper in unique]
+
+
+def window_overlap(first: Window, second: Window) -> float:
+    """Intersection over union of two windows on the HU axis."""
+    overlap = max(0.0, min(first.upper, second.upper) - max(first.lower, second.lower))
+    return overlap / (max(first.upper, second.upper) - min(first.lower, second.lower))
+
+
+def most_different_windows(windows: Sequence[Window], count: int) -> list[Window]:
+    """``count`` windows that overlap each other least, in their given order.
+
+    Greedy farthest-point choice starting from the last window (soft tissue): bagging gains from voters that see
+    different things, and near-equal windows cost a training each.
+    """
+    if count >= len(windows):
+        return list(windows)
+    chosen = [windows[-1]]
+    while len(chosen) < count:
+        rest = [window for window in windows if window not in chosen]
+        chosen.append(min(rest, key=lambda w: max(window_overlap(w, c) for c in chosen)))
+    return [window for window in windows if window in chosen]
+
+
+def target_spacing(spacings: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Median spacing of the cases per axis, ``[N, 3]`` (z, y, x) mm; y and x get one common value.
+
+    Source: nnU-Net and nnDetection take the median; a common in-plane value keeps boxes undistorted.
+    """
+    z, y, x = np.median(spacings, axis=0)
+    plane = float(np.sqrt(y * x)) if not math.isclose(y, x, rel_tol=1e-6) else float(y)
+    return round(float(z), 4), round(plane, 4), round(plane, 4)
+
+
+def ctv_margin(outside_mm: Sequence[float], coverage: float, minimum_mm: float) -> tuple[float, float]:
+    """Growth of the CTV (mm) that contains the share ``coverage`` of lesions, never below ``minimum_mm``.
+
+    Source: Xu et al. 2023 grow by 10 pixels = 6.48 mm because nodes stuck out by 1-2 pixels.
+
+    Returns:
+        margin in mm, and the share of lesions it contains (1 without lesions).
+    """
+    if not outside_mm:
+        return minimum_mm, 1.0
+    ordered = np.sort(np.asarray(outside_mm))
+    needed = float(ordered[math.ceil(coverage * len(ordered)) - 1])
+    margin = max(minimum_mm, math.ceil(needed * 100) / 100)
+    return margin, float(np.mean(ordered <= margin))
+
+
+def neighbour_slices(median_height_mm: float, spacing_z_mm: float) -> int:
+    """Slices on each side of the centre: half a lesion's height, at least 1 (the paper's value), at most 3."""
+    return int(np.clip(round(median_height_mm / 2 / spacing_z_mm), 1, 3))
+
+
+def detector_scale(
+    median_side_voxels: float, wanted_pixels: float, plane_voxels: tuple[float, float], max_pixels: int
+) -> float:
+    """Detector pixels per voxel: the median lesion gets ``wanted_pixels``, the slice at most ``max_pixels``.
+
+    Source: Xu et al. 2023 enlarge crops to 640-800 pixels; FPN's finest stride is 4, so lesions of a few voxels need
+    enlarging. Never below the scale that fits the pixel budget, at most 6, in steps of 0.05.
+    """
+    wanted = wanted_pixels / median_side_voxels
+    affordable = math.sqrt(max_pixels / (plane_voxels[0] * plane_voxels[1]))
+    return max(0.1, math.floor(min(wanted, affordable, 6.0) * 20) / 20)
+
+
+def input_size(plane_voxels: tuple[float, float], scale: float, divisor: int) -> tuple[int, int]:
+    """(height, width) in detector pixels that holds ``plane_voxels``, rounded up to ``divisor``."""
+    height, width = (math.ceil(side * scale / divisor) * divisor for side in plane_voxels)
+    return height, width
+
+
+def pyramid_levels(largest_side_pixels: float) -> list[int]:
+    """ResNet layers that feed the FPN: from stride 4 up to the stride that is 2/3 of the largest lesions' side.
+
+    Coarser levels would carry anchors spaced wider than the lesions; two levels at least, for context.
+    """
+    count = 1 + math.floor(math.log2(max(1.0, largest_side_pixels / 1.5 / _FINEST_STRIDE)))
+    return list(range(1, 1 + int(np.clip(count, 2, _MAX_LEVELS))))
+
+
+def anchor_sizes(sides_pixels: NDArray[np.float64], levels: int) -> list[list[float]]:
+    """Two sizes per level, spaced geometrically from the 5 % to the 95 % quantile of the lesions' sides.
+
+    ``sides_pixels`` are square roots of slice-box areas in detector pixels. The ratio of neighbours is at least 1.25.
+    """
+    count = levels * _SIZES_PER_LEVEL
+    low, high = np.quantile(sides_pixels, [0.05, 0.95])
+    low = max(low, 4.0)
+    high = max(high, low * 1.25 ** (count - 1))
+    sizes = np.round(np.geomspace(low, high, count), 1)
+    return [[float(s) for s in pair] for pair in sizes.reshape(levels, _SIZES_PER_LEVEL)]
+
+
+def aspect_ratios(heights: NDArray[np.float64], widths: NDArray[np.float64]) -> list[float]:
+    """Height / width of anchors: quantiles 10, 50 and 90 % of the slice boxes, equal ones once."""
+    quantiles = np.quantile(heights / widths, [0.1, 0.5, 0.9])
+    return sorted({round(float(q), 2) for q in quantiles})
+
+
+def fold_count(wanted: int, patients: int) -> int:
+    """Folds: ``wanted``, but at least two patients in each validation set, and at least two folds."""
+    return max(2, min(wanted, patients // 2))
+
+
+def positive_fraction(positive_slices: int, slices: int) -> float:
+    """Share of slices with lesions in a batch: twice their natural share, between 1/2 and 3/4.
+
+    nnDetection oversamples to 1/2; slices without lesions still train the background.
+    """
+    return float(np.clip(2 * positive_slices / max(1, slices), 0.5, 0.75))

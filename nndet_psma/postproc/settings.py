@@ -1,0 +1,69 @@
+"""Every threshold of the post-processing in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+from nndet_psma.postproc.hu_filter import quantile_index
+
+_IOU_FIELDS = ("fold_iou", "vote_iou", "nms_iou", "link_iou", "hit_iou")
+
+
+@dataclass(frozen=True)
+class PostprocSettings:
+    """Thresholds of :func:`nndet_psma.postproc.steps.postprocess_case`; JSON through :mod:`nndet_psma.core.schema`.
+
+    tau1 .. tau6 are those of Xu 2023, table 3. The defaults are a start for the sweep, not tuned values.
+
+    Attributes:
+        score_threshold: boxes scoring less are dropped, in [0, 1]; default: torchvision's ``box_score_thresh``.
+        fold_iou: IoU from which on boxes of different folds are fused (nnDetection's ``ensemble_iou``).
+        nms_iou: IoU above which the worse of two boxes of a voter is dropped (torchvision's ``box_nms_thresh``).
+        zone_mm: tau4, largest distance of a box centre outside the CTV in mm; ``None``: off. Paper: 1..10 pixels.
+        hu_threshold: tau5 in HU; a box brighter than this at ``hu_quantile`` is dropped; ``None``: off. Paper: 80..160.
+        hu_quantile: tau6, quantile of the HU inside the box that is compared, one of 0.1, 0.2 .. 1.0.
+        vote_iou: tau1, IoU from which on boxes of different voters agree. Paper: 0.1..1.0.
+        min_votes: tau2, voters that must agree. Paper: 1..5.
+        link_iou: IoU from which on boxes of neighbouring slices are one lesion.
+        link_gap: slices without a box that a lesion may bridge.
+        hit_iou: tau3, IoU with the truth from which on a box is a hit. Paper: 0.1..1.0, tuned. Here it is part of the
+            protocol, reported and never tuned: tuning it on data moves the goal. Default: nnDetection's 0.1.
+
+    Raises:
+        ValueError: a value is out of range; names the field.
+    """
+
+    score_threshold: float = 0.05
+    fold_iou: float = 0.5
+    nms_iou: float = 0.5
+    zone_mm: float | None = None
+    hu_threshold: float | None = None
+    hu_quantile: float = 0.5
+    vote_iou: float = 0.5
+    min_votes: int = 1
+    link_iou: float = 0.3
+    link_gap: int = 1
+    hit_iou: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in _IOU_FIELDS:
+            value = getattr(self, name)
+            if not 0 < value <= 1:
+                raise ValueError(f"{name} must lie in (0, 1], got {value}")
+        if not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"score_threshold must lie in [0, 1], got {self.score_threshold}")
+        if self.zone_mm is not None and not 0 <= self.zone_mm < float("inf"):
+            raise ValueError(f"zone_mm must be a distance in mm from 0 on, or None, got {self.zone_mm}")
+        if self.hu_threshold is not None and not isfinite(self.hu_threshold):
+            raise ValueError(f"hu_threshold must be a number in HU, or None, got {self.hu_threshold}")
+        quantile_index(self.hu_quantile)
+        if self.min_votes < 1:
+            raise ValueError(f"min_votes must be at least 1, got {self.min_votes}")
+        if self.link_gap < 0:
+            raise ValueError(f"link_gap must be at least 0, got {self.link_gap}")
+
+    @classmethod
+    def detector_only(cls) -> PostprocSettings:
+        """What the detector itself says: no score threshold, no filters, every voter's word enough."""
+        return cls(score_threshold=0.0, zone_mm=None, hu_threshold=None, min_votes=1)

@@ -1,0 +1,103 @@
+"""The store: prepared cases on disk as memory-mapped arrays; CT once as int16, windows applied when read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nndet_psma.artifacts.artifact import Artifact
+from nndet_psma.core.atomic import atomic_folder
+from nndet_psma.core.errors import UserError
+from nndet_psma.core.geometry import Geometry
+from nndet_psma.preprocess.prepare import PreparedCase
+
+_META = "case.json"
+_DISTANCE = "ctv_distance"
+_INSTANCES = "instances"
+
+
+@dataclass(frozen=True)
+class StoredCase(Artifact):
+    """Description beside the arrays of one case; ``made_from`` hashes its inputs and the preprocessing choices."""
+
+    schema: ClassVar[str] = "nndet_psma.stored_case"
+    remade_by: ClassVar[str] = "nndet_prep"
+
+    case_id: str
+    made_from: str
+    modalities: list[str]
+    geometry: Geometry
+    source: Geometry
+    has_ctv: bool
+    has_instances: bool
+    classes: dict[str, int]
+
+
+def write_case(store: Path, case: PreparedCase, made_from: str) -> None:
+    """Write one case; the folder ``store/<case_id>`` appears whole or not at all."""
+    meta = StoredCase(
+        case.case_id,
+        made_from,
+        list(case.arrays),
+        case.geometry,
+        case.source,
+        case.ctv_distance is not None,
+        case.instances is not None,
+        {str(instance): label for instance, label in case.classes.items()},
+    )
+    with atomic_folder(store / case.case_id) as folder:
+        for name, array in case.arrays.items():
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        if case.ctv_distance is not None:
+            np.save(folder / f"{_DISTANCE}.npy", case.ctv_distance, allow_pickle=False)
+        if case.instances is not None:
+            np.save(folder / f"{_INSTANCES}.npy", case.instances, allow_pickle=False)
+        meta.write(folder / _META)
+
+
+def read_case(store: Path, case_id: str) -> PreparedCase:
+    """Open one case; arrays are memory-mapped, so only what is touched is read.
+
+    Raises:
+        UserError: the case was not preprocessed, or an array is damaged.
+    """
+    folder = store / case_id
+    if not folder.is_dir():
+        raise UserError(f"case {case_id} is not preprocessed", file=folder, remedy="Run nndet_prep")
+    meta = StoredCase.read(folder / _META)
+    return PreparedCase(
+        case_id,
+        {name: _open(folder / f"{name}.npy") for name in meta.modalities},
+        meta.geometry,
+        meta.source,
+        _open(folder / f"{_DISTANCE}.npy") if meta.has_ctv else None,
+        _open(folder / f"{_INSTANCES}.npy") if meta.has_instances else None,
+        {int(instance): label for instance, label in meta.classes.items()},
+    )
+
+
+def is_current(store: Path, case_id: str, made_from: str) -> bool:
+    """Whether the stored case exists and was made from the same inputs and choices."""
+    file = store / case_id / _META
+    if not file.is_file():
+        return False
+    try:
+        return StoredCase.read(file).made_from == made_from
+    except UserError:
+        return False
+
+
+def _open(file: Path) -> NDArray:
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            "stored array cannot be read",
+            file=file,
+            found=str(error),
+            remedy="Delete the case folder and run nndet_prep",
+        ) from None

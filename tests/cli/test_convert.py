@@ -1,0 +1,56 @@
+"""``nndet_psma convert``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nndet_psma.cli.convert import build_parser, run
+from nndet_psma.core.errors import UserError
+from nndet_psma.core.geometry import Geometry
+from nndet_psma.dataset.description import read_description
+from nndet_psma.dataset.images import write_volume
+
+
+@pytest.fixture
+def studies(tmp_path):
+    mask = np.zeros((3, 4, 5), np.uint8)
+    mask[1, 1, 1] = 1
+    for name in ("a", "b"):
+        folder = tmp_path / "studies" / name
+        write_volume(folder / "ct.nii.gz", np.full((3, 4, 5), -5, np.int16), Geometry((3, 4, 5), (1, 1, 1)))
+        write_volume(folder / "m.nii.gz", mask, Geometry((3, 4, 5), (1, 1, 1)))
+    return tmp_path / "studies"
+
+
+def _args(studies, *more, name="New", task="201"):
+    fixed = ["nifti", str(studies), "--task", task, "--name", name, "--image", "CT=*/ct.nii.gz"]
+    return build_parser().parse_args([*fixed, "--label", "*/m.nii.gz", "--num_processes", "1", *more])
+
+
+def test_nifti(studies, tmp_path, capsys):
+    assert run(_args(studies, "--output", str(tmp_path), "--class", "node")) == 0
+    assert "2 training cases, 0 test cases, 2 lesions" in capsys.readouterr().out
+    description = read_description(tmp_path / "Task201_New")
+    assert description.labels == {0: "node"}
+    assert description.task == "Task201_New"
+
+
+def test_default_folder_is_det_data(studies, tmp_path, monkeypatch):
+    monkeypatch.setenv("det_data", str(tmp_path))
+    run(_args(studies, "--test-share", "0.5"))
+    assert len(list((tmp_path / "Task201_New/raw_splitted/imagesTs").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("name", "task"), [("a b", "201"), ("a.b", "201"), ("New", "1000")])
+def test_bad_task(studies, name, task):
+    with pytest.raises(UserError, match="no valid task"):
+        run(_args(studies, name=name, task=task))
+
+
+def test_bad_images(studies, capsys):
+    with pytest.raises(UserError, match="same name; found CT, CT"):
+        run(_args(studies, "--image", "CT=*/m.nii.gz"))
+    with pytest.raises(SystemExit):
+        _args(studies, "--image", "CT")
+    assert "NAME=PATTERN" in capsys.readouterr().err
