@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,11 @@ from nndet_psma.dataset.clinical import patient_of
 from nndet_psma.dataset.description import DatasetDescription
 from nndet_psma.dataset.images import Volume, read_volume
 from nndet_psma.dataset.instances import read_labels
+from nndet_psma.dataset.workers import map_cases
 
 _REGION_SAMPLE = 200_000  # voxels per case; enough for quantiles to 0.1 %, keeps JSON and time small
+
+_Job = tuple[RawCase, DatasetDescription, str, str, Path]
 
 
 def measure_fingerprint(
@@ -40,7 +42,6 @@ def measure_fingerprint(
     stratify_by: str,
     cache: Path,
     processes: int,
-    progress: Callable[[str], None],
 ) -> Fingerprint:
     """Fingerprint of the training cases.
 
@@ -50,8 +51,7 @@ def measure_fingerprint(
         clinical: rows of clinical.csv by case id.
         stratify_by: column of clinical.csv for the folds ("" for none).
         cache: folder of finished cases; a case is measured again only when its files changed.
-        processes: worker processes; 0 measures in this process.
-        progress: called with the case id after each case.
+        processes: worker processes; 1 measures in this process.
 
     Raises:
         UserError: no cases, or a case cannot be read.
@@ -62,10 +62,7 @@ def measure_fingerprint(
         (case, description, patient_of(case.case_id, clinical), _stratum(case, clinical, stratify_by), cache)
         for case in cases
     ]
-    measured = []
-    for result in _run(jobs, processes):
-        measured.append(result)
-        progress(result.case_id)
+    measured = map_cases(_cached, jobs, processes)
     return Fingerprint(
         task=description.task,
         modalities={str(i): name for i, name in description.modalities.items()},
@@ -74,21 +71,12 @@ def measure_fingerprint(
     )
 
 
-def _run(jobs: list[tuple], processes: int) -> Iterable[CaseFingerprint]:
-    if processes <= 1:
-        yield from (_cached(*job) for job in jobs)
-        return
-    with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(_cached, *zip(*jobs, strict=True))
-
-
 def _stratum(case: RawCase, clinical: Mapping[str, Mapping[str, str]], column: str) -> str:
     return clinical.get(case.case_id, {}).get(column, "") if column else ""
 
 
-def _cached(
-    case: RawCase, description: DatasetDescription, patient: str, stratum: str, cache: Path
-) -> CaseFingerprint:
+def _cached(job: _Job) -> CaseFingerprint:
+    case, description, patient, stratum, cache = job
     files = [*case.images, *(f for f in (case.label, case.instances) if f is not None)]
     inputs = hash_files(files)
     file = cache / f"{case.case_id}.json"

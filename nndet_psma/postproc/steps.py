@@ -73,7 +73,7 @@ def postprocess_case(
     Suppression comes before the thresholds and filters, as in the paper, whose detector suppresses its own
     boxes. It also makes the order matter for nothing that is tuned: score threshold and filters then are
     masks on fixed boxes, and :func:`nndet_psma.postproc.sweep.sweep` measures exactly what this function does.
-    Voting needs two voters; a single voter's boxes pass with one vote each.
+    Fusing needs two folds and voting two voters; a single voter's boxes pass with one vote each.
 
     Args:
         raw: predictions of every voter and fold.
@@ -106,12 +106,13 @@ def postprocess_case(
 
 
 def fuse_folds(folds: Sequence[Detections], settings: PostprocSettings) -> Detections:
-    """One voter's boxes: its folds fused at ``fold_iou``, best score first.
+    """One voter's boxes: its folds fused at ``fold_iou``, best score first; a single fold's boxes stay as they are.
 
     Raises:
         ValueError: no folds, or their columns differ.
     """
-    fused = weighted_box_clustering(folds, iou=settings.fold_iou)
+    alone = len(folds) == 1
+    fused = folds[0].sorted_by_score() if alone else weighted_box_clustering(folds, iou=settings.fold_iou)
     if len(fused):
         return fused
     # folds without boxes need not know the columns

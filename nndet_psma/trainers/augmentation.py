@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from batchgenerators.augmentations.color_augmentations import augment_brightness_multiplicative
+from batchgenerators.augmentations.noise_augmentations import augment_gaussian_blur
 from torch import Tensor
 
 from nndet_psma.artifacts.plan import Augmentation
@@ -62,11 +64,11 @@ def augment_intensity(image: Tensor, draw: AugmentationDraw, plan: Augmentation)
 
     Noise and brightness act on the same draw in all channels, as they come from one scan.
     """
+    array = image.numpy()
     if draw.blur:
-        image = transforms.gaussian_blur(
-            image, [_BLUR_KERNEL, _BLUR_KERNEL], [plan.blur_sigma, plan.blur_sigma]
-        )
-    image = image * draw.brightness
+        array = augment_gaussian_blur(array, (plan.blur_sigma, plan.blur_sigma), per_channel=False)
+    brightness = (draw.brightness, draw.brightness)
+    image = torch.from_numpy(augment_brightness_multiplicative(array, brightness, per_channel=False))
     if draw.noise_std > 0:
         generator = torch.Generator().manual_seed(draw.noise_seed)
         image = image + draw.noise_std * torch.randn(image.shape, generator=generator)

@@ -249,7 +249,7 @@ def test_json_round_trip():
 
 def test_no_lesion_says_what_to_do():
     healthy = sweep_case({"soft": [raw_boxes()]}, Detections.empty(2), 0)
-    with pytest.raises(UserError, match="no lesion in any validation case.* Keep the default thresholds"):
+    with pytest.raises(UserError, match=r"no lesion in any validation case.* Keep the default thresholds"):
         sweep([healthy], SweepGrid.paper_grid(), criterion="f1", base=BASE)
 
 

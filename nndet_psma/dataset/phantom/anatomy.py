@@ -6,20 +6,23 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nndet_psma.core.geometry import Geometry
 from nndet_psma.dataset.phantom.canvas import Canvas, Mask
 from nndet_psma.dataset.phantom.ctv import distance_outside, nodal_ctv, spared
 from nndet_psma.dataset.phantom.habitus import Habitus, sample_habitus
-from nndet_psma.dataset.phantom.nodes import Node
-from nndet_psma.dataset.phantom.options import PROFILES, PhantomOptions
+from nndet_psma.dataset.phantom.nodes import Node, sample_node
+from nndet_psma.dataset.phantom.options import PROFILES, DifficultyProfile, PhantomOptions
 from nndet_psma.dataset.phantom.organs import draw_bowel, draw_pelvic_organs
 from nndet_psma.dataset.phantom.placement import (
     CLEAR_OF_CTV_MM,
+    INSIDE,
     OVERHANG_MM,
     OVERHANG_SHARE,
     SHARES,
     NodeField,
+    Station,
     find_stations,
 )
 from nndet_psma.dataset.phantom.skeleton import draw_body
@@ -37,7 +40,7 @@ class Anatomy:
         nodes: all lymph nodes and node-like mimics.
         node_index: ``[z, y, x]`` int16, 0 or 1 + position in ``nodes``: the contours, somewhat wider than the nodes.
         ctv: ``[z, y, x]`` the nodal search region.
-        outside_mm: ``[z, y, x]`` distance to the search region before bowel is taken out of it, mm.
+        outside_mm: ``[z, y, x]`` distance to the search region, mm; 0 inside, infinite far away.
     """
 
     canvas: Canvas
@@ -89,12 +92,19 @@ def sample_anatomy(
     draw_mimics(canvas, habitus, organs)
     region = nodal_ctv(canvas, habitus, vessels)
     outside = distance_outside(region, canvas.geometry.spacing)
-    field = NodeField(canvas, outside)
+    field = NodeField(canvas, outside, growth=float(scan.uniform(0.92, 1.02)))
     _place_nodes(field, habitus, vessels, options, nodes, diseased=diseased)
     draw_bowel(canvas, _keep_clear(field, region), scan)
-    placed = [_age(node, scan) for node in field.nodes]
     ctv = region & ~(spared(canvas) & (field.index == 0))
-    return Anatomy(canvas, habitus, vessels, placed, field.index, ctv, outside)
+    outside = distance_outside(ctv, canvas.geometry.spacing)
+    return Anatomy(canvas, habitus, vessels, field.nodes, field.index, ctv, outside)
+
+
+def _keep_clear(field: NodeField, region: Mask) -> Mask:
+    """Where bowel may not go: round every node, and the inside of the CTV but for its border."""
+    plane = ndimage.generate_binary_structure(2, 1)[None]
+    nodes = ndimage.binary_dilation(field.index > 0, plane, iterations=2)
+    return nodes | ndimage.binary_erosion(region, plane)
 
 
 def _place_nodes(
@@ -112,17 +122,34 @@ def _place_nodes(
     regions, shares = list(SHARES), np.array(list(SHARES.values()))
     count = 1 + int(rng.poisson(options.positives - 1)) if diseased else 0
     for _ in range(count):
-        over_border = rng.random() < OVERHANG_SHARE
-        region = stations[regions[rng.choice(len(regions), p=shares)]]
-        for limits in (OVERHANG_MM, (0.0, 0.0)) if over_border else ((0.0, 0.0), OVERHANG_MM):
-            if field.place("positive", profile.positive, region, limits, rng):
-                break
-    if diseased and not field.nodes:
-        _force_one(field, stations, profile, rng)
+        _place_positive(field, stations, profile, rng)
     for _ in range(rng.integers(1, 4)):
-        field.place("mimic", profile.positive, stations["outside"], (CLEAR_OF_CTV_MM, np.inf), rng)
-    for _ in range(rng.integers(9, 15)):
+        node = sample_node("mimic", profile.positive, rng)
+        field.place(node, stations["outside"], (CLEAR_OF_CTV_MM, np.inf), rng)
+    for _ in range(rng.integers(8, 13)):
         region = stations[regions[rng.choice(len(regions), p=shares)]]
-        field.place("benign", profile.benign, region, (0.0, 5.0 if rng.random() < 0.2 else 0.0), rng)
+        limits = (0.0, OVERHANG_MM[1]) if rng.random() < 0.2 else INSIDE
+        field.place(sample_node("benign", profile.benign, rng), region, limits, rng)
     for _ in range(rng.integers(2, 6)):
-        field.place("benign", profile.benign, stations["outside"], (CLEAR_OF_CTV_MM, np.inf), rng)
+        node = sample_node("benign", profile.benign, rng)
+        field.place(node, stations["outside"], (CLEAR_OF_CTV_MM, np.inf), rng)
+
+
+def _place_positive(
+    field: NodeField,
+    stations: dict[str, list[Station]],
+    profile: DifficultyProfile,
+    rng: np.random.Generator,
+) -> None:
+    """Inside the CTV, a few over its border; where a region is full, in another one, wherever fat is left."""
+    regions, shares = list(SHARES), np.array(list(SHARES.values()))
+    first = regions[rng.choice(len(regions), p=shares)]
+    over_border = rng.random() < OVERHANG_SHARE
+    choices = [(first, OVERHANG_MM)] if over_border else []
+    choices += [(first, INSIDE)] + [(other, INSIDE) for other in regions if other != first]
+    choices += [(region, (0.0, OVERHANG_MM[1])) for region in regions]
+    node = sample_node("positive", profile.positive, rng)
+    for shrink in (1.0, 0.7):  # a node too large for this pelvis is made smaller rather than left out
+        smaller = node.scaled(shrink)
+        if any(field.place(smaller, stations[region], limits, rng) for region, limits in choices):
+            return

@@ -89,24 +89,28 @@ class Canvas:
         self.fill(window, ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1, tissue, over)
 
     def plate(self, rows: Array, tissue: Tissue, over: Sequence[Tissue] | None = None) -> None:
-        """Draw a plate whose axial cut is a thick straight line that changes with height.
+        """Draw a plate whose axial cut is a thick, bent line that changes with height.
 
         Args:
-            rows: ``[N, 6]`` ascending in z: z, first end y, x, second end y, x, half thickness (mm).
+            rows: ``[N, 7]`` ascending in z: z, first end y, x, second end y, x, half thickness, bend (mm): how far
+                the middle lies off the straight line, positive away from x = 0.
             tissue: value to draw.
             over: draw only over these.
         """
-        ys, xs, reach = rows[:, [1, 3]], rows[:, [2, 4]], rows[:, 5].max()
+        ys, xs, reach = rows[:, [1, 3]], rows[:, [2, 4]], rows[:, 5].max() + np.abs(rows[:, 6]).max()
         window = self.window(
-            (rows[0, 0], ys.min() - reach, xs.min() - reach),
-            (rows[-1, 0], ys.max() + reach, xs.max() + reach),
+            (rows[0, 0], ys.min() - reach, xs.min() - reach), (rows[-1, 0], ys.max() + reach, xs.max() + reach)
         )
         z, y, x = self.grids(window)
-        y0, x0, y1, x1, half = (np.interp(z, rows[:, 0], rows[:, k]) for k in range(1, 6))
+        y0, x0, y1, x1, half, bend = (np.interp(z, rows[:, 0], rows[:, k]) for k in range(1, 7))
         dy, dx = y1 - y0, x1 - x0
-        along = np.clip(((y - y0) * dy + (x - x0) * dx) / (dy**2 + dx**2), 0, 1)
-        distance = (y - y0 - along * dy) ** 2 + (x - x0 - along * dx) ** 2
-        self.fill(window, distance <= half**2, tissue, over)
+        length = np.hypot(dy, dx)
+        position = ((y - y0) * dy + (x - x0) * dx) / length**2
+        along = np.clip(position, 0, 1)
+        # perpendicular to the chord; turned so that "off" grows away from the midline on either side
+        outward = np.sign(rows[:, [2, 4]].sum()) * np.sign(-dy)
+        off = ((x - x0) * -dy + (y - y0) * dx) / length * outward - bend * 4 * along * (1 - along)
+        self.fill(window, off**2 + ((position - along) * length) ** 2 <= half**2, tissue, over)
 
     def tube(self, points: Array, radii: Array, tissue: Tissue, over: Sequence[Tissue] | None = None) -> None:
         """Draw a round tube along a polyline.

@@ -19,9 +19,13 @@ PRESACRAL_MM = 11.0
 # template heights: from the top of the femoral heads (external), the sciatic foramen (internal), to L5/S1
 LOWEST_MM = {"common iliac": 100.0, "external iliac": 36.0, "internal iliac": 60.0}
 HIGHEST_MM = 140.0
-# z, first end y, x, second end y, x, half thickness
+# z, first end y, x, second end y, x, half thickness, bend
 OBTURATOR_FOSSA = np.array(
-    [[22, 14, 43, -16, 44, 6], [45, 18, 45, -16, 48, 7], [64, 22, 50, -8, 51, 7]], float
+    [[20, 16, 43, -18, 43, 7, 0], [45, 20, 44, -18, 47, 8, 0], [62, 24, 49, -10, 51, 9, 0]], float
+)
+# the strip of 18 mm along the pelvic wall that joins the external and the internal contour
+SIDEWALL = np.array(
+    [[56, 28, 52, -12, 54, 9, 0], [85, 28, 46, 2, 50, 9, 0], [106, 22, 42, 10, 41, 9, 0]], float
 )
 PRESACRAL_HEIGHTS_MM = (80.0, 132.0)
 PRESACRAL_HALF_WIDTH_MM = 32.0
@@ -41,7 +45,8 @@ def nodal_ctv(canvas: Canvas, habitus: Habitus, vessels: list[Vessel]) -> Mask:
         points, radii = vessel.points[keep], vessel.radii[keep]
         region.tube(points, radii + MARGIN_MM, Tissue.NODE)
     for side in (1, -1):
-        region.plate(habitus.plate_rows(OBTURATOR_FOSSA, side), Tissue.NODE)
+        for strip in (OBTURATOR_FOSSA, SIDEWALL):
+            region.plate(habitus.plate_rows(strip, side), Tissue.NODE)
     drawn = region.tissue == Tissue.NODE
     drawn |= _presacral(canvas, habitus)
     heights = canvas.axes[0]

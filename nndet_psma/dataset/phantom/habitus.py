@@ -42,7 +42,7 @@ class Habitus:
     def plate_rows(self, template: Array, side: int) -> Array:
         """Template rows of :meth:`Canvas.plate` on one side."""
         sz, sy, sx = self.scale
-        return template * np.array([sz, sy, sx * side, sy, sx * side, 1.0])
+        return template * np.array([sz, sy, sx * side, sy, sx * side, 1.0, 1.0])
 
 
 def sample_habitus(rng: np.random.Generator) -> Habitus:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,14 @@ from nndet_psma.dataset.phantom.canvas import Array, Canvas, Mask, Window
 from nndet_psma.dataset.phantom.options import NodeLook
 
 NodeKind = Literal["positive", "benign", "mimic"]
+
+CALCIFIED_SHARE = 0.1
+"""With the slack of the contour, fitted to the tails of the HU of positive nodes (Xu et al. 2023, table 2)."""
+
+SLACK_MM = (0.2, 0.8)
+LOOSE_SLACK_MM = (0.9, 1.5)
+LOOSE_SHARE = 0.08
+"""Some contours are drawn generously and take fat in."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,11 @@ class Node:
         """Short axis in the axial plane, mm."""
         return 2 * self.radii_mm[2]
 
+    def scaled(self, factor: float) -> Node:
+        """The same node with all axes multiplied."""
+        rz, long, short = (radius * factor for radius in self.radii_mm)
+        return replace(self, radii_mm=(rz, long, short))
+
     def level(self, grids: tuple[Array, Array, Array], grow_mm: float = 0.0) -> Array:
         """Normalised distance from the centre: 1 on the surface (moved outwards by ``grow_mm``).
 
@@ -86,22 +99,20 @@ class Node:
         return window, mask
 
 
-def sample_node(
-    kind: NodeKind, look: NodeLook, station: str, centre: Array, angle: float, rng: np.random.Generator
-) -> Node:
-    """Draw size, shape and HU of a node from a look; its place is given."""
+def sample_node(kind: NodeKind, look: NodeLook, rng: np.random.Generator) -> Node:
+    """Draw size, shape and HU of a node from a look; it has no place yet (station "", centre at the origin)."""
     short = float(np.clip(look.short_axis * np.exp(rng.normal(0, look.spread)), *look.limits))
     elongation = rng.uniform(*look.elongation)
     height = short * rng.uniform(0.95, 1.25) * (1 + elongation) / 2
     return Node(
         kind=kind,
-        station=station,
-        centre_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
+        station="",
+        centre_mm=(0.0, 0.0, 0.0),
         radii_mm=(height / 2, short * elongation / 2, short / 2),
-        angle=angle,
+        angle=0.0,
         hu=float(rng.normal(*look.hu)),
         texture=float(rng.uniform(*look.texture)),
         hilum=float(rng.uniform(0.4, 0.65)) if rng.random() < look.hilum else 0.0,
-        calcified=bool(rng.random() < 0.06),
-        slack_mm=float(rng.uniform(0.2, 0.8)),
+        calcified=bool(rng.random() < CALCIFIED_SHARE),
+        slack_mm=float(rng.uniform(*(LOOSE_SLACK_MM if rng.random() < LOOSE_SHARE else SLACK_MM))),
     )

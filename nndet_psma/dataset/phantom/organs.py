@@ -16,7 +16,7 @@ def draw_pelvic_organs(
 ) -> None:
     """Draw bladder, prostate (or bed with clips) and rectum; filling changes between scans, anatomy does not."""
     _draw_prostate(canvas, habitus, patient)
-    _draw_bladder(canvas, scan)
+    _draw_bladder(canvas, habitus, scan)
     _draw_rectum(canvas, habitus, patient, scan)
 
 
@@ -33,10 +33,11 @@ def _draw_prostate(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -
         canvas.ellipsoid(clip, (2.2, 1.3, 1.3), Tissue.CLIP, (*over, Tissue.PROSTATE_BED))
 
 
-def _draw_bladder(canvas: Canvas, rng: np.random.Generator) -> None:
+def _draw_bladder(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> None:
     fullness = rng.uniform(0.75, 1.1)
     radii = np.array([25.0, 24.0, 36.0]) * fullness
-    centre = np.array([36.0 + radii[0], -28.0, rng.normal(0, 2)])
+    neck = 22.0 if habitus.prostatectomy else 34.0  # the bladder comes down into the empty bed
+    centre = np.array([neck + radii[0], -26.0, rng.normal(0, 2)])
     over = (Tissue.FAT, Tissue.MUSCLE, Tissue.PROSTATE)
     canvas.ellipsoid(centre, radii, Tissue.BLADDER, over)
     if rng.random() < 0.6:  # contrast is heavier than urine and lies at the back

@@ -9,17 +9,17 @@ import numpy as np
 
 from nndet_psma.dataset.phantom.canvas import Array, Canvas, smooth_line
 from nndet_psma.dataset.phantom.habitus import Habitus
-from nndet_psma.dataset.phantom.nodes import Node, NodeKind, sample_node
-from nndet_psma.dataset.phantom.options import NodeLook
-from nndet_psma.dataset.phantom.tissue import Tissue
+from nndet_psma.dataset.phantom.nodes import Node
+from nndet_psma.dataset.phantom.tissue import VESSELS, Tissue
 from nndet_psma.dataset.phantom.vessels import Vessel
 
 OVERHANG_MM = (0.5, 4.5)
 """How far a positive node that crosses the CTV's border lies over it: 1-2 pixels (Xu et al. 2023) of 2 mm."""
 
 OVERHANG_SHARE = 0.12
+INSIDE = (0.0, 0.0)
 CLEAR_OF_CTV_MM = 8.0
-TRIES = 150
+TRIES = 60
 
 PRESACRAL = np.array([[84, 54, 0], [100, 44, 0], [128, 18, 0]], float)
 OBTURATOR = np.array([[62, 18, 48], [44, 2, 44], [26, -10, 43]], float)
@@ -84,43 +84,39 @@ class NodeField:
         canvas: nodes are drawn into its tissue volume as they are placed.
         outside_mm: ``[z, y, x]`` distance to the CTV, mm, 0 inside.
         index: ``[z, y, x]`` int16, 0 or 1 + position in ``nodes``.
+        growth: factor on the size of every node: the same nodes differ between two scans of a patient.
         nodes: placed so far.
     """
 
-    def __init__(self, canvas: Canvas, outside_mm: Array) -> None:
+    def __init__(self, canvas: Canvas, outside_mm: Array, growth: float = 1.0) -> None:
         self.canvas = canvas
+        self.growth = growth
         self.outside_mm = outside_mm
         self.index = np.zeros(canvas.tissue.shape, dtype=np.int16)
         self.nodes: list[Node] = []
 
     def place(
         self,
-        kind: NodeKind,
-        look: NodeLook,
+        node: Node,
         stations: Sequence[Station],
         limits: tuple[float, float],
         rng: np.random.Generator,
-    ) -> Node | None:
-        """Draw a node and look for a place; None when there is none after a bounded number of tries.
+    ) -> bool:
+        """Look for a place for a node and draw it there; False when none is found in a bounded number of tries.
 
         Args:
-            kind: of the node.
-            look: its distribution.
+            node: from :func:`~nndet_psma.dataset.phantom.nodes.sample_node`.
             stations: one is drawn for every try.
             limits: the farthest voxel of its contour lies this far (mm) outside the CTV, at least and at most.
             rng: source of chance.
         """
-        node = sample_node(kind, look, "", np.zeros(3), 0.0, rng)
+        grown = node.scaled(self.growth)
         for _ in range(TRIES):
-            station = stations[rng.integers(len(stations))]
-            moved = _beside(node, station, rng)
+            moved = _beside(grown, stations[rng.integers(len(stations))], rng)
             if self._fits(moved, limits):
-                return self._settle(moved)
-        return None
-
-    def restore(self, node: Node, limits: tuple[float, float]) -> Node | None:
-        """Place a node known from an earlier scan where it was, if that still fits."""
-        return self._settle(node) if self._fits(node, limits) else None
+                self._settle(moved)
+                return True
+        return False
 
     def _fits(self, node: Node, limits: tuple[float, float]) -> bool:
         window, mask = node.contour(self.canvas)
@@ -141,21 +137,21 @@ class NodeField:
         low, high = self.canvas.axes[0][[0, -1]]
         return bool(low <= node.centre_mm[0] <= high)
 
-    def _settle(self, node: Node) -> Node:
+    def _settle(self, node: Node) -> None:
         self.nodes.append(node)
         window, mask = node.contour(self.canvas)
-        self.index[window][mask] = len(self.nodes)
+        drawn = mask & ~np.isin(self.canvas.tissue[window], VESSELS)
+        self.index[window][drawn if drawn.any() else mask] = len(self.nodes)
         # the solid itself: smaller than the contour, and vessels keep their place
         window, solid = node.contour(self.canvas, 0.0)
         self.canvas.fill(window, solid, Tissue.NODE, (Tissue.FAT, Tissue.MUSCLE, Tissue.SMALL_VESSEL))
-        return node
 
 
 def _beside(node: Node, station: Station, rng: np.random.Generator) -> Node:
     """The node moved next to a random point of a station, its long axis along the vessel wall."""
     anchor = station.points[rng.integers(len(station.points))]
     direction = rng.uniform(0, 2 * np.pi)
-    gap = station.radius + node.radii_mm[2] + rng.uniform(-0.3, 3.5)
+    gap = station.radius + node.radii_mm[2] + rng.uniform(-0.3, 3.0)
     if station.radius == 0:
         gap = rng.uniform(0, 22) * abs(np.sin(direction))
     centre = anchor + np.array([rng.normal(0, 3), np.cos(direction) * gap, np.sin(direction) * gap])

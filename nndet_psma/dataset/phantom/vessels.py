@@ -106,3 +106,13 @@ def draw_mimics(canvas: Canvas, habitus: Habitus, rng: np.random.Generator) -> N
             points[1:-1] += rng.normal(0, 2.0, points[1:-1].shape)
             line = smooth_line(points)
             canvas.tube(line, np.full(len(line), radius), tissue, (Tissue.FAT,))
+    for _ in range(rng.integers(6, 12)):
+        _draw_branch(canvas, rng)
+
+
+def _draw_branch(canvas: Canvas, rng: np.random.Generator) -> None:
+    """A small vessel that wanders through the fat of the pelvis."""
+    start = rng.uniform((40, -50, -60), (140, 30, 60))
+    points = np.cumsum(np.vstack([start, rng.normal(0, 12, (3, 3))]), axis=0)
+    line = smooth_line(points)
+    canvas.tube(line, np.full(len(line), rng.uniform(1.0, 1.8)), Tissue.SMALL_VESSEL, (Tissue.FAT,))

@@ -1,0 +1,34 @@
+"""Inference plan: the tuned thresholds of a model, what they were tuned for and on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nndet_psma.artifacts.artifact import Artifact
+
+
+@dataclass(frozen=True)
+class InferencePlan(Artifact):
+    """Settings for prediction.
+
+    Attributes:
+        made_from: hash of the validation predictions they were tuned on; "" for untuned defaults.
+        folds: folds whose weights predict together.
+        settings: fields of ``postproc.settings.PostprocSettings``.
+        criterion: what was maximised; "" for untuned defaults.
+        value: its value on the validation cases (optimistic: tuned on them), None untuned.
+        source: where the thresholds come from, one sentence.
+        cases: validation cases they were tuned on.
+    """
+
+    schema: ClassVar[str] = "nndet_psma.inference_plan"
+    remade_by: ClassVar[str] = "nndet_sweep or nndet_consolidate"
+
+    made_from: str
+    folds: list[int]
+    settings: dict[str, Any]
+    criterion: str
+    value: float | None
+    source: str
+    cases: list[str]

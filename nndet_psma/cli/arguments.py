@@ -1,0 +1,34 @@
+"""Arguments that several commands share, spelled as in nnDetection."""
+
+from __future__ import annotations
+
+import argparse
+
+MODEL_HELP = "model folder, e.g. MaskRCNN25D_PSMA25D"
+
+
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """Positional ``task``."""
+    parser.add_argument("task", help="number, name or folder name of the task, e.g. 100")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Positional ``model``."""
+    parser.add_argument("model", help=MODEL_HELP)
+
+
+def add_overwrites(parser: argparse.ArgumentParser) -> None:
+    """``-o key=value ...``."""
+    parser.add_argument(
+        "-o",
+        "--overwrites",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override keys of the configuration (Hydra's grammar)",
+    )
+
+
+def say(text: str) -> None:
+    """One line of progress on standard output."""
+    print(text, flush=True)

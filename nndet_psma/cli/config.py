@@ -1,0 +1,62 @@
+"""The Hydra configuration of a command: defaults, group choice, ``-o`` overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from nndet_psma.core.errors import UserError
+
+HOSTS = ("embedded",)
+
+
+def compose_config(task: str, overrides: Sequence[str]) -> Any:
+    """Composed configuration (an OmegaConf ``DictConfig``) for a task.
+
+    ``-o`` takes Hydra's override grammar as in nnDetection: ``key=value``, ``train=PRESET``, ``+key=value``,
+    ``~key``.
+
+    Raises:
+        UserError: an override is malformed, names an unknown key or group, or an import fails.
+    """
+    from hydra import compose, initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_module("nndet_psma.conf", version_base="1.3"):
+            config = compose("config", overrides=[f"task={task}", *_groups_first(overrides)])
+            OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"configuration override is wrong: {reason}",
+            found=" ".join(overrides) or None,
+            remedy="Keys and defaults stand in the files below nndet_psma/conf; write -o key=value",
+        ) from None
+    if config.host not in HOSTS:
+        raise UserError(f"unknown host '{config.host}'", expected=f"one of {', '.join(HOSTS)}")
+    _import_modules(list(config.additional_imports))
+    return config
+
+
+def plain(config: Any) -> Any:
+    """Part of a configuration as plain dictionaries and lists."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def _groups_first(overrides: Sequence[str]) -> list[str]:
+    """Overrides with group choices first, as Hydra wants them."""
+    return sorted(overrides, key=lambda text: not text.startswith("train="))
+
+
+def _import_modules(modules: Sequence[str]) -> None:
+    for name in modules:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise UserError(f"additional_imports: {name} cannot be imported", found=str(error)) from None

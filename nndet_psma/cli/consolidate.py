@@ -1,0 +1,54 @@
+"""``nndet_consolidate``: folds into one self-contained model, thresholds tuned on all validation cases."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from nndet_psma.cli.arguments import add_model, add_overwrites, add_task, say
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of nnDetection's command that apply here, and ``--folds`` for any subset."""
+    parser = argparse.ArgumentParser(prog="nndet_consolidate", description="Combine the folds of a model.")
+    add_task(parser)
+    add_model(parser)
+    add_overwrites(parser)
+    parser.add_argument("--num_folds", type=int, help="folds 0 to N-1 (default: every trained fold)")
+    parser.add_argument("--folds", type=int, nargs="+", help="these folds")
+    parser.add_argument("--sweep_boxes", action="store_true", help="tune thresholds on all validation cases")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Consolidate."""
+    from nndet_psma.cli.config import compose_config
+    from nndet_psma.cli.sweep import report_thresholds
+    from nndet_psma.core.errors import UserError
+    from nndet_psma.dataset.paths import find_task
+    from nndet_psma.inference.model_folder import find_model
+    from nndet_psma.stages.sweep import consolidate
+
+    paths = find_task(args.task)
+    folder = find_model(args.task, args.model)
+    config = compose_config(paths.name, args.overwrites)
+    folds = args.folds or (list(range(args.num_folds)) if args.num_folds else folder.trained_folds())
+    missing = [fold for fold in folds if fold not in folder.trained_folds()]
+    if missing or not folds:
+        raise UserError(
+            f"fold {missing[0]} is not trained" if missing else "no fold is trained",
+            file=folder.root,
+            found=f"trained folds {folder.trained_folds()}",
+            remedy="Train it, or choose folds with --folds",
+        )
+    plan = consolidate(paths, folder, folds, config=config, sweep_boxes=args.sweep_boxes)
+    say(f"consolidated folds {folds} into {folder.fold(-1)}")
+    report_thresholds(plan)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    from nndet_psma.cli.run import run_command
+
+    return run_command(build_parser(), run, argv)

@@ -1,0 +1,64 @@
+"""``nndet_prep``: check, fingerprint, plan and preprocess a task."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from nndet_psma.cli.arguments import add_overwrites, say
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of nnDetection's command, and the target machine."""
+    parser = argparse.ArgumentParser(
+        prog="nndet_prep", description="Check, fingerprint, plan and preprocess one or more tasks."
+    )
+    parser.add_argument("tasks", nargs="+", help="number, name or folder name of each task")
+    add_overwrites(parser)
+    parser.add_argument("--full_check", action="store_true", help="read every voxel for the check")
+    parser.add_argument("--no_check", action="store_true", help="skip the check")
+    parser.add_argument(
+        "--gpu_memory_gb", type=float, help="plan for a GPU of this size (none is needed now)"
+    )
+    parser.add_argument(
+        "-np", "--num_processes", type=int, default=2, help="processes for check and fingerprint"
+    )
+    parser.add_argument(
+        "-npp", "--num_processes_preprocessing", type=int, default=2, help="for preprocessing"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare every task and print what was decided and why."""
+    from nndet_psma.cli.config import compose_config, plain
+    from nndet_psma.cli.plan import print_plan
+    from nndet_psma.dataset.paths import find_task
+    from nndet_psma.planners.options import PlannerOptions
+    from nndet_psma.stages.prep import prepare_task
+
+    overrides = list(args.overwrites)
+    if args.gpu_memory_gb is not None:
+        overrides += ["plan_cfg.target=gpu", f"plan_cfg.gpu_memory_gb={args.gpu_memory_gb}"]
+    for task in args.tasks:
+        paths = find_task(task)
+        config = compose_config(paths.name, overrides)
+        result = prepare_task(
+            paths,
+            config,
+            PlannerOptions.parse(plain(config.plan_cfg)),
+            full_check=args.full_check,
+            check=not args.no_check,
+            processes=args.num_processes,
+            preprocessing_processes=args.num_processes_preprocessing,
+            say=say,
+        )
+        print_plan(result.plan)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    from nndet_psma.cli.run import run_command
+
+    return run_command(build_parser(), run, argv)

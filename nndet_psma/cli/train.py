@@ -1,0 +1,48 @@
+"""``nndet_train``: train a fold (all its stages and voters), optionally tune its thresholds."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from nndet_psma.cli.arguments import add_overwrites, add_task, say
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of nnDetection's command."""
+    parser = argparse.ArgumentParser(
+        prog="nndet_train",
+        description="Train a fold: -o exp.fold=0 (or all). Starting the same command again goes on where it stopped.",
+    )
+    add_task(parser)
+    add_overwrites(parser)
+    parser.add_argument("--sweep", action="store_true", help="tune thresholds on the fold's validation cases")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and sweep if asked."""
+    from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.cli.config import compose_config
+    from nndet_psma.cli.sweep import report_thresholds
+    from nndet_psma.dataset.paths import find_task, models_root
+    from nndet_psma.stages.sweep import sweep_fold
+    from nndet_psma.stages.train import folds_to_train, train_fold
+
+    paths = find_task(args.task)
+    config = compose_config(paths.name, args.overwrites)
+    plan = Plan.read(paths.plan(config.plan))
+    for fold in folds_to_train(config, plan):
+        say(f"fold {fold}: training {config.exp.id}")
+        folder = train_fold(paths, models_root(), config, fold)
+        say(f"fold {fold}: trained, weights in {folder.fold(fold)}")
+        if args.sweep:
+            report_thresholds(sweep_fold(paths, folder, fold, config))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    from nndet_psma.cli.run import run_command
+
+    return run_command(build_parser(), run, argv)

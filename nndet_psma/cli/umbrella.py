@@ -1,0 +1,54 @@
+"""``nndet_psma COMMAND``: every verb in one command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "example": "make a phantom task",
+    "convert": "make a task from a folder of NIfTI studies",
+    "check": "list every fault of a task's raw data",
+    "prep": "check, fingerprint, plan, preprocess",
+    "plan": "show what was planned and why",
+    "unpack": "open every preprocessed case",
+    "train": "train a fold",
+    "sweep": "tune the thresholds of a fold",
+    "consolidate": "combine folds into one model",
+    "predict": "find lesions",
+    "eval": "score predictions",
+    "report": "one HTML page of everything",
+    "demo": "the whole way on a phantom task",
+    "env": "versions and devices",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hand over to the command's own module."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print_help()
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from nndet_psma import __version__
+
+        print(__version__)
+        return 0
+    if arguments[0] not in COMMANDS:
+        sys.stderr.write(
+            f"nndet_psma: error: unknown command '{arguments[0]}'; one of {', '.join(COMMANDS)}\n"
+        )
+        return 2
+    module = import_module(f"nndet_psma.cli.{arguments[0]}")
+    code: int = module.main(arguments[1:])
+    return code
+
+
+def _print_help() -> None:
+    print(
+        "usage: nndet_psma COMMAND [arguments]\n\nSelf-configuring detection of PSMA-positive lymph nodes.\n"
+    )
+    for name, text in COMMANDS.items():
+        print(f"  {name:<12} {text}")
+    print("\nnndet_psma COMMAND --help tells more. Most commands also exist as nndet_COMMAND.")

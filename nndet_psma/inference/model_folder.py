@@ -1,0 +1,83 @@
+"""Layout of a trained model: ``det_models/<task>/<module>_<plan>/{fold<k>, consolidated}/<stage>/``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nndet_psma.artifacts.plan import Plan
+from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.paths import find_task, models_root
+
+CONSOLIDATED = -1
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """One trained model.
+
+    Attributes:
+        root: ``det_models/<task>/<model>``.
+    """
+
+    root: Path
+
+    def fold(self, fold: int) -> Path:
+        """Folder of a fold; -1 is the consolidated model, as in nnDetection."""
+        return self.root / ("consolidated" if fold == CONSOLIDATED else f"fold{fold}")
+
+    def plan(self, fold: int) -> Plan:
+        """The plan the fold was trained with."""
+        file = self.fold(fold) / "plan.json"
+        if not file.is_file():
+            raise UserError(
+                "holds no trained model" if fold != CONSOLIDATED else "is not consolidated",
+                file=self.fold(fold),
+                remedy="Run nndet_train first" if fold != CONSOLIDATED else "Run nndet_consolidate first",
+            )
+        return Plan.read(file)
+
+    def weights(self, fold: int, stage: str, source_fold: int | None = None) -> Path:
+        """Weights of a stage; in the consolidated model those of ``source_fold``."""
+        folder = self.fold(fold)
+        if source_fold is not None and fold == CONSOLIDATED:
+            folder = folder / f"fold{source_fold}"
+        return folder / stage / "model.safetensors"
+
+    def trained_folds(self) -> list[int]:
+        """Folds that have a folder, ascending."""
+        names = [path.name.removeprefix("fold") for path in self.root.glob("fold*") if path.is_dir()]
+        return sorted(int(name) for name in names if name.isdigit())
+
+
+def find_model(task: str, model: str) -> ModelFolder:
+    """The model ``model`` of a task; the task's data need not be there.
+
+    Raises:
+        UserError: unknown task or model; lists what exists.
+    """
+    root = models_root()
+    task_folder = root / task_folder_name(task)
+    if not task_folder.is_dir():
+        known = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "none"
+        raise UserError(f"no models of task '{task}'", file=root, expected=f"one of: {known}")
+    folder = task_folder / model
+    if not folder.is_dir():
+        known = ", ".join(sorted(p.name for p in task_folder.iterdir() if p.is_dir())) or "none"
+        raise UserError(f"unknown model '{model}'", file=task_folder, expected=f"one of: {known}")
+    return ModelFolder(folder)
+
+
+def task_folder_name(task: str) -> str:
+    """Folder name of a task from models or data: "100", "Name" and "Task100_Name" all work."""
+    root = models_root()
+    names = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    matching = [name for name in names if task == name or (_parts(name) and task in _parts(name))]
+    if len(matching) == 1:
+        return matching[0]
+    return find_task(task).name
+
+
+def _parts(folder: str) -> tuple[str, ...]:
+    number, _, name = folder.removeprefix("Task").partition("_")
+    return (number, name, str(int(number))) if folder.startswith("Task") and number.isdigit() else ()

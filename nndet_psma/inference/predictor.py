@@ -1,0 +1,161 @@
+"""Raw predictions of a case from every voter and fold of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.core.errors import UserError
+from nndet_psma.core.geometry import Geometry
+from nndet_psma.core.hashing import hash_files, hash_json
+from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
+from nndet_psma.inference.raw_predictions import RawMeta, RawPrediction
+from nndet_psma.inference.slices import predict_slices
+from nndet_psma.preprocess.prepare import PreparedCase
+from nndet_psma.preprocess.region import stage_region
+from nndet_psma.trainers.maskrcnn25d import load_detector
+
+
+@dataclass(frozen=True)
+class Voter:
+    """One detector: a stage of one fold."""
+
+    stage: Stage
+    model: nn.Module
+
+
+class CasePredictor:
+    """Holds the detectors of a model and asks them all.
+
+    Args:
+        folder: model folder.
+        fold: which fold, -1 for the consolidated ensemble.
+        source_folds: folds inside the consolidated model; ignored otherwise.
+        device: where to run.
+        batch_size: slices per forward pass; None takes the training batch.
+        tta: also look at mirror images.
+        whole_slices: use the whole-slice stage instead of the voters: for images without CTV.
+
+    Raises:
+        UserError: weights are missing or do not fit.
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        fold: int,
+        *,
+        source_folds: list[int] | None = None,
+        device: torch.device,
+        batch_size: int | None = None,
+        tta: bool = False,
+        whole_slices: bool = False,
+    ) -> None:
+        self.plan: Plan = folder.plan(fold)
+        self.device = device
+        self.batch_size = batch_size or self.plan.batch_size
+        self.tta = tta
+        stages = _whole_slice_stages(self.plan) if whole_slices else self.plan.voters
+        sources = source_folds if fold == CONSOLIDATED and source_folds is not None else [None]
+        files = {
+            stage.name: [folder.weights(fold, stage.name, source) for source in sources] for stage in stages
+        }
+        self.weights_hash = hash_json(
+            [
+                self.plan.content_hash(),
+                hash_files(_existing(files)),
+                tta,
+                {name: len(f) for name, f in files.items()},
+            ]
+        )
+        self.voters = {
+            stage.name: [
+                Voter(stage, load_detector(self.plan, stage, file, device)) for file in files[stage.name]
+            ]
+            for stage in stages
+        }
+
+    def predict(self, case: PreparedCase, image: Geometry, made_from: str) -> RawPrediction:
+        """Raw predictions of one case.
+
+        Args:
+            case: prepared as in training.
+            image: grid of the image file, for the way back.
+            made_from: hash to record.
+        """
+        views = (False, True) if self.tta else (False,)
+        found = {}
+        for name, voters in self.voters.items():
+            found[name] = [
+                predict_slices(
+                    voter.model,
+                    case,
+                    self.plan,
+                    voter.stage,
+                    device=self.device,
+                    batch_size=self.batch_size,
+                    mirrored=mirrored,
+                )
+                for voter in voters
+                for mirrored in views
+            ]
+        first = next(iter(self.voters.values()))[0].stage
+        meta = RawMeta(
+            case_id=case.case_id,
+            made_from=made_from,
+            region="ctv" if first.region == "search" and case.ctv_distance is not None else "body",
+            store=case.geometry,
+            image=image,
+            examined=_examined(case, self.plan, first),
+            parts={name: len(parts) for name, parts in found.items()},
+        )
+        return RawPrediction(meta, found)
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" takes the first GPU, else the CPU; other names as in torch.
+
+    Raises:
+        UserError: that device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device '{name}'", expected="auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"device {name} asked for, but no GPU is visible", remedy="Use inference_kwargs.device=cpu"
+        )
+    return device
+
+
+def _whole_slice_stages(plan: Plan) -> list[Stage]:
+    stages = [stage for stage in plan.stages if stage.region == "body"]
+    if not stages:
+        raise UserError(
+            "the model has no whole-slice stage, so it cannot search images without CTV",
+            remedy="Provide a CTV file for every case",
+        )
+    return stages
+
+
+def _existing(files: dict[str, list[Path]]) -> list[Path]:
+    listed = [file for of_stage in files.values() for file in of_stage]
+    for file in listed:
+        if not file.is_file():
+            raise UserError(
+                "weights are missing", file=file, remedy="Run nndet_train (and nndet_consolidate) again"
+            )
+    return listed
+
+
+def _examined(case: PreparedCase, plan: Plan, stage: Stage) -> tuple[float, ...]:
+    region = stage_region(case, plan, stage)
+    y0, x0, y1, x1 = region.box
+    return float(region.slices.min()), y0, x0, float(region.slices.max() + 1), y1, x1

@@ -1,0 +1,154 @@
+"""Stage evaluate: records, scores, tables and the ablation of predicted cases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.core.atomic import write_json, write_text
+from nndet_psma.core.errors import UserError
+from nndet_psma.core.schema import to_plain
+from nndet_psma.dataset.cases import RawCase, list_cases
+from nndet_psma.dataset.clinical import patient_of, read_clinical
+from nndet_psma.dataset.description import DatasetDescription, read_description
+from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.evaluation.case_scores import case_scores
+from nndet_psma.evaluation.record import CaseRecord
+from nndet_psma.evaluation.scores import Scores, score_records
+from nndet_psma.evaluation.tables import write_case_table, write_lesion_table
+from nndet_psma.inference.ablation import AblationRow, ablation
+from nndet_psma.inference.model_folder import ModelFolder
+from nndet_psma.inference.raw_predictions import RawPrediction, read_raw
+from nndet_psma.inference.records import make_record, read_truth
+from nndet_psma.inference.tuning import RAW_FOLDER as VAL_RAW
+from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.stages.predict import RAW_FOLDER, read_inference_plan
+from nndet_psma.stages.sweep import VAL_PREDICTIONS
+
+TEST_PREDICTIONS = "test_predictions"
+BOOTSTRAP_DRAWS = 1000
+_ABLATION_DRAWS = 200
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was scored; also written to ``folder``."""
+
+    folder: Path
+    records: list[CaseRecord]
+    scores: Scores
+    cases: dict[str, float | None]
+    ablation: list[AblationRow]
+
+
+def evaluate(paths: TaskPaths, folder: ModelFolder, fold: int, *, test: bool, seed: int) -> Evaluation:
+    """Score the validation or the test predictions of a model.
+
+    Writes ``scores.json``, ``results_boxes.json`` and ``results_case.json`` (nnDetection's names and keys),
+    ``records.json``, ``lesions.csv``, ``cases.csv`` and ``ablation.json`` into ``val_results`` or ``test_results``.
+
+    Raises:
+        UserError: no predictions, or no labels for them.
+    """
+    description = read_description(paths.root)
+    inference = read_inference_plan(folder, fold)
+    settings = PostprocSettings(**inference.settings)
+    plan = folder.plan(fold)
+    cases = _labelled_cases(paths, description, "Ts" if test else "Tr")
+    predictions = _read_predictions(
+        folder.fold(fold) / (TEST_PREDICTIONS if test else VAL_PREDICTIONS), cases, test
+    )
+    clinical = read_clinical(paths)
+    truths = {p.case_id: read_truth(cases[p.case_id], description) for p in predictions}
+
+    def to_record(prediction: Prediction) -> CaseRecord:
+        truth, grid = truths[prediction.case_id]
+        patient = patient_of(prediction.case_id, clinical)
+        return make_record(prediction, truth, grid, patient, slice_iou=settings.hit_iou)
+
+    records = [to_record(prediction) for prediction in predictions]
+    scores = score_records(
+        records,
+        classes=list(plan.classes.values()),
+        slice_iou=settings.hit_iou,
+        bootstrap_draws=BOOTSTRAP_DRAWS,
+        seed=seed,
+    )
+    raw = _read_raw(folder, fold, [p.case_id for p in predictions], test, inference.folds)
+    rows = ablation(raw, settings, plan.classes, to_record, bootstrap_draws=_ABLATION_DRAWS, seed=seed)
+    target = folder.fold(fold) / ("test_results" if test else "val_results")
+    evaluation = Evaluation(target, records, scores, case_scores(records, description.target_class), rows)
+    _write(evaluation)
+    return evaluation
+
+
+def _labelled_cases(paths: TaskPaths, description: DatasetDescription, split: str) -> dict[str, RawCase]:
+    cases = {case.case_id: case for case in list_cases(paths, description, split) if case.label is not None}
+    if not cases:
+        raise UserError("holds no labels, so nothing can be scored", file=paths.labels(split))
+    return cases
+
+
+def _read_predictions(folder: Path, cases: dict[str, RawCase], test: bool) -> list[Prediction]:
+    files = sorted(folder.glob("*_boxes.json"))
+    if not files:
+        raise UserError(
+            "holds no predictions",
+            file=folder,
+            remedy="Run nndet_predict first"
+            if test
+            else "Run nndet_sweep or nndet_consolidate --sweep_boxes first",
+        )
+    predictions = [Prediction.read(file) for file in files]
+    unlabelled = [p.case_id for p in predictions if p.case_id not in cases]
+    if unlabelled:
+        raise UserError(
+            f"predicted case {unlabelled[0]} has no label", file=folder, remedy="Add its label file"
+        )
+    missing = sorted(set(cases) - {p.case_id for p in predictions}) if test else []
+    if missing:
+        raise UserError(
+            f"test case {missing[0]} is not predicted", file=folder, remedy="Run nndet_predict again"
+        )
+    return predictions
+
+
+def _read_raw(
+    folder: ModelFolder, fold: int, cases: list[str], test: bool, folds: list[int]
+) -> list[RawPrediction]:
+    if test:
+        places = [folder.fold(fold) / TEST_PREDICTIONS / RAW_FOLDER]
+    else:
+        places = [folder.fold(each) / VAL_RAW for each in folds]
+    files = [place / f"{case_id}.npz" for case_id in cases for place in places]
+    return [read_raw(file) for file in files if file.is_file()]
+
+
+def _write(evaluation: Evaluation) -> None:
+    folder = evaluation.folder
+    write_json(folder / "scores.json", to_plain(evaluation.scores))
+    write_json(folder / "results_boxes.json", evaluation.scores.results_boxes())
+    write_json(folder / "results_case.json", evaluation.cases)
+    write_text(folder / "records.json", json.dumps(to_plain(evaluation.records)) + "\n")
+    write_json(folder / "ablation.json", to_plain(evaluation.ablation))
+    write_lesion_table(evaluation.records, folder / "lesions.csv")
+    write_case_table(evaluation.records, folder / "cases.csv")
+
+
+def summary_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    """(score, value, interval) rows for the terminal."""
+    rows: list[tuple[str, str, str]] = []
+    for key, score in evaluation.scores.scores.items():
+        if "class" in key or score.value is None:
+            continue
+        interval = "" if score.ci_low is None else f"{score.ci_low:.3f} to {score.ci_high:.3f}"
+        rows.append((key, f"{score.value:.3f}", interval))
+    return rows
+
+
+def plain_case_scores(evaluation: Evaluation) -> dict[str, Any]:
+    """Case-level scores, rounded."""
+    return {name: None if value is None else round(value, 4) for name, value in evaluation.cases.items()}

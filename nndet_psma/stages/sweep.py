@@ -1,0 +1,100 @@
+"""Stages sweep and consolidate: thresholds from validation predictions; folds into one model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.core.atomic import atomic_folder
+from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
+from nndet_psma.inference.postprocessing import make_prediction
+from nndet_psma.inference.predictor import choose_device
+from nndet_psma.inference.raw_predictions import read_raw
+from nndet_psma.inference.tuning import RAW_FOLDER, predict_validation, tune, untuned, write_sweep
+from nndet_psma.postproc.settings import PostprocSettings
+
+INFERENCE_PLAN = "plan_inference.json"
+VAL_PREDICTIONS = "val_predictions"
+
+
+def sweep_fold(paths: TaskPaths, folder: ModelFolder, fold: int, config: Any) -> InferencePlan:
+    """Predict the fold's validation cases, tune on them, write thresholds, table and predictions."""
+    device = choose_device(config.inference_kwargs.device)
+    predict_validation(
+        folder, fold, paths.store, device=device, batch_size=config.inference_kwargs.batch_size
+    )
+    return _tune(paths, folder, fold, [fold], config.sweep.criterion)
+
+
+def consolidate(
+    paths: TaskPaths | None, folder: ModelFolder, folds: list[int], *, config: Any, sweep_boxes: bool
+) -> InferencePlan:
+    """Copy the folds' weights into one self-contained model, and tune on the validation cases of all of them.
+
+    Every case is predicted by the fold that did not train on it.
+
+    Raises:
+        UserError: a fold is missing or belongs to another plan.
+    """
+    plans = {fold: folder.plan(fold) for fold in folds}
+    hashes = {fold: plan.content_hash() for fold, plan in plans.items()}
+    if len(set(hashes.values())) > 1:
+        raise UserError(
+            "the folds were trained with different plans",
+            file=folder.root,
+            found=", ".join(f"fold {fold}: {value}" for fold, value in hashes.items()),
+            remedy="Train them again with one plan",
+        )
+    plan = plans[folds[0]]
+    target = folder.fold(CONSOLIDATED)
+    with atomic_folder(target) as temporary:
+        plan.write(temporary / "plan.json")
+        for fold in folds:
+            for stage in plan.stages:
+                source = folder.weights(fold, stage.name)
+                if not source.is_file():
+                    raise UserError(
+                        f"stage '{stage.name}' of fold {fold} is not trained",
+                        file=source,
+                        remedy=f"Run nndet_train with -o exp.fold={fold}, or consolidate fewer folds with --folds",
+                    )
+                copy = temporary / f"fold{fold}" / stage.name / source.name
+                copy.parent.mkdir(parents=True)
+                shutil.copyfile(source, copy)
+        untuned(plan, folds).write(temporary / INFERENCE_PLAN)
+    if not sweep_boxes or paths is None:
+        return InferencePlan.read(target / INFERENCE_PLAN)
+    device = choose_device(config.inference_kwargs.device)
+    for fold in folds:
+        predict_validation(
+            folder, fold, paths.store, device=device, batch_size=config.inference_kwargs.batch_size
+        )
+    return _tune(paths, folder, CONSOLIDATED, folds, config.sweep.criterion)
+
+
+def _tune(
+    paths: TaskPaths, folder: ModelFolder, target_fold: int, folds: list[int], criterion: str
+) -> InferencePlan:
+    plan = folder.plan(target_fold)
+    target = folder.fold(target_fold)
+    files = _raw_files(folder, folds)
+    tuned, result = tune(files, paths.store, plan, criterion=criterion, folds=folds)
+    write_sweep(target / "sweep.json", result)
+    tuned.write(target / INFERENCE_PLAN)
+    settings = PostprocSettings(**tuned.settings)
+    for file in files:
+        prediction = make_prediction(read_raw(file), settings, plan.classes)
+        prediction.write(target / VAL_PREDICTIONS / f"{prediction.case_id}_boxes.json")
+    return tuned
+
+
+def _raw_files(folder: ModelFolder, folds: list[int]) -> list[Path]:
+    files = []
+    for fold in folds:
+        val = folder.plan(fold).folds[fold].val
+        files += [folder.fold(fold) / RAW_FOLDER / f"{case_id}.npz" for case_id in val]
+    return sorted(files, key=lambda file: file.name)

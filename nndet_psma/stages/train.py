@@ -1,0 +1,104 @@
+"""Stage train: one fold, all its stages."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nndet_psma.artifacts.plan import Plan
+from nndet_psma.core.atomic import write_text
+from nndet_psma.core.errors import UserError
+from nndet_psma.core.hashing import hash_json
+from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.inference.model_folder import ModelFolder
+from nndet_psma.stages.prep import override_plan, plain_overwrites
+from nndet_psma.trainers.registry import TRAINERS, FoldJob
+from nndet_psma.trainers.settings import TrainerSettings
+
+_PACKAGES = (
+    "nndet_psma",
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "SimpleITK",
+    "accelerate",
+    "batchgenerators",
+)
+
+
+def train_fold(paths: TaskPaths, models: Path, config: Any, fold: int) -> ModelFolder:
+    """Train one fold; goes on where an earlier run stopped unless ``train.mode=overwrite``.
+
+    Raises:
+        UserError: no plan, no such fold or trainer, or what is there belongs to another plan.
+    """
+    plan = override_plan(Plan.read(paths.plan(config.plan)), plain_overwrites(config))
+    if not 0 <= fold < len(plan.folds):
+        raise UserError(
+            f"fold {fold} does not exist",
+            expected=f"0 to {len(plan.folds) - 1} or all",
+            file=paths.plan(config.plan),
+        )
+    mode = config.train.mode
+    if mode not in ("auto", "resume", "overwrite"):
+        raise UserError(f"unknown train.mode '{mode}'", expected="auto, resume or overwrite")
+    settings = TrainerSettings.parse(_plain(config.trainer_cfg))
+    folder = ModelFolder(models / paths.name / config.exp.id)
+    target = folder.fold(fold)
+    if mode == "resume" and not target.is_dir():
+        raise UserError("there is nothing to resume", file=target, remedy="Leave train.mode at auto")
+    target.mkdir(parents=True, exist_ok=True)
+    _write_provenance(target, plan, config)
+    job = FoldJob(plan, fold, paths.store, target, settings, mode == "overwrite", config.exp.voter)
+    TRAINERS[config.module]().train(job)
+    return folder
+
+
+def folds_to_train(config: Any, plan: Plan) -> list[int]:
+    """``exp.fold``: a number, or "all".
+
+    Raises:
+        UserError: neither.
+    """
+    wanted = config.exp.fold
+    if wanted == "all":
+        return list(range(len(plan.folds)))
+    if not isinstance(wanted, int):
+        raise UserError(f"exp.fold is '{wanted}'", expected="a number or all")
+    return [wanted]
+
+
+def _write_provenance(folder: Path, plan: Plan, config: Any) -> None:
+    from omegaconf import OmegaConf
+
+    plan.write(folder / "plan.json")
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    environment = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": package_versions(),
+    }
+    environment["plan"] = plan.content_hash()
+    environment["config"] = hash_json(_plain(config))
+    write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that matter for results."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _plain(config: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(config, resolve=True)
