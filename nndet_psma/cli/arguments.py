@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_FILE_WIDTH = 150  # columns of tables that go to a file or pipe
 
 MODEL_HELP = "model folder, e.g. MaskRCNN25D_PSMA25D"
 
@@ -32,3 +39,10 @@ def add_overwrites(parser: argparse.ArgumentParser) -> None:
 def say(text: str) -> None:
     """One line of progress on standard output."""
     print(text, flush=True)
+
+
+def console() -> Console:
+    """Where tables go: as wide as the terminal, or wide enough to read in a log."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)

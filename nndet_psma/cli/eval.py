@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nndet_psma.cli.arguments import add_model, add_task, say
+from nndet_psma.cli.arguments import add_model, add_task, console, say
 
 if TYPE_CHECKING:
     from nndet_psma.stages.evaluate import Evaluation
@@ -52,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_scores(evaluation: Evaluation) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from nndet_psma.stages.evaluate import summary_rows
@@ -62,7 +61,7 @@ def _print_scores(evaluation: Evaluation) -> None:
     table = Table("score", "value", "95 % interval (patients)", title=title)
     for row in summary_rows(evaluation):
         table.add_row(*row)
-    Console().print(table)
+    console().print(table)
 
 
 def _print_cases(evaluation: Evaluation) -> None:
@@ -71,7 +70,6 @@ def _print_cases(evaluation: Evaluation) -> None:
 
 
 def _print_operating_points(evaluation: Evaluation) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("score from", "sensitivity", "PPV", "F1", "FP per case", title="operating points, IoU 0.1")
@@ -79,12 +77,11 @@ def _print_operating_points(evaluation: Evaluation) -> None:
         point = row.point
         values = (point.sensitivity, point.ppv, point.f1, point.fp_per_case)
         table.add_row(f"{point.threshold:.2f}", *("-" if v is None else f"{v:.3f}" for v in values))
-    Console().print(table)
+    console().print(table)
 
 
 def print_ablation(evaluation: Evaluation) -> None:
     """The ablation as a table."""
-    from rich.console import Console
     from rich.table import Table
 
     from nndet_psma.inference.ablation import COLUMNS
@@ -94,7 +91,7 @@ def print_ablation(evaluation: Evaluation) -> None:
         values = [row.scores[name].value for name in COLUMNS]
         cells = ["-" if value is None else f"{value:.3f}" for value in values]
         table.add_row(row.voters, "yes" if row.filters else "", "yes" if row.bagging else "", *cells)
-    Console().print(table)
+    console().print(table)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

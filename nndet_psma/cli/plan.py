@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nndet_psma.cli.arguments import add_task
+from nndet_psma.cli.arguments import add_task, console
 
 if TYPE_CHECKING:
     from nndet_psma.artifacts.plan import Plan
@@ -33,19 +33,18 @@ def run(args: argparse.Namespace) -> int:
 
 def print_plan(plan: Plan) -> None:
     """Table of the plan's decisions on standard output."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from nndet_psma.stages.prep import describe_plan
 
-    console = Console()
+    output = console()
     table = Table("decision", "value", "rule", "evidence", title=f"{plan.task}: plan {plan.plan_id}")
     for row in describe_plan(plan):
         table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
+    output.print(table)
     folds = ", ".join(f"{len(fold.train)}/{len(fold.val)}" for fold in plan.folds)
-    console.print(f"folds (train/validation cases): {folds}; machine: {plan.target.device}", highlight=False)
+    output.print(f"folds (train/validation cases): {folds}; machine: {plan.target.device}", highlight=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -95,9 +95,10 @@ def detector_scale(
     """Detector pixels per voxel: the median lesion gets ``wanted_pixels``, the slice at most ``max_pixels``.
 
     Source: Xu et al. 2023 enlarge crops to 640-800 pixels; FPN's finest stride is 4, so lesions of a few voxels need
-    enlarging. Never below the scale that fits the pixel budget, at most 6, in steps of 0.05.
+    enlarging. Lesions that are large anyway are not shrunk (scale 1) unless the budget asks for it. At most 6, in
+    steps of 0.05.
     """
-    wanted = wanted_pixels / median_side_voxels
+    wanted = max(1.0, wanted_pixels / median_side_voxels)
     affordable = math.sqrt(max_pixels / (plane_voxels[0] * plane_voxels[1]))
     return max(0.1, math.floor(min(wanted, affordable, 6.0) * 20) / 20)
 

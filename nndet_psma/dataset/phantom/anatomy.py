@@ -28,6 +28,9 @@ from nndet_psma.dataset.phantom.placement import (
 from nndet_psma.dataset.phantom.skeleton import draw_body
 from nndet_psma.dataset.phantom.vessels import Vessel, draw_mimics, draw_vessels, sample_vessels
 
+SPECKLED = 3
+"""Every third node of a case, positive or not, holds a bright speck: it makes the upper tail of Xu et al.'s table 2."""
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -121,15 +124,17 @@ def _place_nodes(
     stations = find_stations(habitus, vessels)
     regions, shares = list(SHARES), np.array(list(SHARES.values()))
     count = 1 + int(rng.poisson(options.positives - 1)) if diseased else 0
-    for _ in range(count):
-        _place_positive(field, stations, profile, rng)
+    first = int(rng.integers(SPECKLED))
+    for k in range(count):
+        _place_positive(field, stations, profile, rng, calcified=(k + first) % SPECKLED == 0)
     for _ in range(rng.integers(1, 4)):
         node = sample_node("mimic", profile.positive, rng)
         field.place(node, stations["outside"], (CLEAR_OF_CTV_MM, np.inf), rng)
-    for _ in range(rng.integers(8, 13)):
+    for k in range(rng.integers(8, 13)):
         region = stations[regions[rng.choice(len(regions), p=shares)]]
         limits = (0.0, OVERHANG_MM[1]) if rng.random() < 0.2 else INSIDE
-        field.place(sample_node("benign", profile.benign, rng), region, limits, rng)
+        node = sample_node("benign", profile.benign, rng, calcified=k % SPECKLED == 0)
+        field.place(node, region, limits, rng)
     for _ in range(rng.integers(2, 6)):
         node = sample_node("benign", profile.benign, rng)
         field.place(node, stations["outside"], (CLEAR_OF_CTV_MM, np.inf), rng)
@@ -140,6 +145,8 @@ def _place_positive(
     stations: dict[str, list[Station]],
     profile: DifficultyProfile,
     rng: np.random.Generator,
+    *,
+    calcified: bool,
 ) -> None:
     """Inside the CTV, a few over its border; where a region is full, in another one, wherever fat is left."""
     regions, shares = list(SHARES), np.array(list(SHARES.values()))
@@ -148,7 +155,7 @@ def _place_positive(
     choices = [(first, OVERHANG_MM)] if over_border else []
     choices += [(first, INSIDE)] + [(other, INSIDE) for other in regions if other != first]
     choices += [(region, (0.0, OVERHANG_MM[1])) for region in regions]
-    node = sample_node("positive", profile.positive, rng)
+    node = sample_node("positive", profile.positive, rng, calcified=calcified)
     for shrink in (1.0, 0.7):  # a node too large for this pelvis is made smaller rather than left out
         smaller = node.scaled(shrink)
         if any(field.place(smaller, stations[region], limits, rng) for region, limits in choices):

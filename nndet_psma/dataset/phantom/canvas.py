@@ -50,7 +50,7 @@ class Canvas:
 
     def grids(self, window: Window) -> tuple[Array, Array, Array]:
         """Broadcastable positions (mm) of the voxel centres of a window."""
-        z, y, x = (axis[part] for axis, part in zip(self.axes, window, strict=True))
+        z, y, x = (np.asarray(axis[part], float) for axis, part in zip(self.axes, window, strict=True))
         return z[:, None, None], y[None, :, None], x[None, None, :]
 
     def fill(self, window: Window, mask: Mask, tissue: Tissue, over: Sequence[Tissue] | None = None) -> None:
@@ -62,8 +62,8 @@ class Canvas:
 
     def ellipsoid(
         self,
-        centre: Sequence[float],
-        radii: Sequence[float],
+        centre: Sequence[float] | Array,
+        radii: Sequence[float] | Array,
         tissue: Tissue,
         over: Sequence[Tissue] | None = None,
     ) -> None:
@@ -99,7 +99,8 @@ class Canvas:
         """
         ys, xs, reach = rows[:, [1, 3]], rows[:, [2, 4]], rows[:, 5].max() + np.abs(rows[:, 6]).max()
         window = self.window(
-            (rows[0, 0], ys.min() - reach, xs.min() - reach), (rows[-1, 0], ys.max() + reach, xs.max() + reach)
+            (rows[0, 0], ys.min() - reach, xs.min() - reach),
+            (rows[-1, 0], ys.max() + reach, xs.max() + reach),
         )
         z, y, x = self.grids(window)
         y0, x0, y1, x1, half, bend = (np.interp(z, rows[:, 0], rows[:, k]) for k in range(1, 7))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +40,11 @@ def draw_case(spec: CaseSpec, options: PhantomOptions) -> PhantomCase:
     scan = spec.chance("scan")
     anatomy = sample_anatomy(spec.chance("patient"), scan, options, diseased=spec.diseased)
     noise = PROFILES[options.difficulty].noise if options.noise is None else options.noise
-    volumes = [paint_ct(anatomy, scan, noise), anatomy.ctv.astype(np.uint8), label_positives(anatomy)]
     geometry, flips = _sample_header(spec, options)
-    volumes = [np.ascontiguousarray(np.flip(volume, flips)) for volume in volumes]
-    labels = number_by_centroid(volumes[2])
-    return PhantomCase(spec, geometry, (volumes[0], volumes[1]), labels, anatomy)
+    ct = _flipped(paint_ct(anatomy, scan, noise), flips)
+    ctv = _flipped(anatomy.ctv.astype(np.uint8), flips)
+    labels = number_by_centroid(_flipped(label_positives(anatomy), flips))
+    return PhantomCase(spec, geometry, (ct, ctv), labels, anatomy)
 
 
 def label_positives(anatomy: Anatomy) -> NDArray[np.int16]:
@@ -63,6 +64,10 @@ def number_by_centroid(labels: NDArray[np.int16]) -> NDArray[np.int16]:
     for new, old in enumerate(order, start=1):
         renamed[present[old]] = new
     return renamed[labels]
+
+
+def _flipped(volume: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
+    return np.ascontiguousarray(np.flip(volume, axes))
 
 
 def _sample_header(spec: CaseSpec, options: PhantomOptions) -> tuple[Geometry, tuple[int, ...]]:

@@ -41,7 +41,7 @@ HU: dict[Tissue, tuple[float, float, float]] = {
     Tissue.NODE: (-104, 0, 0),  # painted over by the node's own HU
 }
 HILUM_HU = -75.0
-CALCIFICATION_HU = (500.0, 1000.0)
+CALCIFICATION_HU = (320.0, 620.0)
 BLUR_MM = 1.0
 TEXTURE_MM = 3.0
 SUBVOXELS = 3
@@ -119,7 +119,7 @@ def _paint_node(
 
 
 def _calcify(view: NDArray[np.float32], solid: Array, rng: np.random.Generator) -> None:
-    """Set one or two neighbouring voxels of a node to the HU of calcium (or of a clip beside it)."""
+    """Make one or two neighbouring voxels a bright speck: calcium, or a clip or vessel touching the node."""
     z, y, x = np.nonzero(solid >= min(0.7, solid.max()))
     pick = rng.integers(len(z))
     stop = x[pick] + 1 + int(rng.integers(0, 2))

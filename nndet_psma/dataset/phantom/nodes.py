@@ -12,12 +12,11 @@ from nndet_psma.dataset.phantom.options import NodeLook
 
 NodeKind = Literal["positive", "benign", "mimic"]
 
-CALCIFIED_SHARE = 0.1
-"""With the slack of the contour, fitted to the tails of the HU of positive nodes (Xu et al. 2023, table 2)."""
-
 SLACK_MM = (0.2, 0.8)
-LOOSE_SLACK_MM = (0.9, 1.5)
-LOOSE_SHARE = 0.08
+"""With the look of medium difficulty, fitted to the HU of positive nodes (Xu et al. 2023, table 2)."""
+
+LOOSE_SLACK_MM = (0.8, 1.6)
+LOOSE_SHARE = 0.16
 """Some contours are drawn generously and take fat in."""
 
 
@@ -34,7 +33,7 @@ class Node:
         hu: mean HU of the solid part on a CT.
         texture: standard deviation of HU inside.
         hilum: radius of the fatty hilum as a fraction of the node's; 0 is none.
-        calcified: holds a small calcification (or clip).
+        calcified: holds a bright speck: calcium, or a clip or vessel that touches it.
         slack_mm: how far the drawn contour lies outside the node.
     """
 
@@ -99,7 +98,7 @@ class Node:
         return window, mask
 
 
-def sample_node(kind: NodeKind, look: NodeLook, rng: np.random.Generator) -> Node:
+def sample_node(kind: NodeKind, look: NodeLook, rng: np.random.Generator, *, calcified: bool = False) -> Node:
     """Draw size, shape and HU of a node from a look; it has no place yet (station "", centre at the origin)."""
     short = float(np.clip(look.short_axis * np.exp(rng.normal(0, look.spread)), *look.limits))
     elongation = rng.uniform(*look.elongation)
@@ -113,6 +112,6 @@ def sample_node(kind: NodeKind, look: NodeLook, rng: np.random.Generator) -> Nod
         hu=float(rng.normal(*look.hu)),
         texture=float(rng.uniform(*look.texture)),
         hilum=float(rng.uniform(0.4, 0.65)) if rng.random() < look.hilum else 0.0,
-        calcified=bool(rng.random() < CALCIFIED_SHARE),
+        calcified=calcified,
         slack_mm=float(rng.uniform(*(LOOSE_SLACK_MM if rng.random() < LOOSE_SHARE else SLACK_MM))),
     )

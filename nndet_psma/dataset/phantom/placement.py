@@ -112,7 +112,7 @@ class NodeField:
         """
         grown = node.scaled(self.growth)
         for _ in range(TRIES):
-            moved = _beside(grown, stations[rng.integers(len(stations))], rng)
+            moved = _beside(grown, stations[int(rng.integers(len(stations)))], rng)
             if self._fits(moved, limits):
                 self._settle(moved)
                 return True

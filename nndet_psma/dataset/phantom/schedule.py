@@ -1,4 +1,7 @@
-"""Which cases a task has: names, patients, who is healthy, who is scanned twice. Case i never depends on their number."""
+"""Which cases a task has: names, patients, who is healthy, who is scanned twice.
+
+What case i is depends on the seed and i only, never on the number of cases.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from nndet_psma.dataset.phantom.canvas import Array, Canvas
+from nndet_psma.dataset.phantom.canvas import Array, Canvas, Mask
 from nndet_psma.dataset.phantom.habitus import Habitus
 from nndet_psma.dataset.phantom.tissue import Tissue
 
@@ -131,10 +131,10 @@ def _draw_outline(canvas: Canvas, habitus: Habitus, *, table: bool) -> None:
     canvas.tissue[distance <= 0.965] = Tissue.FAT
 
 
-def _table(y: Array, x: Array, centre: Array, depth: Array) -> Array:
+def _table(y: Array, x: Array, centre: Array, depth: Array) -> Mask:
     top = float((centre + depth).max()) - 1.0 - (x / 170.0) ** 2 * 9.0
-    board = (np.abs(x) < 165) & (y > top) & (y <= top + 9)
-    core = (np.abs(x) < 161) & (y > top + 2.5) & (y <= top + 6.5)
+    board = (np.abs(x) < 165) & (y > top) & (y <= top + 11)
+    core = (np.abs(x) < 161) & (y > top + 4) & (y <= top + 7)
     return board & ~core
 
 
