@@ -16,7 +16,7 @@ from nndet_psma.dataset.phantom.vessels import Vessel
 OVERHANG_MM = (0.5, 4.5)
 """How far a positive node that crosses the CTV's border lies over it: 1-2 pixels (Xu et al. 2023) of 2 mm."""
 
-OVERHANG_SHARE = 0.12
+OVERHANG_SHARE = 0.08
 INSIDE = (0.0, 0.0)
 CLEAR_OF_CTV_MM = 8.0
 TRIES = 60
