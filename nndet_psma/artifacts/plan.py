@@ -171,7 +171,7 @@ class Plan(Artifact):
     """Everything needed to preprocess, train, tune and predict.
 
     ``postproc_defaults`` and ``postproc_grid`` hold the fields of ``postproc.settings.PostprocSettings`` and the
-    values the sweep tries for each.
+    values the sweep tries for each. ``optimizer`` is the paper's SGD unless the machine asks for another.
     """
 
     schema: ClassVar[str] = "nndet_psma.plan"
@@ -202,6 +202,7 @@ class Plan(Artifact):
     seed: int
     postproc_defaults: dict[str, Any]
     postproc_grid: dict[str, list[Any]]
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     decisions: dict[str, Decision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -111,6 +111,7 @@ class PSMA25DPlanner:
             seed=options.seed,
             postproc_defaults=postproc_defaults(margin if ctv is not None else None),
             postproc_grid=self._grid(fingerprint, windows, margin if ctv is not None else None),
+            optimizer=schedule.optimizer,
             decisions=self.decisions,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from nndet_psma.artifacts.plan import Target
 
@@ -26,6 +26,7 @@ class Schedule:
 
     wsi: StageSchedule
     search: StageSchedule
+    optimizer: Literal["sgd", "adamw"]
     reason: str
 
 
@@ -38,19 +39,21 @@ def schedule_for(
     region 6000 at 0.005, a tenth from 4000 and 5000), scaled so that every positive slice is seen as often as there
     and the rate follows the batch linearly; never more iterations than the paper's at equal images.
 
-    CPU: training from scratch within minutes: a fixed small number of iterations at a rate found on phantom data
-    other than the demonstration's (seed 7), with the paper's two-step decay.
+    CPU: training from scratch within minutes: a fixed small number of iterations with AdamW, which learnt more in 200
+    steps than SGD on validation cases of a phantom task (seed 7, not the demonstration's), with the paper's decay.
     """
     if target.device == "cpu":
-        wsi, search = (160, 0.02, (2 / 3,)), (120, 0.01, (2 / 3, 5 / 6))
-        reason = "CPU: a fixed budget of iterations from scratch, decay at the paper's fractions"
+        wsi, search = (200, 0.001, (2 / 3,)), (160, 0.001, (2 / 3, 5 / 6))
+        optimizer: Literal["sgd", "adamw"] = "adamw"
+        reason = "CPU: a fixed budget of iterations from scratch with AdamW, decay at the paper's fractions"
     else:
         share = min(1.0, positive_slices / _PAPER_POSITIVE_SLICES * 0.5 / positive_fraction)
         images = _PAPER_BATCH / batch
+        optimizer = "sgd"
         wsi = (round(3000 * images * share), 0.01 / images, (2 / 3,))
         search = (round(6000 * images * share), 0.005 / images, (2 / 3, 5 / 6))
         reason = f"Xu et al. 2023 scaled to batch {batch} and {positive_slices} positive slices ({share:.0%} of theirs)"
-    return Schedule(_stage(*wsi, factor), _stage(*search, factor), reason)
+    return Schedule(_stage(*wsi, factor), _stage(*search, factor), optimizer, reason)
 
 
 def _stage(iterations: int, rate: float, decays: tuple[float, ...], factor: float) -> StageSchedule:

@@ -35,8 +35,9 @@ class LoopSettings:
         save_every: steps between checkpoints.
         log_every: steps between rows of metrics.csv.
         clip_norm: gradient norm above which gradients are scaled down.
+        optimizer: "sgd" or "adamw".
         momentum: of SGD (0.9 in Xu et al. 2023).
-        weight_decay: of SGD (1e-4 in Xu et al. 2023).
+        weight_decay: 1e-4 in Xu et al. 2023.
         images_per_step: batch size, for the log.
     """
 
@@ -47,6 +48,7 @@ class LoopSettings:
     save_every: int
     log_every: int
     clip_norm: float = 10.0
+    optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 1e-4
     images_per_step: int = 1
@@ -70,7 +72,7 @@ def train_loop(
         UserError: the loss is not finite (names the slices of the batch; the last good checkpoint stays), or the
             checkpoint belongs to something else.
     """
-    optimizer = _sgd(model, stage, settings)
+    optimizer = build_optimizer(model, stage, settings)
     checkpoint = settings.folder / "checkpoint"
     progress = load_checkpoint(checkpoint, model, optimizer, settings.made_from)
     start = progress.step if progress else 0
@@ -102,8 +104,11 @@ def learning_rate(stage: Stage, step: int) -> float:
     return rate
 
 
-def _sgd(model: nn.Module, stage: Stage, settings: LoopSettings) -> Optimizer:
+def build_optimizer(model: nn.Module, stage: Stage, settings: LoopSettings) -> Optimizer:
+    """The planned optimiser over all trainable parameters."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(trainable, lr=stage.learning_rate, weight_decay=settings.weight_decay)
     return torch.optim.SGD(
         trainable, lr=stage.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
     )

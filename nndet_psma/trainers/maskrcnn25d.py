@@ -57,7 +57,16 @@ def stage_hash(plan: Plan, stage: Stage, fold: int, settings: TrainerSettings) -
     kept = {name: to_plain(getattr(plan, name)) for name in names}
     batch = settings.batch_size or plan.batch_size
     return hash_json(
-        [kept, batch, plan.positive_fraction, to_plain(stage), plan.folds[fold].train, run, parent]
+        [
+            kept,
+            batch,
+            plan.positive_fraction,
+            plan.optimizer,
+            to_plain(stage),
+            plan.folds[fold].train,
+            run,
+            parent,
+        ]
     )
 
 
@@ -97,6 +106,7 @@ def _run_loop(
             save_every=job.settings.save_every,
             log_every=job.settings.log_every,
             clip_norm=job.settings.clip_norm,
+            optimizer=job.plan.optimizer,
             momentum=job.settings.sgd_momentum,
             weight_decay=job.settings.weight_decay,
             images_per_step=batch_size,

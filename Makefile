@@ -1,0 +1,43 @@
+# `make` alone lists the targets. Needs Python 3.10 or newer; everything else goes into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# two test workers fit two cores; networks in tests are tiny
+WORKERS ?= 2
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint format demo bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/'
+
+install: $(STAMP) ## create .venv and install the package with its test and lint tools
+
+# Needed again only when dependencies change; pip's cache makes a second environment quick.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,lint]'
+	@touch $@
+
+test: $(STAMP) ## run the test suite
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+lint: $(STAMP) ## format check, lint and type check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo: $(STAMP) ## the whole way on a phantom task, about ten minutes on two cores
+	$(BIN)/nndet_psma demo
+
+bench: $(STAMP) ## time and memory of every stage of the demonstration
+	$(BIN)/python benchmarks/demo_stages.py
+
+clean: ## remove what demo and tests leave behind; keeps .venv
+	rm -rf demo .pytest_cache .ruff_cache .mypy_cache .hypothesis

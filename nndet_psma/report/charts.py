@@ -1,0 +1,136 @@
+"""Figures of the data and the training: windows over HU histograms, sizes, counts, losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
+from nndet_psma.artifacts.plan import Window
+from nndet_psma.report.content import Picture
+from nndet_psma.report.figures import BLUE, CYCLE, GREY, LETTERS, finish, legend, new_figure, png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_HU_RANGE = (-200.0, 300.0)
+_HU_BIN = 5
+
+
+def window_chart(fingerprint: Fingerprint, windows: Sequence[Window]) -> Picture | None:
+    """HU of the lesions and of the rest of the search region, the windows as bars above; None without lesion HU."""
+    lesions = Histogram.pooled([case.lesion_hu for case in fingerprint.cases])
+    rest = Histogram.pooled([case.region_hu for case in fingerprint.cases])
+    if not lesions.counts:
+        return None
+    low = min([_HU_RANGE[0], *(w.lower for w in windows)]) - 20
+    high = max([_HU_RANGE[1], *(w.upper for w in windows)]) + 20
+    figure, (bars, curve) = new_figure(3.4 + 0.28 * len(windows), rows=2)
+    bars.get_gridspec().set_height_ratios([0.42 + 0.28 * len(windows), 2.6])
+    _draw_windows(bars, windows, (low, high))
+    for histogram, name, colour in ((rest, "rest of the search region", GREY), (lesions, "lesions", BLUE)):
+        edges, share = _binned(histogram, low, high)
+        curve.stairs(share, edges, fill=True, alpha=0.45, color=colour, label=name)
+        curve.stairs(share, edges, color=colour, linewidth=1.4)
+    curve.set_xlim(low, high)
+    finish(curve, "CT value, HU", f"share per {_HU_BIN} HU, %")
+    legend(curve, "upper right")
+    alt = "HU windows " + ", ".join(f"{w.lower:g} to {w.upper:g}" for w in windows)
+    alt += f" over the histogram of HU in lesions (median {lesions.quantile(0.5):.0f} HU) and around them."
+    caption = (
+        "What each window shows: values left of a bar turn black, values right of it white. "
+        f"Half of all lesion voxels lie below {lesions.quantile(0.5):.0f} HU."
+    )
+    return png(figure, alt, caption)
+
+
+def _draw_windows(axes: Axes, windows: Sequence[Window], span: tuple[float, float]) -> None:
+    for row, window in enumerate(windows):
+        colour = CYCLE[row % len(CYCLE)]
+        axes.barh(row, window.upper - window.lower, left=window.lower, height=0.62, color=colour, alpha=0.85)
+        text = f"{window.lower:g} to {window.upper:g} HU"
+        axes.annotate(
+            text, (window.upper, row), (5, 0), textcoords="offset points", va="center", fontsize=LETTERS - 2.5
+        )
+    axes.set_xlim(*span)
+    axes.set_ylim(len(windows) - 0.4, -0.6)
+    axes.set_title("windows", fontsize=LETTERS, loc="left")
+    axes.axis("off")
+
+
+def _binned(histogram: Histogram, low: float, high: float) -> tuple[NDArray, NDArray]:
+    edges = np.arange(np.floor(low / _HU_BIN) * _HU_BIN, high + _HU_BIN, _HU_BIN)
+    values = histogram.lowest + np.arange(len(histogram.counts))
+    counts, _ = np.histogram(values, bins=edges, weights=np.array(histogram.counts, dtype=float))
+    return edges, 100 * counts / max(histogram.total, 1)
+
+
+def data_chart(fingerprint: Fingerprint) -> Picture:
+    """Two histograms: lesions per case, and the largest axial extent of the lesions."""
+    per_case = [len(case.lesions) for case in fingerprint.cases]
+    sizes = [max(lesion.size_mm[1:]) for lesion in fingerprint.lesions]
+    figure, (left, right) = new_figure(2.9, columns=2)
+    values, counts = np.unique(per_case, return_counts=True)
+    left.bar(values, counts, width=0.8, color=BLUE)
+    left.xaxis.get_major_locator().set_params(integer=True)
+    left.yaxis.get_major_locator().set_params(integer=True)
+    finish(left, "lesions per case", "cases")
+    if sizes:
+        right.hist(sizes, bins=min(20, max(5, round(len(sizes) ** 0.5) * 2)), color=BLUE, edgecolor="white")
+    right.set_xlim(left=0)
+    right.yaxis.get_major_locator().set_params(integer=True)
+    finish(right, "axial diameter, mm", "lesions")
+    median = f"{np.median(sizes):.0f} mm" if sizes else "undefined"
+    alt = (
+        f"Lesions per case: {min(per_case, default=0)} to {max(per_case, default=0)}. "
+        f"Axial lesion diameter: median {median}."
+    )
+    caption = "Training data. The axial diameter is the longer in-plane side of the lesion's box."
+    return png(figure, alt, caption)
+
+
+def training_chart(
+    stages: Sequence[str], metrics: Mapping[int, Mapping[str, Sequence[Mapping[str, float]]]]
+) -> Picture | None:
+    """Loss against steps, one panel per stage and one line per fold; None without rows."""
+    shown = [s for s in stages if any(rows.get(s) for rows in metrics.values())]
+    if not shown:
+        return None
+    columns = 1 if len(shown) == 1 else 2
+    rows = -(-len(shown) // columns)
+    figure, panels = new_figure(0.5 + 2.3 * rows, rows, columns)
+    for panel, stage in zip(panels, shown, strict=False):
+        for fold, by_stage in metrics.items():
+            _draw_loss(panel, by_stage.get(stage, []), fold)
+        panel.set_ylim(bottom=0)
+        finish(panel, "step", "loss", stage)
+    for panel in panels[len(shown) :]:
+        panel.set_visible(False)
+    if len(metrics) > 1:
+        legend(panels[0])
+    ends = [f"{stage} {rows[-1]['loss']:.2f}" for stage in shown for rows in _some_rows(metrics, stage)]
+    return png(
+        figure,
+        "Training loss against steps; last values: " + ", ".join(ends) + ".",
+        "Training loss of every stage (sum of all parts of the detector's loss). A falling curve that levels off is "
+        "what one hopes for; it says nothing about unseen cases.",
+    )
+
+
+def _some_rows(
+    metrics: Mapping[int, Mapping[str, Sequence[Mapping[str, float]]]], stage: str
+) -> list[Sequence[Mapping[str, float]]]:
+    """Rows of ``stage`` in the first fold that has any."""
+    return [by_stage[stage] for by_stage in metrics.values() if by_stage.get(stage)][:1]
+
+
+def _draw_loss(axes: Axes, rows: Sequence[Mapping[str, float]], fold: int) -> None:
+    if not rows:
+        return
+    steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
+    few = "o" if len(rows) < 15 else None
+    colour = CYCLE[fold % len(CYCLE)]
+    axes.plot(steps, losses, color=colour, marker=few, markersize=4, linewidth=1.4, label=f"fold {fold}")

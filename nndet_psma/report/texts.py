@@ -1,0 +1,122 @@
+"""Names and one-sentence meanings of scores, thresholds and steps, in words for readers."""
+
+from __future__ import annotations
+
+import re
+
+from nndet_psma.evaluation.scores import Score
+
+_PLAIN = {
+    "paper_sensitivity": (
+        "Lesion sensitivity",
+        "Share of the lesions that an accepted box hits on at least one axial slice.",
+    ),
+    "paper_precision": (
+        "Slice precision",
+        "Share of the accepted slice boxes that hit a lesion; the rest are false alarms.",
+    ),
+    "paper_f1": (
+        "F1",
+        "One number for both: the harmonic mean of lesion sensitivity and slice precision.",
+    ),
+    "paper_auc": (
+        "Slice AUC",
+        "Chance that a slice with a lesion gets a higher best score than a slice without one (0.5 is guessing).",
+    ),
+    "patient_auc": (
+        "Patient AUC",
+        "The same for patients: chance that a patient with lesions scores higher than one without.",
+    ),
+}
+_AP = "Area under precision against sensitivity when boxes count from the best score down; 1 is perfect."
+_FROC = "Mean share of lesions found when 1/8, 1/4, 1/2, 1, 2, 4 and 8 false alarms per case are allowed."
+_MAP = "Average precision averaged over the overlaps 0.10 to 0.50 in steps of 0.05."
+_PATTERN = re.compile(r"(?P<group>.*?_)?(?P<kind>mAP|AP|FROC_score)_IoU_(?P<iou>\d\.\d\d)")
+
+THRESHOLDS = {
+    "score_threshold": ("Score threshold", "boxes that score less are dropped"),
+    "zone_mm": (
+        "Zone filter, mm",
+        "a box centre may lie this far outside the search region; more is dropped",
+    ),
+    "hu_threshold": ("HU filter, HU", "a box that is brighter than this is dropped"),
+    "hu_quantile": ("HU filter, quantile", "which quantile of the HU inside the box is compared"),
+    "vote_iou": ("Voting overlap (IoU)", "boxes of different windows that overlap this much agree"),
+    "min_votes": ("Votes needed", "so many windows must agree on a box"),
+    "nms_iou": ("Suppression overlap (IoU)", "of two boxes of one window that overlap more, the worse is dropped"),
+    "fold_iou": ("Fold overlap (IoU)", "boxes of different folds that overlap this much are fused"),
+    "link_iou": ("Linking overlap (IoU)", "boxes on neighbouring slices that overlap this much are one lesion"),
+    "link_gap": ("Linking gap, slices", "a lesion may bridge so many slices without a box"),
+    "hit_iou": ("Overlap of a hit (IoU)", "fixed by the protocol, never tuned"),
+}
+
+STEPS = {
+    "nms": "duplicates",
+    "score": "score threshold",
+    "zone": "zone filter",
+    "hu": "HU filter",
+    "bagging": "window voting",
+}
+
+DISCLAIMER = (
+    "Research software, not a medical device. The scores hold for these data only; they say nothing about other "
+    "scanners, hospitals or patients."
+)
+
+
+def score_name(key: str) -> str:
+    """``AP_IoU_0.10_MaxDet_100`` as "AP at IoU 0.10"; a class stands in front."""
+    if key in _PLAIN:
+        return _PLAIN[key][0]
+    parts = _PATTERN.match(key)
+    if parts is None:
+        return key
+    group = f"{parts['group'][:-1]}: " if parts["group"] else ""
+    if parts["kind"] == "mAP":
+        return f"{group}mAP, IoU 0.10 to 0.50"
+    return f"{group}{'AP' if parts['kind'] == 'AP' else 'FROC score'} at IoU {parts['iou']}"
+
+
+def score_meaning(key: str) -> str:
+    """One sentence; "" for an unknown key."""
+    if key in _PLAIN:
+        return _PLAIN[key][1]
+    parts = _PATTERN.match(key)
+    return "" if parts is None else {"AP": _AP, "mAP": _MAP, "FROC_score": _FROC}[parts["kind"]]
+
+
+def is_class_score(key: str) -> bool:
+    """Whether the score is that of one class."""
+    parts = _PATTERN.match(key)
+    return bool(parts and parts["group"])
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number, or a dash."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    """``0.123 to 0.456``; "–" without one."""
+    return "–" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def score_cells(score: Score) -> tuple[str, str]:
+    """Value and interval; for an undefined score the reason stands in the interval's place."""
+    if score.value is None:
+        return "undefined", score.why or "–"
+    text = interval(score.ci_low, score.ci_high)
+    return number(score.value), "– (one patient)" if text == "–" else text
+
+
+def count(amount: int, one: str, many: str | None = None) -> str:
+    """``1 case``, ``2 cases``."""
+    return f"{amount} {one if amount == 1 else many or one + 's'}"
+
+
+_PATH = re.compile(r"(?<![\w.:/<])(?:[A-Za-z]:[\\/]|~/|/|\\\\)(?:[^\s\"'<>|,;:()\\/]+[\\/])+(?P<name>[^\s\"'<>|,;:()\\/]*)")
+
+
+def without_paths(text: str) -> str:
+    """Absolute paths cut to their last part: a page that is sent away must not tell of the machine it was made on."""
+    return _PATH.sub(lambda found: found["name"], text)
