@@ -30,6 +30,7 @@ def add_overwrites(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--overwrites",
         nargs="+",
+        action="extend",  # a second -o adds to the first
         default=[],
         metavar="KEY=VALUE",
         help="override keys of the configuration (Hydra's grammar)",

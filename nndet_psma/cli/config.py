@@ -29,8 +29,9 @@ def compose_config(task: str, overrides: Sequence[str]) -> Any:
         with initialize_config_module("nndet_psma.conf", version_base="1.3"):
             config = compose("config", overrides=[f"task={task}", *_groups_first(overrides)])
             OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = str(error).splitlines()[0]
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = " ".join(lines[:1] + [line for line in lines[1:] if line.startswith("To append")])
         raise UserError(
             f"configuration override is wrong: {reason}",
             found=" ".join(overrides) or None,

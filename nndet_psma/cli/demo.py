@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nndet_psma demo", description="Make a phantom task and run every stage on it, on CPU or GPU."
     )
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where to (default ./demo)")
-    parser.add_argument("--cases", type=int, default=24, help="training cases (default %(default)s)")
+    parser.add_argument("--cases", type=int, default=32, help="training cases (default %(default)s)")
     parser.add_argument("--test-cases", type=int, default=10, help="test cases (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the phantom (default %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="start from nothing")

@@ -62,9 +62,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _split_output(overwrites: list[str], output: Path | None) -> tuple[list[str], Path | None]:
     """``-o FOLDER`` names the output when it is no override: users of nnU-Net write it so."""
+    from nndet_psma.core.errors import UserError
+
     folders = [text for text in overwrites if "=" not in text and not text.startswith("~")]
+    if len(folders) + (output is not None) > 1:
+        named = [*folders, *([] if output is None else [str(output)])]
+        raise UserError(
+            "several folders for the results", found=", ".join(named), remedy="Name one with -o FOLDER"
+        )
     rest = [text for text in overwrites if text not in folders]
-    return rest, Path(folders[0]) if folders and output is None else output
+    return rest, Path(folders[0]) if folders else output
 
 
 def _job(args: argparse.Namespace, config: object) -> PredictJob:

@@ -14,6 +14,8 @@ from typing import Any
 
 from nndet_psma.core.errors import UserError
 
+_TAG_LENGTH = 8
+
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
@@ -25,7 +27,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
         UserError: the disk is full or the folder cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{target.name}")
+    temporary = target.with_name(f".tmp-{_tag()}-{target.name}")
     try:
         yield temporary
         _flush(temporary)
@@ -44,7 +46,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         UserError: the disk is full or the folder cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{target.name}")
+    temporary = target.with_name(f".tmp-{_tag()}-{target.name}")
     temporary.mkdir()
     try:
         yield temporary
@@ -52,7 +54,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             if file.is_file():
                 _flush(file)
         if target.exists():
-            old = target.with_name(f".old-{uuid.uuid4().hex[:8]}-{target.name}")
+            old = target.with_name(f".old-{_tag()}-{target.name}")
             target.replace(old)
             temporary.replace(target)
             shutil.rmtree(old)
@@ -92,8 +94,18 @@ def read_json(file: Path) -> Any:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files and folders of an interrupted run directly inside ``folder``."""
-    for leftover in [*folder.glob(".tmp-*"), *folder.glob(".old-*")]:
+    """Clear what an interrupted run left directly inside ``folder``.
+
+    Temporary files and folders are deleted. A folder that was moved aside to make room for its successor is put back
+    when the successor never came.
+    """
+    for old in folder.glob(".old-*"):
+        target = old.with_name(old.name.removeprefix(".old-")[_TAG_LENGTH + 1 :])
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.replace(target)
+    for leftover in folder.glob(".tmp-*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
@@ -117,3 +129,7 @@ def _explain(error: OSError, target: Path) -> Exception:
             "cannot be written", file=target, found=str(error.strerror), remedy="Check its permissions"
         )
     return error
+
+
+def _tag() -> str:
+    return uuid.uuid4().hex[:_TAG_LENGTH]

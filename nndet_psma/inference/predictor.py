@@ -55,6 +55,10 @@ class CasePredictor:
         tta: bool = False,
         whole_slices: bool = False,
     ) -> None:
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise UserError(
+                f"inference_kwargs.batch_size is {batch_size!r}", expected="null or a number from 1"
+            )
         self.plan: Plan = folder.plan(fold)
         self.device = device
         self.batch_size = batch_size or self.plan.batch_size
@@ -125,12 +129,20 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(str(name))
     except RuntimeError:
-        raise UserError(f"unknown device '{name}'", expected="auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
         raise UserError(
-            f"device {name} asked for, but no GPU is visible", remedy="Use inference_kwargs.device=cpu"
+            f"unknown device '{name}'",
+            expected="auto, cpu, cuda or cuda:N",
+            remedy="Leave inference_kwargs.device at auto",
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device {name} asked for",
+            found=f"{torch.cuda.device_count()} visible GPUs",
+            remedy="Use inference_kwargs.device=cpu",
         )
     return device
 

@@ -28,6 +28,7 @@ from nndet_psma.postproc.sweep import SweepCase, SweepResult, SweepRow, sweep
 from nndet_psma.postproc.sweep_grid import SweepGrid
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.store import read_case
+from nndet_psma.trainers.batches import inputs_hash
 
 RAW_FOLDER = "sweep_predictions"
 
@@ -42,17 +43,12 @@ def predict_validation(
     with progress_bar(f"fold {fold}: validation cases", len(cases)) as advance:
         for done, case_id in enumerate(cases, start=1):
             case = read_case(store, case_id)
-            made_from = hash_json([predictor.weights_hash, case_hash(case)])
+            made_from = hash_json([predictor.weights_hash, inputs_hash(store, case_id)])
             file = target / f"{case_id}.npz"
             if not is_current(file, made_from):
                 write_raw(file, predictor.predict(case, _image_grid(case), made_from))
             advance(done, case_id)
     return list(cases)
-
-
-def case_hash(case: PreparedCase) -> str:
-    """Hash of what a prepared case is, short of its voxels (the store records those)."""
-    return hash_json([case.case_id, to_plain(case.geometry), to_plain(case.source), to_plain(case.classes)])
 
 
 def tune(

@@ -97,8 +97,8 @@ def _imagenet_weights(detector: Detector) -> dict[str, Tensor]:
             f"ImageNet weights of {detector.backbone} cannot be downloaded ({error})",
             remedy=(
                 f"Fetch {entry.url} on a machine with network, and give its path as "
-                "-o plan_overwrites.detector.weights=PATH, or train from scratch with "
-                "-o plan_overwrites.detector.weights=none"
+                "-o +plan_overwrites.detector.weights=PATH, or train from scratch with "
+                "-o +plan_overwrites.detector.weights=none"
             ),
         ) from None
 

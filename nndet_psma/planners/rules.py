@@ -85,8 +85,8 @@ def ctv_margin(outside_mm: Sequence[float], coverage: float, minimum_mm: float) 
 
 
 def neighbour_slices(median_height_mm: float, spacing_z_mm: float) -> int:
-    """Slices on each side of the centre: half a lesion's height, at least 1 (the paper's value), at most 3."""
-    return int(np.clip(round(median_height_mm / 2 / spacing_z_mm), 1, 3))
+    """Slices on each side that show a whole lesion from its middle slice; 1 (the paper's value) to 3."""
+    return int(np.clip(math.ceil((median_height_mm / spacing_z_mm - 1) / 2 - 1e-9), 1, 3))
 
 
 def detector_scale(

@@ -43,7 +43,7 @@ def schedule_for(
     steps than SGD on validation cases of a phantom task (seed 7, not the demonstration's), with the paper's decay.
     """
     if target.device == "cpu":
-        wsi, search = (200, 0.001, (2 / 3,)), (160, 0.001, (2 / 3, 5 / 6))
+        wsi, search = (300, 0.001, (2 / 3,)), (260, 0.001, (2 / 3, 5 / 6))
         optimizer: Literal["sgd", "adamw"] = "adamw"
         reason = "CPU: a fixed budget of iterations from scratch with AdamW, decay at the paper's fractions"
     else:

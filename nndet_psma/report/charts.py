@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
 from nndet_psma.artifacts.plan import Window
 from nndet_psma.report.content import Picture
-from nndet_psma.report.figures import BLUE, CYCLE, GREY, LETTERS, finish, legend, new_figure, png
+from nndet_psma.report.figures import (
+    BLUE,
+    CYCLE,
+    GREY,
+    LETTERS,
+    finish,
+    legend,
+    new_figure,
+    png,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,8 +38,8 @@ def window_chart(fingerprint: Fingerprint, windows: Sequence[Window]) -> Picture
         return None
     low = min([_HU_RANGE[0], *(w.lower for w in windows)]) - 20
     high = max([_HU_RANGE[1], *(w.upper for w in windows)]) + 20
-    figure, (bars, curve) = new_figure(3.4 + 0.28 * len(windows), rows=2)
-    bars.get_gridspec().set_height_ratios([0.42 + 0.28 * len(windows), 2.6])
+    heights = (0.42 + 0.28 * len(windows), 2.6)
+    figure, (bars, curve) = new_figure(3.4 + 0.28 * len(windows), rows=2, heights=heights)
     _draw_windows(bars, windows, (low, high))
     for histogram, name, colour in ((rest, "rest of the search region", GREY), (lesions, "lesions", BLUE)):
         edges, share = _binned(histogram, low, high)
@@ -75,13 +85,12 @@ def data_chart(fingerprint: Fingerprint) -> Picture:
     figure, (left, right) = new_figure(2.9, columns=2)
     values, counts = np.unique(per_case, return_counts=True)
     left.bar(values, counts, width=0.8, color=BLUE)
-    left.xaxis.get_major_locator().set_params(integer=True)
-    left.yaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(left, "xy")
     finish(left, "lesions per case", "cases")
     if sizes:
         right.hist(sizes, bins=min(20, max(5, round(len(sizes) ** 0.5) * 2)), color=BLUE, edgecolor="white")
     right.set_xlim(left=0)
-    right.yaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(right, "y")
     finish(right, "axial diameter, mm", "lesions")
     median = f"{np.median(sizes):.0f} mm" if sizes else "undefined"
     alt = (

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from nndet_psma.report.content import Picture
+
+Place = Literal["best", "upper left", "upper right", "lower left", "lower right"]
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +26,14 @@ _WIDTH_INCHES = 6.0
 _DPI = 160
 
 
-def new_figure(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure ``height`` inches high with ``rows`` x ``columns`` axes, row by row."""
+def new_figure(
+    height: float, rows: int = 1, columns: int = 1, heights: Sequence[float] | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure ``height`` inches high with ``rows`` x ``columns`` axes, row by row; ``heights`` are their shares."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH_INCHES, height), dpi=_DPI, layout="constrained", facecolor="white")
-    grid = figure.subplots(rows, columns, squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
     return figure, list(grid.ravel())
 
 
@@ -45,7 +50,16 @@ def finish(axes: Axes, x: str, y: str, title: str = "", *, grid: bool = True) ->
         axes.set_axisbelow(True)
 
 
-def legend(axes: Axes, place: str = "best", columns: int = 1) -> None:
+def whole_numbers(axes: Axes, which: str) -> None:
+    """Ticks at whole numbers only, on the axes named in ``which`` ("x", "y" or "xy")."""
+    from matplotlib.ticker import MaxNLocator
+
+    for name in which:
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        axis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def legend(axes: Axes, place: Place = "best", columns: int = 1) -> None:
     """A legend without frame, in the letters of the axes."""
     axes.legend(loc=place, fontsize=LETTERS - 2, frameon=False, ncols=columns)
 

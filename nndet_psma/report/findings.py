@@ -60,9 +60,7 @@ def find(prediction: Prediction, labels: CaseLabels, hit_iou: float) -> CaseFind
     """Compare the accepted lesions of a prediction with the truth."""
     boxes = _slice_boxes(prediction, labels)
     truth = labels.truth
-    overlaps = class_overlaps(
-        boxes.boxes, boxes.labels, truth.slice_boxes, truth.labels[truth.slice_lesions]
-    )
+    overlaps = class_overlaps(boxes.boxes, boxes.labels, truth.slice_boxes, truth.labels[truth.slice_lesions])
     hits: NDArray[np.bool_] = overlaps >= hit_iou
     hits &= boxes.columns["slice"][:, None] == truth.slice_indices[None, :]
     examined = map_boxes(np.array([prediction.examined]), prediction.image, labels.grid)[0]
@@ -79,7 +77,9 @@ def _slice_boxes(prediction: Prediction, labels: CaseLabels) -> Detections:
     parts = [(row, lesion.label, s) for row, lesion in enumerate(prediction.lesions) for s in lesion.slices]
     thin = np.array([s.box for _, _, s in parts]) if parts else empty_boxes(3)
     boxes = map_boxes(thin, prediction.image, labels.grid)
-    spread = [(index, z) for index in range(len(parts)) for z in covered_slices(boxes[index], labels.grid.shape[0])]
+    spread = [
+        (index, z) for index in range(len(parts)) for z in covered_slices(boxes[index], labels.grid.shape[0])
+    ]
     rows = np.array([index for index, _ in spread], dtype=np.int64)
     return Detections.build(
         boxes[rows][:, [1, 2, 4, 5]],

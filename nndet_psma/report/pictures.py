@@ -46,9 +46,7 @@ class View:
         return self.y0, self.x0, self.y1, self.x1
 
 
-def take(
-    shot: Shot, images: CaseImages, found: CaseFindings, removed: Sequence[PlacedBox]
-) -> list[Picture]:
+def take(shot: Shot, images: CaseImages, found: CaseFindings, removed: Sequence[PlacedBox]) -> list[Picture]:
     """The examined region with a frame round the close-up, and the close-up with scores."""
     spacing = images.grid.spacing[1:]
     whole = region_view(found, shot, spacing)
@@ -197,8 +195,10 @@ def _scale_bar(axes: Axes, view: View, pixel_mm: float) -> None:
     wide = (view.x1 - view.x0) * pixel_mm
     length = next((mm for mm in (100, 50, 20, 10, 5) if mm <= wide / 4), 2)
     share = length / wide
-    place = {"transform": axes.transAxes}
-    axes.plot([0.96 - share, 0.96], [0.045, 0.045], color="white", linewidth=3, solid_capstyle="butt", **place)
+    place: dict[str, Any] = {"transform": axes.transAxes}
+    axes.plot(
+        [0.96 - share, 0.96], [0.045, 0.045], color="white", linewidth=3, solid_capstyle="butt", **place
+    )
     _text(axes, 0.96 - share / 2, 0.06, f"{length} mm", "white", ha="center", va="bottom", **place)
 
 

@@ -51,7 +51,9 @@ def removed_boxes(
         result = postprocess_case(raw.voters, capped, spacing=raw.meta.store.spacing, record_removed=True)
         if not result.removed:
             continue
-        thin = np.array([[b.slice, b.box[0], b.box[1], b.slice + 1, b.box[2], b.box[3]] for b in result.removed])
+        thin = np.array(
+            [[b.slice, b.box[0], b.box[1], b.slice + 1, b.box[2], b.box[3]] for b in result.removed]
+        )
         for box, gone in zip(map_boxes(thin, raw.meta.store, grid), result.removed, strict=True):
             flat = tuple(float(v) for v in box[[1, 2, 4, 5]])
             slices = covered_slices(box, grid.shape[0])

@@ -73,7 +73,10 @@ def _band(records: Sequence[CaseRecord], rates: NDArray, seed: int) -> tuple[NDA
 
 def ablation_chart(rows: Sequence[AblationRow], names: Sequence[str]) -> Picture | None:
     """Lesion sensitivity and slice precision of every variant as dots with intervals; None without values."""
-    columns = (("paper_sensitivity", "lesion sensitivity", BLUE), ("paper_precision", "slice precision", ORANGE))
+    columns = (
+        ("paper_sensitivity", "lesion sensitivity", BLUE),
+        ("paper_precision", "slice precision", ORANGE),
+    )
     if all(row.scores[key].value is None for row in rows for key, _, _ in columns if key in row.scores):
         return None
     figure, [axes] = new_figure(1.3 + 0.42 * len(rows))
@@ -83,7 +86,9 @@ def ablation_chart(rows: Sequence[AblationRow], names: Sequence[str]) -> Picture
             if score is None or score.value is None:
                 continue
             if score.ci_low is not None and score.ci_high is not None:
-                axes.plot([score.ci_low, score.ci_high], [index + offset] * 2, color=colour, linewidth=2, alpha=0.45)
+                axes.plot(
+                    [score.ci_low, score.ci_high], [index + offset] * 2, color=colour, linewidth=2, alpha=0.45
+                )
             axes.plot(score.value, index + offset, "o", color=colour, markersize=7)
         axes.plot([], [], "o", color=colour, label=name)
     axes.set_yticks(range(len(rows)), list(names))
@@ -126,7 +131,9 @@ def _write_values(axes: Axes, values: NDArray) -> None:
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             colour = "black" if value > middle else "white"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=LETTERS - 3.5, color=colour)
+            axes.text(
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=LETTERS - 3.5, color=colour
+            )
 
 
 def _frame(axes: Axes, cell: tuple[int, int]) -> None:

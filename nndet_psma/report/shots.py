@@ -48,7 +48,9 @@ def case_shot(found: CaseFindings) -> Shot:
         return _false_shot(found, found.false_alarms[0])
     z0, y0, x0, z1, y1, x1 = found.examined
     middle = int(np.clip((z0 + z1) // 2, 0, found.labels.grid.shape[0] - 1))
-    return Shot(found.case_id, middle, (y0, x0, y1, x1), found.case_id, "none", "nothing there, nothing marked")
+    return Shot(
+        found.case_id, middle, (y0, x0, y1, x1), found.case_id, "none", "nothing there, nothing marked"
+    )
 
 
 def best_hits(cases: Sequence[CaseFindings], count: int) -> list[Shot]:

@@ -43,9 +43,15 @@ THRESHOLDS = {
     "hu_quantile": ("HU filter, quantile", "which quantile of the HU inside the box is compared"),
     "vote_iou": ("Voting overlap (IoU)", "boxes of different windows that overlap this much agree"),
     "min_votes": ("Votes needed", "so many windows must agree on a box"),
-    "nms_iou": ("Suppression overlap (IoU)", "of two boxes of one window that overlap more, the worse is dropped"),
+    "nms_iou": (
+        "Suppression overlap (IoU)",
+        "of two boxes of one window that overlap more, the worse is dropped",
+    ),
     "fold_iou": ("Fold overlap (IoU)", "boxes of different folds that overlap this much are fused"),
-    "link_iou": ("Linking overlap (IoU)", "boxes on neighbouring slices that overlap this much are one lesion"),
+    "link_iou": (
+        "Linking overlap (IoU)",
+        "boxes on neighbouring slices that overlap this much are one lesion",
+    ),
     "link_gap": ("Linking gap, slices", "a lesion may bridge so many slices without a box"),
     "hit_iou": ("Overlap of a hit (IoU)", "fixed by the protocol, never tuned"),
 }
@@ -114,7 +120,9 @@ def count(amount: int, one: str, many: str | None = None) -> str:
     return f"{amount} {one if amount == 1 else many or one + 's'}"
 
 
-_PATH = re.compile(r"(?<![\w.:/<])(?:[A-Za-z]:[\\/]|~/|/|\\\\)(?:[^\s\"'<>|,;:()\\/]+[\\/])+(?P<name>[^\s\"'<>|,;:()\\/]*)")
+_PATH = re.compile(
+    r"(?<![\w.:/<])(?:[A-Za-z]:[\\/]|~/|/|\\\\)(?:[^\s\"'<>|,;:()\\/]+[\\/])+(?P<name>[^\s\"'<>|,;:()\\/]*)"
+)
 
 
 def without_paths(text: str) -> str:

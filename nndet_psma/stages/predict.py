@@ -115,11 +115,14 @@ def folder_cases(folder: Path, plan: Plan, *, without_ctv: bool) -> list[RawCase
         try:
             return list_folder_cases(folder, description)
         except UserError as error:
-            if plan.ctv_modality is None:
+            ctv = description.ctv_modality
+            if ctv is None or not error.what.startswith(f"the {description.modalities[ctv]} of case"):
                 raise
             raise UserError(
-                str(error),
-                remedy="If there is no CTV (search region), write --region body: whole slices are searched then",
+                error.what,
+                file=error.file,
+                found=error.found,
+                remedy="Add it, or search whole slices instead with --region body",
             ) from None
     return list_folder_cases(folder, without_ctv_modality(description))
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.core.atomic import atomic_folder
+from nndet_psma.artifacts.plan import Plan
+from nndet_psma.core.atomic import atomic_folder, remove_leftovers
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.dataset.paths import TaskPaths
 from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.inference.postprocessing import make_prediction
@@ -19,6 +21,7 @@ from nndet_psma.postproc.settings import PostprocSettings
 
 INFERENCE_PLAN = "plan_inference.json"
 VAL_PREDICTIONS = "val_predictions"
+_FINISHED = "finished"  # holds the hash of the weights and the plan
 
 
 def sweep_fold(paths: TaskPaths, folder: ModelFolder, fold: int, config: Any) -> InferencePlan:
@@ -49,23 +52,8 @@ def consolidate(
             found=", ".join(f"fold {fold}: {value}" for fold, value in hashes.items()),
             remedy="Train them again with one plan",
         )
-    plan = plans[folds[0]]
     target = folder.fold(CONSOLIDATED)
-    with atomic_folder(target) as temporary:
-        plan.write(temporary / "plan.json")
-        for fold in folds:
-            for stage in plan.stages:
-                source = folder.weights(fold, stage.name)
-                if not source.is_file():
-                    raise UserError(
-                        f"stage '{stage.name}' of fold {fold} is not trained",
-                        file=source,
-                        remedy=f"Run nndet_train with -o exp.fold={fold}, or consolidate fewer folds with --folds",
-                    )
-                copy = temporary / f"fold{fold}" / stage.name / source.name
-                copy.parent.mkdir(parents=True)
-                shutil.copyfile(source, copy)
-        untuned(plan, folds).write(temporary / INFERENCE_PLAN)
+    _copy_folds(folder, folds, plans[folds[0]], target)
     if not sweep_boxes or paths is None:
         return InferencePlan.read(target / INFERENCE_PLAN)
     device = choose_device(config.inference_kwargs.device)
@@ -74,6 +62,33 @@ def consolidate(
             folder, fold, paths.store, device=device, batch_size=config.inference_kwargs.batch_size
         )
     return _tune(paths, folder, CONSOLIDATED, folds, config.sweep.criterion)
+
+
+def _copy_folds(folder: ModelFolder, folds: list[int], plan: Plan, target: Path) -> None:
+    """Weights and plan into ``target``; if they are there already, it is kept with its predictions."""
+    sources = {
+        (fold, stage.name): folder.weights(fold, stage.name) for fold in folds for stage in plan.stages
+    }
+    for (fold, name), source in sources.items():
+        if not source.is_file():
+            raise UserError(
+                f"stage '{name}' of fold {fold} is not trained",
+                file=source,
+                remedy=f"Run nndet_train with -o exp.fold={fold}, or consolidate fewer folds with --folds",
+            )
+    made_from = hash_json([plan.content_hash(), folds, hash_files(list(sources.values()))])
+    marker = target / _FINISHED
+    if marker.is_file() and marker.read_text() == made_from:
+        return
+    remove_leftovers(target.parent)
+    with atomic_folder(target) as temporary:
+        plan.write(temporary / "plan.json")
+        for (fold, name), source in sources.items():
+            copy = temporary / f"fold{fold}" / name / source.name
+            copy.parent.mkdir(parents=True)
+            shutil.copyfile(source, copy)
+        untuned(plan, folds).write(temporary / INFERENCE_PLAN)
+        (temporary / _FINISHED).write_text(made_from)
 
 
 def _tune(
@@ -86,6 +101,9 @@ def _tune(
     write_sweep(target / "sweep.json", result)
     tuned.write(target / INFERENCE_PLAN)
     settings = PostprocSettings(**tuned.settings)
+    for old in (target / VAL_PREDICTIONS).glob("*_boxes.json"):
+        if old.name.removesuffix("_boxes.json") not in tuned.cases:
+            old.unlink()  # of a case that another plan validated here
     for file in files:
         prediction = make_prediction(read_raw(file), settings, plan.classes)
         prediction.write(target / VAL_PREDICTIONS / f"{prediction.case_id}_boxes.json")

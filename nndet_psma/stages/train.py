@@ -14,6 +14,7 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.dataset.paths import TaskPaths
 from nndet_psma.inference.model_folder import ModelFolder
+from nndet_psma.preprocess.build import preprocessing_hash
 from nndet_psma.stages.prep import override_plan, plain_overwrites
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
@@ -36,7 +37,14 @@ def train_fold(paths: TaskPaths, models: Path, config: Any, fold: int) -> ModelF
     Raises:
         UserError: no plan, no such fold or trainer, or what is there belongs to another plan.
     """
-    plan = override_plan(Plan.read(paths.plan(config.plan)), plain_overwrites(config))
+    prepared = Plan.read(paths.plan(config.plan))
+    plan = override_plan(prepared, plain_overwrites(config))
+    if preprocessing_hash(plan, "") != preprocessing_hash(prepared, ""):
+        raise UserError(
+            "plan_overwrites change how images are preprocessed, which has happened already",
+            file=paths.plan(config.plan),
+            remedy="Give these overwrites to nndet_prep, too (with -o prep.overwrite=true)",
+        )
     if not 0 <= fold < len(plan.folds):
         raise UserError(
             f"fold {fold} does not exist",
@@ -47,14 +55,18 @@ def train_fold(paths: TaskPaths, models: Path, config: Any, fold: int) -> ModelF
     if mode not in ("auto", "resume", "overwrite"):
         raise UserError(f"unknown train.mode '{mode}'", expected="auto, resume or overwrite")
     settings = TrainerSettings.parse(_plain(config.trainer_cfg))
+    trainer = TRAINERS[config.module]()
     folder = ModelFolder(models / paths.name / config.exp.id)
     target = folder.fold(fold)
     if mode == "resume" and not target.is_dir():
         raise UserError("there is nothing to resume", file=target, remedy="Leave train.mode at auto")
     target.mkdir(parents=True, exist_ok=True)
-    _write_provenance(target, plan, config)
+    # weights that are there keep their own plan until the trainer has accepted the new one
+    if mode == "overwrite" or not (target / "plan.json").is_file():
+        _write_provenance(target, plan, config)
     job = FoldJob(plan, fold, paths.store, target, settings, mode == "overwrite", config.exp.voter)
-    TRAINERS[config.module]().train(job)
+    trainer.train(job)
+    _write_provenance(target, plan, config)
     return folder
 
 
@@ -67,7 +79,7 @@ def folds_to_train(config: Any, plan: Plan) -> list[int]:
     wanted = config.exp.fold
     if wanted == "all":
         return list(range(len(plan.folds)))
-    if not isinstance(wanted, int):
+    if not isinstance(wanted, int) or isinstance(wanted, bool):
         raise UserError(f"exp.fold is '{wanted}'", expected="a number or all")
     return [wanted]
 

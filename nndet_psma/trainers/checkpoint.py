@@ -51,7 +51,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, made_f
     progress = Progress.read(folder / _PROGRESS)
     if progress.made_from != made_from:
         raise UserError(
-            "checkpoint belongs to another plan, fold or training configuration",
+            "checkpoint belongs to another plan, fold, training configuration or data",
             file=folder,
             remedy="Start over with -o train.mode=overwrite, or train under another name with -o exp.tag=_NAME",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ from accelerate import Accelerator
 from torch import nn
 
 from nndet_psma.artifacts.plan import Detector, Plan, Stage
-from nndet_psma.core.atomic import remove_leftovers
+from nndet_psma.core.atomic import remove_leftovers, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.progress import progress_bar
 from nndet_psma.core.schema import to_plain
 from nndet_psma.models.maskrcnn25d import build_detector
 from nndet_psma.models.weights import read_model, read_state, write_model
-from nndet_psma.trainers.batches import SliceBatches
+from nndet_psma.trainers.batches import SliceBatches, inputs_hash
 from nndet_psma.trainers.loop import LoopSettings, Losses, train_loop
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
 from nndet_psma.trainers.settings import TrainerSettings, adjusted_stage, stages_for
@@ -47,11 +48,14 @@ def load_detector(plan: Plan, stage: Stage, file: Path, device: torch.device) ->
     return model.to(device).eval()
 
 
-def stage_hash(plan: Plan, stage: Stage, fold: int, settings: TrainerSettings) -> str:
-    """Hash of what determines a stage's weights, its ancestors included."""
+def stage_hash(
+    plan: Plan, stage: Stage, fold: int, settings: TrainerSettings, inputs: Sequence[str] = ()
+) -> str:
+    """Hash of what determines a stage's weights, its ancestors included; ``inputs`` are those of the cases."""
     parent = None
     if stage.start_from is not None:
-        parent = stage_hash(plan, adjusted_stage(plan.stage(stage.start_from), settings), fold, settings)
+        ancestor = adjusted_stage(plan.stage(stage.start_from), settings)
+        parent = stage_hash(plan, ancestor, fold, settings, inputs)
     run = {k: v for k, v in to_plain(settings).items() if k not in ("num_workers", "save_every", "log_every")}
     names = ("detector", "augmentation", "windows", "scalings", "neighbours", "spacing", "margin_mm", "seed")
     kept = {name: to_plain(getattr(plan, name)) for name in names}
@@ -66,6 +70,7 @@ def stage_hash(plan: Plan, stage: Stage, fold: int, settings: TrainerSettings) -
             plan.folds[fold].train,
             run,
             parent,
+            list(inputs),
         ]
     )
 
@@ -76,7 +81,8 @@ def _train_stage(job: FoldJob, stage: Stage) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    made_from = stage_hash(job.plan, stage, job.fold, job.settings)
+    inputs = [inputs_hash(job.store, case_id) for case_id in job.plan.folds[job.fold].train]
+    made_from = stage_hash(job.plan, stage, job.fold, job.settings, inputs)
     if _is_finished(folder, made_from):
         return
     accelerator = _accelerator(job.settings)
@@ -87,7 +93,7 @@ def _train_stage(job: FoldJob, stage: Stage) -> None:
         model = _run_loop(job, stage, model, accelerator, made_from, seed)
     if accelerator.is_main_process:
         write_model(model, folder / MODEL_FILE)
-        (folder / "finished").write_text(made_from)
+        write_text(folder / "finished", made_from)
     accelerator.wait_for_everyone()
 
 
@@ -154,7 +160,7 @@ def _is_finished(folder: Path, made_from: str) -> bool:
         return False
     if marker.read_text() != made_from:
         raise UserError(
-            "was trained from another plan, fold or configuration",
+            "was trained from another plan, fold, configuration or data",
             file=folder,
             remedy="Start over with -o train.mode=overwrite, or train under another name with -o exp.tag=_NAME",
         )

@@ -1,0 +1,182 @@
+"""Sections on what was done: plan, data, training, provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from nndet_psma.artifacts.fingerprint import CaseFingerprint, Fingerprint
+from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.report.charts import data_chart, training_chart, window_chart
+from nndet_psma.report.content import Block, Folded, Missing, Note, Section, Table
+from nndet_psma.report.source import ReportSource
+from nndet_psma.report.texts import THRESHOLDS, count
+
+
+def plan_section(source: ReportSource) -> Section:
+    """Windows over the HU histogram, and every decision with its reason."""
+    section = Section("plan", "What was planned, and why")
+    plan = source.plan
+    section.blocks.append(
+        Note(
+            "Nothing was set by hand unless the plan says so: rules turned measurements of the training data into "
+            f"settings. {count(len(plan.voters), 'detector')} vote, each with its own view of the HU scale."
+        )
+    )
+    if source.fingerprint is None:
+        section.blocks.append(source.missing["fingerprint"])
+    elif plan.windows:
+        chart = window_chart(source.fingerprint, plan.windows)
+        without = Missing("windows over the HU histogram: the training data hold no lesion voxels.")
+        section.blocks.append(chart or without)
+    rows = [list(row) for row in source.decisions]
+    if rows:
+        header = ("Setting", "Value", "Rule", "Evidence")
+        section.blocks.append(Table("Decisions of the planner", header, rows))
+    else:
+        section.blocks.append(Missing("decisions: the plan holds none (it was written by hand)."))
+    return section
+
+
+def data_section(source: ReportSource) -> Section:
+    """Sizes and counts of the training data, and the folds."""
+    section = Section("data", "Training data")
+    if source.fingerprint is None:
+        section.blocks.append(source.missing["fingerprint"])
+    else:
+        section.blocks.extend(_data_blocks(source.fingerprint))
+    rows = [[f"fold {k}", str(len(f.train)), str(len(f.val))] for k, f in enumerate(source.plan.folds)]
+    section.blocks.append(
+        Table("Folds (patients never lie in two)", ("Fold", "Training", "Validation"), rows)
+    )
+    ids = [[f"fold {k}", ", ".join(f.val)] for k, f in enumerate(source.plan.folds)]
+    names = Table("Validation cases", ("Fold", "Cases"), ids)
+    section.blocks.append(Folded("Which case is validated in which fold", [names]))
+    return section
+
+
+def _data_blocks(fingerprint: Fingerprint) -> list[Block]:
+    cases, lesions = fingerprint.cases, fingerprint.lesions
+    patients = len({case.patient_id for case in cases})
+    facts = [
+        ["Cases", str(len(cases))],
+        ["Patients", str(patients)],
+        ["Lesions", str(len(lesions))],
+        ["Cases without lesion", str(sum(not case.lesions for case in cases))],
+        ["Search region", _regions(cases)],
+        ["Slice thickness, mm", _span([case.spacing[0] for case in cases])],
+        ["Pixel size, mm", _span([case.spacing[2] for case in cases])],
+        ["Slices per case", _span([float(case.shape[0]) for case in cases])],
+        ["Slices per lesion", _span([float(lesion.slices) for lesion in lesions])],
+        ["Lesion volume, ml", _span([lesion.volume_mm3 / 1000 for lesion in lesions])],
+    ]
+    table = Table("Training data in numbers: median (smallest to largest)", ("Property", "Value"), facts)
+    return [data_chart(fingerprint), table]
+
+
+def _regions(cases: list[CaseFingerprint]) -> str:
+    with_ctv = sum(case.ctv_box is not None for case in cases)
+    return f"CTV in {with_ctv} of {len(cases)} cases" + ("" if with_ctv == len(cases) else ", else the body")
+
+
+def _span(values: list[float]) -> str:
+    if not values:
+        return "–"
+    ordered = sorted(values)
+    median = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return f"{median:.3g} ({ordered[0]:.3g} to {ordered[-1]:.3g})"
+
+
+def training_section(source: ReportSource) -> Section:
+    """Loss curves of every fold and stage."""
+    section = Section("training", "Training")
+    chart = training_chart([stage.name for stage in source.plan.stages], source.metrics)
+    if chart is None:
+        section.blocks.append(source.missing["metrics"])
+        return section
+    section.blocks.append(chart)
+    rows = [
+        [f"fold {fold}", name, f"{rows[-1]['step']:.0f}", f"{rows[-1]['loss']:.3f}", _speed(rows[-1])]
+        for fold, stages in source.metrics.items()
+        for name, rows in stages.items()
+        if rows
+    ]
+    header = ("Fold", "Stage", "Steps", "Last loss", "Slices per second")
+    section.blocks.append(Folded("Numbers of every stage", [Table("End of every training", header, rows)]))
+    if "metrics" in source.missing:
+        section.blocks.append(source.missing["metrics"])
+    return section
+
+
+def _speed(row: Mapping[str, float]) -> str:
+    return f"{row['images_per_second']:.1f}" if "images_per_second" in row else "–"
+
+
+def provenance_section(source: ReportSource) -> Section:
+    """Thresholds and where they come from, hashes, versions."""
+    section = Section("provenance", "Where the numbers come from")
+    if source.inference is None:
+        section.blocks.append(source.missing["inference"])
+    else:
+        section.blocks.extend(_thresholds(source.inference))
+    facts = [
+        ["Task", source.task],
+        ["Model", source.model],
+        ["Plan", f"{source.plan.plan_id} by {source.plan.planner}, hash {source.plan.content_hash()}"],
+        ["Plan made from fingerprint", source.plan.made_from],
+        ["Planned for", f"{source.plan.target.device}, {source.plan.target.memory_gb:g} GB"],
+        ["Seed", str(source.plan.seed)],
+        ["Intervals", _interval_text(source)],
+    ]
+    section.blocks.append(Table("The model", ("What", "Value"), facts))
+    section.blocks.extend(_environments(source))
+    return section
+
+
+def _thresholds(inference: InferencePlan) -> list[Block]:
+    value = "" if inference.value is None else f", which reached {inference.value:.3f} there"
+    goal = f" They maximise {inference.criterion} on those cases{value}." if inference.criterion else ""
+    rows = []
+    for key, (name, meaning) in THRESHOLDS.items():
+        if key in inference.settings:
+            rows.append([name, _setting(inference.settings[key]), meaning])
+    header = ("Threshold", "Value", "Meaning")
+    folds = ", ".join(str(fold) for fold in inference.folds)
+    return [
+        Note(f"Thresholds: {inference.source}.{goal} Weights of folds {folds} predict together."),
+        Table("Thresholds of the post-processing", header, rows),
+    ]
+
+
+def _setting(value: Any) -> str:
+    return "off" if value is None else f"{value:.4g}"
+
+
+def _interval_text(source: ReportSource) -> str:
+    scores = source.scores
+    return f"{scores.level:.0%} percentiles of {scores.bootstrap_draws} draws of patients, seed {scores.seed}"
+
+
+def _environments(source: ReportSource) -> list[Block]:
+    """One table; folds trained in the same environment share a column."""
+    if not source.environments:
+        return [source.missing["environment"]]
+    groups: dict[str, list[int]] = {}
+    flat = {fold: _flat(content) for fold, content in source.environments.items()}
+    for fold, values in flat.items():
+        groups.setdefault(json.dumps(values, sort_keys=True), []).append(fold)
+    columns = [(", ".join(f"fold {f}" for f in folds), flat[folds[0]]) for folds in groups.values()]
+    keys = list(dict.fromkeys(key for _, values in columns for key in values))
+    rows = [[key, *(values.get(key, "–") for _, values in columns)] for key in keys]
+    return [Table("Environment of the training", ("What", *(name for name, _ in columns)), rows)]
+
+
+def _flat(content: Mapping[str, Any]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            values |= {str(name): str(inner) for name, inner in value.items()}
+        else:
+            values[f"{key} hash" if key in ("plan", "config") else str(key)] = str(value)
+    return values
