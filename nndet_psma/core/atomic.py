@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 from nndet_psma.core.errors import UserError
 
 _TAG_LENGTH = 8
+_NUMBER_LIST = re.compile(r"\[\n([-+0-9.eE,\s]+)\]")  # strings hold no line breaks, so they never match
 
 
 @contextmanager
@@ -73,8 +75,9 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_json(target: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON to ``target`` atomically; NaN is refused, it is not JSON."""
-    write_text(target, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """Write ``content`` as indented JSON, lists of numbers on one line; NaN is refused, it is not JSON."""
+    text = json.dumps(content, indent=2, allow_nan=False)
+    write_text(target, _NUMBER_LIST.sub(lambda match: f"[{' '.join(match[1].split())}]", text) + "\n")
 
 
 def read_json(file: Path) -> Any:

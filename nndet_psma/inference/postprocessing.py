@@ -15,6 +15,9 @@ from nndet_psma.inference.raw_predictions import RawMeta, RawPrediction
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.postproc.steps import CaseResult, postprocess_case
 
+MAX_CANDIDATES = 100
+"""Ranked candidates kept per case, as nnDetection keeps 100 boxes."""
+
 RANKING_VOTE_IOU = 0.3  # slightly displaced boxes of one small node still meet; not tuned
 
 
@@ -35,7 +38,7 @@ def make_prediction(raw: RawPrediction, settings: PostprocSettings, classes: dic
         image=raw.meta.image,
         examined=tuple(examined.tolist()),
         lesions=_lesions(accepted, raw.meta, classes),
-        candidates=_lesions(ranked, raw.meta, classes),
+        candidates=_lesions(ranked, raw.meta, classes)[:MAX_CANDIDATES],
     )
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from nndet_psma.core.atomic import atomic_file
 from nndet_psma.core.errors import UserError
 
+_DAMAGE = (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError)
+
 
 def read_state(file: Path) -> dict[str, Tensor]:
     """Tensors by name from ``.safetensors`` or a torch file (loaded with ``weights_only``: no code is run).
@@ -25,13 +27,14 @@ def read_state(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError("weights cannot be read", file=file, found=str(error).splitlines()[0]) from None
     except Exception as error:
         # safetensors raises its own SafetensorError, which is not importable from every release
-        if "safetensor" not in type(error).__name__.lower():
+        if not isinstance(error, _DAMAGE) and "safetensor" not in type(error).__name__.lower():
             raise
-        raise UserError("weights cannot be read", file=file, found=str(error).splitlines()[0]) from None
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise UserError(
+            "weights cannot be read", file=file, found=reason[0], remedy="Fetch or train them again"
+        ) from None
     if not isinstance(content, dict):
         raise UserError("weights file holds no state dictionary", file=file, found=type(content).__name__)
     return content

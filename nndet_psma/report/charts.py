@@ -85,6 +85,7 @@ def data_chart(fingerprint: Fingerprint) -> Picture:
     figure, (left, right) = new_figure(2.9, columns=2)
     values, counts = np.unique(per_case, return_counts=True)
     left.bar(values, counts, width=0.8, color=BLUE)
+    left.set_xlim(-0.6, max(per_case, default=0) + 1)
     whole_numbers(left, "xy")
     finish(left, "lesions per case", "cases")
     if sizes:
@@ -115,6 +116,8 @@ def training_chart(
         for fold, by_stage in metrics.items():
             _draw_loss(panel, by_stage.get(stage, []), fold)
         panel.set_ylim(bottom=0)
+        panel.set_xlim(left=0)
+        whole_numbers(panel, "x")
         finish(panel, "step", "loss", stage)
     for panel in panels[len(shown) :]:
         panel.set_visible(False)

@@ -21,7 +21,7 @@ from nndet_psma.report.shots import (
     worst_misses,
 )
 from nndet_psma.report.source import Raw, ReportSource
-from nndet_psma.report.texts import STEPS, count
+from nndet_psma.report.texts import STEPS, count, millilitres
 
 EXTREMES = 4
 _REASONS = 3
@@ -96,7 +96,7 @@ def _lesion_lines(shot: Shot, found: CaseFindings) -> list[str]:
         row = int(truth.slice_lesions[place])
         y0, x0, y1, x1 = truth.slice_boxes[place].tolist()
         size = f"{(x1 - x0) * spacing[2]:.0f} × {(y1 - y0) * spacing[1]:.0f} mm"
-        volume = "" if truth.volumes_mm3 is None else f", {truth.volumes_mm3[row] / 1000:.2g} ml in all"
+        volume = "" if truth.volumes_mm3 is None else f", {millilitres(truth.volumes_mm3[row])} in all"
         verdict = "found" if row in found.found else "not found on any slice"
         focus = "The missed lesion" if row == shot.lesion else "True lesion"
         lines.append(f"{focus}: {size} on this slice{volume}; {verdict}.")
@@ -123,6 +123,10 @@ def _removed_lines(removed: Sequence[PlacedBox]) -> list[str]:
     counts = Counter(box.step for box in removed)
     listed = ", ".join(f"{counts[step]} by {name}" for step, name in STEPS.items() if counts[step])
     lines = [f"Proposals removed here, over all windows: {listed}."]
-    told = [box for box in removed if box.step in SHOWN_STEPS][:_REASONS]
-    lines += [f"Removed by {STEPS[box.step]} (score {box.score:.2f}): {box.reason}." for box in told]
+    told: dict[tuple[str, str], float] = {}  # boxes with the same reason share a line, under their best score
+    for box in removed:
+        if box.step in SHOWN_STEPS:
+            told.setdefault((box.step, box.reason), box.score)
+    for (step, reason), score in list(told.items())[:_REASONS]:
+        lines.append(f"Removed by {STEPS[step]} (score {score:.2f}): {reason}.")
     return lines

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 REGION_COLOUR, TRUTH_COLOUR = "#ffd60a", "#3fa9ff"
 HIT_COLOUR, FALSE_COLOUR, REMOVED_COLOUR = "#2ee66b", "#ff8c1a", "#b9bec6"
 SHOWN_STEPS = ("zone", "hu", "bagging")  # duplicates and low scores would cover the picture
-MAX_REMOVED = 12
+MAX_REMOVED = 8
 _WIDTH, _DPI = 640, 100  # pixels
 _CLOSE_UP_MM = 56.0
+_HEADROOM = 0.06  # share of a close-up kept for a score above its box
 _FLATTEST, _TALLEST = 0.62, 1.05  # height / width
 
 
@@ -118,14 +119,15 @@ class _Scene:
         self._outlines(axes, thick)
         for box in self.removed:
             _rectangle(axes, box.box, REMOVED_COLOUR, linewidth=0.9, linestyle=(0, (4, 3)))
-        self._accepted(axes, thick, detail)
+        self._accepted(axes, thick, view if detail else None)
         if frame is not None:
-            _rectangle(axes, frame.rectangle, "white", linewidth=0.8, linestyle=(0, (1, 2)))
+            _rectangle(axes, frame.rectangle, "white", linewidth=0.7)
         axes.set_xlim(view.x0, view.x1)
         axes.set_ylim(view.y1, view.y0)
         axes.set_aspect("auto")
         _scale_bar(axes, view, spacing[1])
-        _sides(axes)
+        if not detail:
+            _sides(axes)
         return jpeg(figure, _DPI, self._alt(detail))
 
     def _image(self, axes: Axes, detail: bool) -> None:
@@ -147,14 +149,23 @@ class _Scene:
             _outline(axes, self.images.region[z], REGION_COLOUR, thick * 0.7)
         _outline(axes, self.images.instances[z] > 0, TRUTH_COLOUR, thick)
 
-    def _accepted(self, axes: Axes, thick: float, detail: bool) -> None:
+    def _accepted(self, axes: Axes, thick: float, close: View | None) -> None:
         boxes = self.found.boxes
         for row in np.flatnonzero(boxes.columns["slice"] == self.shot.slice).tolist():
             colour = HIT_COLOUR if boxes.columns["hit"][row] else FALSE_COLOUR
             box = tuple(boxes.boxes[row].tolist())
             _rectangle(axes, box, colour, linewidth=thick)
-            if detail:
-                _text(axes, box[1], box[0], f"{boxes.scores[row]:.2f}", colour, va="bottom", clip_on=True)
+            if close is not None:
+                corner = (max(box[1], close.x0), max(box[0], close.y0 + _HEADROOM * (close.y1 - close.y0)))
+                _text(
+                    axes,
+                    *corner,
+                    f" {boxes.scores[row]:.2f}",
+                    colour,
+                    va="bottom",
+                    weight="bold",
+                    clip_on=True,
+                )
 
     def _alt(self, detail: bool) -> str:
         boxes = self.found.boxes
@@ -187,7 +198,7 @@ def _rectangle(axes: Axes, box: Sequence[float], colour: str, **style: Any) -> N
 def _text(axes: Axes, x: float, y: float, text: str, colour: str, **style: Any) -> None:
     from matplotlib.patheffects import withStroke
 
-    edge = [withStroke(linewidth=2.5, foreground="black")]
+    edge = [withStroke(linewidth=2, foreground="black")]
     axes.text(x, y, text, color=colour, fontsize=13, path_effects=edge, **style)
 
 

@@ -19,6 +19,7 @@ from nndet_psma.report.texts import (
     interval,
     is_class_score,
     number,
+    percent,
     score_cells,
     score_meaning,
     score_name,
@@ -56,7 +57,11 @@ def headline_section(source: ReportSource, pictures: CasePictures | None) -> Sec
 def _tile(scores: Scores, key: str) -> Tile:
     score = scores.scores[key]
     value, spread = score_cells(score)
-    text = spread if score.value is None or score.ci_low is None else f"{scores.level:.0%} interval {spread}"
+    text = (
+        spread
+        if score.value is None or score.ci_low is None
+        else f"{percent(scores.level)} interval {spread}"
+    )
     return Tile(score_name(key), value, text, score_meaning(key))
 
 
@@ -84,11 +89,12 @@ def scores_section(source: ReportSource) -> Section:
             "A box counts as a hit when it overlaps a lesion with an IoU (shared volume by joint volume) of at least "
             "the value given. AP and FROC rank all candidates by score and need no threshold; sensitivity and "
             "precision judge the accepted boxes slice by slice. The "
-            f"{scores.level:.0%} interval comes from drawing patients anew {scores.bootstrap_draws} times."
+            f"{percent(scores.level)} interval comes from drawing patients anew {scores.bootstrap_draws} times."
         )
     )
     pooled = [key for key in scores.scores if not is_class_score(key)]
     section.blocks.append(_score_table(scores, _ordered(pooled), "Scores over all classes"))
+    section.blocks.append(_meanings(pooled))
     by_class = [key for key in scores.scores if is_class_score(key)]
     if len(scores.classes) > 1:
         section.blocks.append(
@@ -106,10 +112,19 @@ def _ordered(keys: list[str]) -> list[str]:
 
 
 def _score_table(scores: Scores, keys: list[str], caption: str) -> Table:
-    rows = [[score_name(key), *score_cells(scores.scores[key]), score_meaning(key)] for key in keys]
-    header = ("Score", "Value", f"{scores.level:.0%} interval, or why undefined", "Meaning")
+    rows = [[score_name(key), *score_cells(scores.scores[key])] for key in keys]
+    header = ("Score", "Value", f"{percent(scores.level)} interval, or why undefined")
     strong = [index for index, key in enumerate(keys) if key in HEADLINE]
     return Table(caption, header, rows, strong)
+
+
+def _meanings(keys: list[str]) -> Table:
+    """One sentence for each kind of score."""
+    sentences: dict[str, str] = {}
+    for key in _ordered(keys):
+        sentences.setdefault(score_meaning(key), score_name(key).partition(" at IoU")[0].partition(",")[0])
+    rows = [[name, sentence] for sentence, name in sentences.items() if sentence]
+    return Table("What the scores mean", ("Score", "In plain words"), rows)
 
 
 def _no_froc(source: ReportSource) -> Block:
@@ -240,7 +255,7 @@ def cases_section(source: ReportSource, pictures: CasePictures | None) -> Sectio
         return section
     text = (
         "Left: the searched region of one axial slice (soft-tissue window, −125 to 225 HU, where the image is CT), "
-        "the patient's right on the left. Right: the dotted frame enlarged, numbers are scores. Blue outlines are the "
+        "the patient's right on the left. Right: the white frame enlarged, numbers are scores. Blue outlines are the "
         "reference. Grey dashes show boxes that the zone filter, the HU filter or the vote removed; duplicates and low "
         "scores are only counted."
     )

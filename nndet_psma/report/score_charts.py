@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BAND_DRAWS = 300
+_COLOUR_SPAN = 0.4  # below the best value; hopeless settings must not eat the colours of the good ones
 _RATE_LABELS = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
 
 
@@ -107,18 +108,21 @@ def landscape_chart(landscape: Landscape, criterion: str) -> Picture:
     """Heat map of the best value of each pair of settings; the chosen pair is framed."""
     rows, columns = landscape.values.shape
     figure, [axes] = new_figure(min(1.7 + 0.36 * rows, 5.2))
-    image = axes.imshow(landscape.values, cmap="cividis", aspect="auto")
+    best, worst = float(np.nanmax(landscape.values)), float(np.nanmin(landscape.values))
+    floor = max(worst, best - _COLOUR_SPAN)
+    image = axes.imshow(
+        landscape.values, cmap="cividis", aspect="auto", vmin=floor, vmax=max(best, floor + 1e-6)
+    )
     axes.set_xticks(range(columns), landscape.column_labels, rotation=45 if columns > 7 else 0)
     axes.set_yticks(range(rows), landscape.row_labels)
     if landscape.values.size <= 60:
-        _write_values(axes, landscape.values)
+        _write_values(axes, landscape.values, (floor + best) / 2)
     if landscape.chosen is not None:
         _frame(axes, landscape.chosen)
     finish(axes, landscape.column_name, landscape.row_name, grid=False)
-    bar = figure.colorbar(image, ax=axes, fraction=0.06)
+    bar = figure.colorbar(image, ax=axes, fraction=0.06, extend="min" if worst < floor else "neither")
     bar.set_label(criterion, fontsize=LETTERS)
     bar.ax.tick_params(labelsize=LETTERS - 2)
-    best, worst = np.nanmax(landscape.values), np.nanmin(landscape.values)
     alt = (
         f"{criterion} over {landscape.row_name} and {landscape.column_name}: {worst:.2f} to {best:.2f}. "
         f"{landscape.chosen_text}"
@@ -126,8 +130,7 @@ def landscape_chart(landscape: Landscape, criterion: str) -> Picture:
     return png(figure, alt, f"{landscape.caption} {landscape.chosen_text}".strip())
 
 
-def _write_values(axes: Axes, values: NDArray) -> None:
-    middle = (np.nanmax(values) + np.nanmin(values)) / 2
+def _write_values(axes: Axes, values: NDArray, middle: float) -> None:
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             colour = "black" if value > middle else "white"

@@ -11,7 +11,7 @@ from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.report.charts import data_chart, training_chart, window_chart
 from nndet_psma.report.content import Block, Folded, Missing, Note, Section, Table
 from nndet_psma.report.source import ReportSource
-from nndet_psma.report.texts import THRESHOLDS, count
+from nndet_psma.report.texts import THRESHOLDS, count, percent
 
 
 def plan_section(source: ReportSource) -> Section:
@@ -20,8 +20,8 @@ def plan_section(source: ReportSource) -> Section:
     plan = source.plan
     section.blocks.append(
         Note(
-            "Nothing was set by hand unless the plan says so: rules turned measurements of the training data into "
-            f"settings. {count(len(plan.voters), 'detector')} vote, each with its own view of the HU scale."
+            "Rules turn measurements of the training data into settings; the table names each rule and its evidence. "
+            f"{_voters(len(plan.voters))}"
         )
     )
     if source.fingerprint is None:
@@ -37,6 +37,12 @@ def plan_section(source: ReportSource) -> Section:
     else:
         section.blocks.append(Missing("decisions: the plan holds none (it was written by hand)."))
     return section
+
+
+def _voters(amount: int) -> str:
+    if amount == 1:
+        return "One detector looks at the images."
+    return f"{amount} detectors look at the images, each with its own view of the HU scale, and vote."
 
 
 def data_section(source: ReportSource) -> Section:
@@ -155,7 +161,7 @@ def _setting(value: Any) -> str:
 
 def _interval_text(source: ReportSource) -> str:
     scores = source.scores
-    return f"{scores.level:.0%} percentiles of {scores.bootstrap_draws} draws of patients, seed {scores.seed}"
+    return f"{percent(scores.level)} between percentiles of {scores.bootstrap_draws} draws of patients, seed {scores.seed}"
 
 
 def _environments(source: ReportSource) -> list[Block]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,18 +39,19 @@ class Shot:
 
 def case_shot(found: CaseFindings) -> Shot:
     """The best hit; without one the largest missed lesion, then the best false alarm, then the middle."""
+    total, alarms = len(found.labels.truth.boxes), len(found.false_alarms)
+    badge = f"{len(found.found)} of {total} found" if total else f"no lesion, {alarms or 'no'} false"
+    verdict = ("miss" if found.missed else "hit") if total else ("false" if alarms else "none")
     hits = best_hits([found], 1)
     if hits:
-        return hits[0]
+        return replace(hits[0], verdict=verdict, badge=badge)
     if found.missed:
-        return _missed_shot(found, found.missed[0])
+        return replace(_missed_shot(found, found.missed[0]), badge=badge)
     if found.false_alarms:
-        return _false_shot(found, found.false_alarms[0])
+        return replace(_false_shot(found, found.false_alarms[0]), badge=badge)
     z0, y0, x0, z1, y1, x1 = found.examined
     middle = int(np.clip((z0 + z1) // 2, 0, found.labels.grid.shape[0] - 1))
-    return Shot(
-        found.case_id, middle, (y0, x0, y1, x1), found.case_id, "none", "nothing there, nothing marked"
-    )
+    return Shot(found.case_id, middle, (y0, x0, y1, x1), found.case_id, verdict, badge)
 
 
 def best_hits(cases: Sequence[CaseFindings], count: int) -> list[Shot]:

@@ -115,6 +115,17 @@ def score_cells(score: Score) -> tuple[str, str]:
     return number(score.value), "– (one patient)" if text == "–" else text
 
 
+def percent(level: float) -> str:
+    """``0.95`` as "95 %"."""
+    return f"{100 * level:g} %"
+
+
+def millilitres(volume_mm3: float) -> str:
+    """Two significant digits below 10 ml, whole millilitres above."""
+    volume = volume_mm3 / 1000
+    return f"{volume:.0f} ml" if volume >= 10 else f"{volume:.2g} ml"
+
+
 def count(amount: int, one: str, many: str | None = None) -> str:
     """``1 case``, ``2 cases``."""
     return f"{amount} {one if amount == 1 else many or one + 's'}"
