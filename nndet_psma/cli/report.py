@@ -58,10 +58,9 @@ def _task_data(task: str) -> TaskPaths | None:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError(f"must not be negative: {value}")
-    return value
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, found {text}")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +15,14 @@ from nndet_psma.core.atomic import atomic_file
 from nndet_psma.core.detections import Detections
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.geometry import Geometry
-from nndet_psma.core.schema import SchemaError, from_plain, to_plain
+from nndet_psma.core.schema import from_plain, to_plain
 
 VERSION = 1
+
+# what zipfile, zlib, NumPy and json raise on a damaged file (RuntimeError: a flag that says "encrypted")
+_DAMAGE = (
+    OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, SyntaxError, zlib.error, zipfile.BadZipFile
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def read_raw(file: Path) -> RawPrediction:
             parsed,
             {voter: [_part(arrays, f"{voter}/{i}/") for i in range(n)] for voter, n in parsed.parts.items()},
         )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, SchemaError) as error:
+    except _DAMAGE as error:
         raise UserError(
             "raw predictions cannot be read",
             file=file,

@@ -89,7 +89,8 @@ def data_chart(fingerprint: Fingerprint) -> Picture:
     whole_numbers(left, "xy")
     finish(left, "lesions per case", "cases")
     if sizes:
-        right.hist(sizes, bins=min(20, max(5, round(len(sizes) ** 0.5) * 2)), color=BLUE, edgecolor="white")
+        pixel = float(np.median([case.spacing[2] for case in fingerprint.cases]))
+        right.hist(sizes, bins=_size_bins(sizes, pixel), color=BLUE, edgecolor="white")
     right.set_xlim(left=0)
     whole_numbers(right, "y")
     finish(right, "axial diameter, mm", "lesions")
@@ -100,6 +101,15 @@ def data_chart(fingerprint: Fingerprint) -> Picture:
     )
     caption = "Training data. The axial diameter is the longer in-plane side of the lesion's box."
     return png(figure, alt, caption)
+
+
+def _size_bins(sizes: Sequence[float], pixel: float) -> list[float]:
+    """Round bin edges, no finer than a pixel: sizes are whole pixels, finer bins would show gaps."""
+    wide = (max(sizes) - min(sizes)) / 12
+    step = next((s for s in (1.0, 2.0, 5.0, 10.0, 20.0) if s >= max(wide, pixel - 0.05)), 50.0)
+    first = np.floor(min(sizes) / step) * step
+    edges = np.arange(first, max(sizes) + 2 * step, step) - 1e-6
+    return [float(edge) for edge in edges]  # a size on an edge belongs to the right bin
 
 
 def training_chart(

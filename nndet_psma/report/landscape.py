@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nndet_psma.report.texts import count
+
 FILTER_PHASE, VOTING_PHASE = 1, 2
 
 
@@ -47,7 +49,7 @@ def voting_landscape(sweep: Mapping[str, Any]) -> Landscape | None:
     chosen = _cell(rows, columns, best["min_votes"], best["vote_iou"])
     text = ""
     if chosen is not None:
-        text = f"Chosen (red frame): {best['min_votes']} votes at IoU {best['vote_iou']:g}."
+        text = f"Chosen (red frame): {count(best['min_votes'], 'vote')} at IoU {best['vote_iou']:g}."
     return Landscape(
         "votes needed",
         [f"{v:g}" for v in rows],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nndet_psma.postproc.clustering import nms_mask
 from nndet_psma.report.case_images import CaseImages
 from nndet_psma.report.content import Picture
 from nndet_psma.report.figures import jpeg
@@ -29,6 +30,7 @@ MAX_REMOVED = 8
 _WIDTH, _DPI = 640, 100  # pixels
 _CLOSE_UP_MM = 56.0
 _HEADROOM = 0.06  # share of a close-up kept for a score above its box
+_SAME_PLACE = 0.1  # IoU from which on a box is drawn as a companion of a better one
 _FLATTEST, _TALLEST = 0.62, 1.05  # height / width
 
 
@@ -116,10 +118,10 @@ class _Scene:
         axes.axis("off")
         self._image(axes, detail)
         thick = 2.0 if detail else 1.4
-        self._outlines(axes, thick)
         for box in self.removed:
             _rectangle(axes, box.box, REMOVED_COLOUR, linewidth=0.9, linestyle=(0, (4, 3)))
         self._accepted(axes, thick, view if detail else None)
+        self._outlines(axes, thick)
         if frame is not None:
             _rectangle(axes, frame.rectangle, "white", linewidth=0.7)
         axes.set_xlim(view.x0, view.x1)
@@ -150,22 +152,19 @@ class _Scene:
         _outline(axes, self.images.instances[z] > 0, TRUTH_COLOUR, thick)
 
     def _accepted(self, axes: Axes, thick: float, close: View | None) -> None:
+        """Best boxes strong and with their score, the many others round them faint."""
         boxes = self.found.boxes
-        for row in np.flatnonzero(boxes.columns["slice"] == self.shot.slice).tolist():
-            colour = HIT_COLOUR if boxes.columns["hit"][row] else FALSE_COLOUR
-            box = tuple(boxes.boxes[row].tolist())
-            _rectangle(axes, box, colour, linewidth=thick)
-            if close is not None:
+        here = boxes.select(boxes.columns["slice"] == self.shot.slice).sorted_by_score()
+        strong = nms_mask(here, _SAME_PLACE)
+        for row in np.flatnonzero(~strong).tolist() + np.flatnonzero(strong).tolist():
+            colour = HIT_COLOUR if here.columns["hit"][row] else FALSE_COLOUR
+            box = here.boxes[row].tolist()
+            faint = {} if strong[row] else {"alpha": 0.4}
+            _rectangle(axes, box, colour, linewidth=thick if strong[row] else 0.8, **faint)
+            if close is not None and strong[row] and _meets(close, box):
                 corner = (max(box[1], close.x0), max(box[0], close.y0 + _HEADROOM * (close.y1 - close.y0)))
-                _text(
-                    axes,
-                    *corner,
-                    f" {boxes.scores[row]:.2f}",
-                    colour,
-                    va="bottom",
-                    weight="bold",
-                    clip_on=True,
-                )
+                text = f" {here.scores[row]:.2f}"
+                _text(axes, *corner, text, colour, va="bottom", weight="bold", clip_on=True)
 
     def _alt(self, detail: bool) -> str:
         boxes = self.found.boxes
@@ -179,13 +178,17 @@ class _Scene:
         )
 
 
+def _meets(view: View, box: Sequence[float]) -> bool:
+    return box[0] < view.y1 and box[2] > view.y0 and box[1] < view.x1 and box[3] > view.x0
+
+
 def _outline(axes: Axes, mask: Any, colour: str, thick: float) -> None:
     """Outline of a mask; padded so that it closes at the border of the image."""
     if not mask.any():
         return
     padded = np.pad(mask.astype(np.float32), 1)
     x, y = np.arange(padded.shape[1]) - 0.5, np.arange(padded.shape[0]) - 0.5
-    axes.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=thick)
+    axes.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=thick, zorder=3)
 
 
 def _rectangle(axes: Axes, box: Sequence[float], colour: str, **style: Any) -> None:

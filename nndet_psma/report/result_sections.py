@@ -40,7 +40,7 @@ def headline_section(source: ReportSource, pictures: CasePictures | None) -> Sec
     which = "test cases" if source.split == "test" else "validation cases"
     text = (
         f"Scored on {scores.num_cases} {which} of {count(scores.num_patients, 'patient')} with "
-        f"{count(scores.num_lesions, 'lesion')}."
+        f"{count(scores.num_lesions, 'lesion')}. Below each number its {percent(scores.level)} interval over patients."
     )
     section.blocks.append(Note(text))
     section.blocks.append(Tiles([_tile(scores, key) for key in HEADLINE if key in scores.scores]))
@@ -57,11 +57,7 @@ def headline_section(source: ReportSource, pictures: CasePictures | None) -> Sec
 def _tile(scores: Scores, key: str) -> Tile:
     score = scores.scores[key]
     value, spread = score_cells(score)
-    text = (
-        spread
-        if score.value is None or score.ci_low is None
-        else f"{percent(scores.level)} interval {spread}"
-    )
+    text = spread if score.value is None or score.ci_low is None else f"{percent(scores.level)}: {spread}"
     return Tile(score_name(key), value, text, score_meaning(key))
 
 
@@ -255,13 +251,13 @@ def cases_section(source: ReportSource, pictures: CasePictures | None) -> Sectio
         return section
     text = (
         "Left: the searched region of one axial slice (soft-tissue window, −125 to 225 HU, where the image is CT), "
-        "the patient's right on the left. Right: the white frame enlarged, numbers are scores. Blue outlines are the "
-        "reference. Grey dashes show boxes that the zone filter, the HU filter or the vote removed; duplicates and low "
-        "scores are only counted."
+        "the patient's right on the left. Right: the white frame enlarged, numbers are scores; "
+        "faint boxes overlap a better one. Blue outlines are the reference. Grey dashes show boxes that the zone "
+        "filter, the HU filter or the vote removed; duplicates and low scores are only counted."
     )
     section.blocks.append(Note(text))
     shown, total = len(pictures.cases), len(source.predictions)
-    which = f"All {total} cases" if shown == total else f"{shown} of {total} cases, evenly"
+    which = f"All {total} cases" if shown == total else f"{shown} of {total} cases, evenly spread"
     section.blocks.append(Gallery(f"{which} from worst to best", pictures.cases, legend=True))
     for heading, items, none in (
         ("The largest lesions that were missed", pictures.misses, "No lesion was missed."),

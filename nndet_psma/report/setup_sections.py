@@ -11,7 +11,7 @@ from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.report.charts import data_chart, training_chart, window_chart
 from nndet_psma.report.content import Block, Folded, Missing, Note, Section, Table
 from nndet_psma.report.source import ReportSource
-from nndet_psma.report.texts import THRESHOLDS, count, percent
+from nndet_psma.report.texts import THRESHOLDS, percent
 
 
 def plan_section(source: ReportSource) -> Section:
@@ -161,7 +161,8 @@ def _setting(value: Any) -> str:
 
 def _interval_text(source: ReportSource) -> str:
     scores = source.scores
-    return f"{percent(scores.level)} between percentiles of {scores.bootstrap_draws} draws of patients, seed {scores.seed}"
+    drawn = f"{scores.bootstrap_draws} draws of patients, seed {scores.seed}"
+    return f"{percent(scores.level)} between percentiles of {drawn}"
 
 
 def _environments(source: ReportSource) -> list[Block]:

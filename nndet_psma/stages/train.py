@@ -12,6 +12,7 @@ from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.atomic import write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
+from nndet_psma.core.logs import LOGGER, log_to
 from nndet_psma.dataset.paths import TaskPaths
 from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.preprocess.build import preprocessing_hash
@@ -65,7 +66,9 @@ def train_fold(paths: TaskPaths, models: Path, config: Any, fold: int) -> ModelF
     if mode == "overwrite" or not (target / "plan.json").is_file():
         _write_provenance(target, plan, config)
     job = FoldJob(plan, fold, paths.store, target, settings, mode == "overwrite", config.exp.voter)
-    trainer.train(job)
+    with log_to(target / "train.log"):
+        LOGGER.info("fold %d of %s, plan %s", fold, config.exp.id, plan.content_hash())
+        trainer.train(job)
     _write_provenance(target, plan, config)
     return folder
 

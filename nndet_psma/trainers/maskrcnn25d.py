@@ -17,6 +17,7 @@ from nndet_psma.artifacts.plan import Detector, Plan, Stage
 from nndet_psma.core.atomic import remove_leftovers, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
+from nndet_psma.core.logs import LOGGER
 from nndet_psma.core.progress import progress_bar
 from nndet_psma.core.schema import to_plain
 from nndet_psma.models.maskrcnn25d import build_detector
@@ -84,7 +85,9 @@ def _train_stage(job: FoldJob, stage: Stage) -> None:
     inputs = [inputs_hash(job.store, case_id) for case_id in job.plan.folds[job.fold].train]
     made_from = stage_hash(job.plan, stage, job.fold, job.settings, inputs)
     if _is_finished(folder, made_from):
+        LOGGER.info("stage %s: finished before", stage.name)
         return
+    LOGGER.info("stage %s: %d iterations on %d cases", stage.name, stage.iterations, len(inputs))
     accelerator = _accelerator(job.settings)
     seed = job.plan.seed if job.settings.seed is None else job.settings.seed
     torch.manual_seed(seed)
@@ -94,6 +97,7 @@ def _train_stage(job: FoldJob, stage: Stage) -> None:
     if accelerator.is_main_process:
         write_model(model, folder / MODEL_FILE)
         write_text(folder / "finished", made_from)
+        LOGGER.info("stage %s: finished", stage.name)
     accelerator.wait_for_everyone()
 
 
@@ -173,7 +177,13 @@ def _accelerator(settings: TrainerSettings) -> Accelerator:
             f"mixed precision {settings.precision} needs a GPU",
             remedy="Leave trainer_cfg.precision at no on CPU",
         )
-    return Accelerator(mixed_precision=settings.precision)
+    accelerator = Accelerator(mixed_precision=settings.precision)
+    if accelerator.num_processes > 1:
+        raise UserError(
+            f"started on {accelerator.num_processes} processes, but a stage trains on one so far",
+            remedy="Start without the launcher; folds and voters can run side by side on several GPUs",
+        )
+    return accelerator
 
 
 def _workers(settings: TrainerSettings) -> int:

@@ -62,7 +62,9 @@ def test_unknown_backbone_lists_the_known():
         build_backbone(small_detector(backbone="vgg16"), channels=3)
 
 
-@pytest.mark.parametrize("failure", [URLError("no route to host"), OSError("timed out"), RuntimeError("hash")])
+@pytest.mark.parametrize(
+    "failure", [URLError("no route to host"), OSError("timed out"), RuntimeError("hash")]
+)
 def test_no_network_for_imagenet(monkeypatch, failure):
     def fail(*_, **__):
         raise failure
@@ -126,6 +128,7 @@ class _Attack:
         return Path.touch, (self.target,)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_pickle_is_not_run(tmp_path):
     file, trace = tmp_path / "evil.pth", tmp_path / "was_here"
     file.write_bytes(pickle.dumps({"conv1.weight": _Attack(trace)}))
