@@ -9,6 +9,7 @@ import numpy as np
 from nndet_psma.artifacts.fingerprint import Histogram
 
 _STEPS = 10
+_NMS_IOU = 0.3  # small nodes: a box displaced by a third of its side has an IoU of 0.5 and is the same node
 
 
 def postproc_defaults(margin_mm: float | None) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def postproc_defaults(margin_mm: float | None) -> dict[str, Any]:
         "vote_iou": 0.3,
         "min_votes": 1,
         "score_threshold": 0.0,
-        "nms_iou": 0.3,
+        "nms_iou": _NMS_IOU,
         "link_iou": 0.1,
         "link_gap": 1,
         "hit_iou": 0.1,
@@ -33,7 +34,8 @@ def postproc_grid(lesion_hu: Histogram, margin_mm: float | None, voters: int) ->
 
     tau4: ten equal steps up to the margin (1..10 pixels of a 10-pixel margin in the paper). tau5: five values between
     the 75 % and 99 % quantiles of the lesions' HU, so that they bracket the lesions of this data set; 80..160 in the
-    paper. tau6 and tau1 as in the paper, without IoU 1.0, which no two detectors reach.
+    paper. tau6 as in the paper. tau1 from 0.1 up to the overlap at which boxes count as one in suppression: voters that
+    had to agree more closely would leave several boxes on one node, which slice precision rewards.
     """
     thresholds: list[float] = []
     if lesion_hu.total:
@@ -44,6 +46,6 @@ def postproc_grid(lesion_hu: Histogram, margin_mm: float | None, voters: int) ->
         "zone_mm": [None, *zones],
         "hu_threshold": [None, *thresholds],
         "hu_quantile": [round(i / _STEPS, 1) for i in range(1, _STEPS + 1)],
-        "vote_iou": [round(i / _STEPS, 1) for i in range(1, _STEPS)],
+        "vote_iou": [round(i / _STEPS, 1) for i in range(1, round(_NMS_IOU * _STEPS) + 1)],
         "min_votes": list(range(1, voters + 1)),
     }
