@@ -140,11 +140,11 @@ def write_task(data: Path) -> TaskPaths:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Content of every file below a folder."""
+    """Content of every file below a folder but logs."""
     return {
         str(file.relative_to(folder)): file.read_bytes()
         for file in sorted(folder.rglob("*"))
-        if file.is_file()
+        if file.is_file() and file.suffix != ".log"
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -27,7 +27,7 @@ def compose_config(task: str, overrides: Sequence[str]) -> Any:
 
     try:
         with initialize_config_module("nndet_psma.conf", version_base="1.3"):
-            config = compose("config", overrides=[f"task={task}", *_groups_first(overrides)])
+            config = compose("config", overrides=[f"task={task}", *_groups_first(map(_quoted, overrides))])
             OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
@@ -50,7 +50,14 @@ def plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def _groups_first(overrides: Sequence[str]) -> list[str]:
+def _quoted(override: str) -> str:
+    """Quotes round a value that holds "=" itself (sweep.criterion=sensitivity@fp=4), which Hydra refuses bare."""
+    key, _, value = override.partition("=")
+    bare = value[:1] not in ("'", '"', "[", "{", "$") and "(" not in value
+    return f'{key}="{value}"' if "=" in value and bare else override
+
+
+def _groups_first(overrides: Iterable[str]) -> list[str]:
     """Overrides with group choices first, as Hydra wants them."""
     return sorted(overrides, key=lambda text: not text.startswith("train="))
 

@@ -104,7 +104,9 @@ def _job(args: argparse.Namespace, config: object) -> PredictJob:
     else:
         paths = find_task(args.task)
         cases = list_cases(paths, read_description(paths.root), "Ts")
-        target = args.output or folder.fold(args.fold) / TEST_PREDICTIONS
+        # predictions without CTV stay beside those with it
+        name = TEST_PREDICTIONS + ("_body" if args.region == "body" else "")
+        target = args.output or folder.fold(args.fold) / name
         if not cases:
             raise UserError(
                 "holds no test images", file=paths.images("Ts"), remedy="Put images there, or give -i"

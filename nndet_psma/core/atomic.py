@@ -9,7 +9,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ def atomic_file(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise _explain(error, target) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # whatever stopped us must not be hidden by a failing clean-up
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -113,6 +114,18 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def _exchange(new: Path, target: Path) -> None:
+    """Put the folder ``new`` in the place of ``target``; ``target`` comes back when that fails."""
+    old = target.with_name(f".old-{uuid.uuid4().hex[:8]}-{target.name}")
+    target.replace(old)
+    try:
+        new.replace(target)
+    except OSError:
+        old.replace(target)
+        raise
+    shutil.rmtree(old)
 
 
 def _flush(file: Path) -> None:

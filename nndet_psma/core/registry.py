@@ -72,7 +72,14 @@ class Registry(Generic[T]):
                 remedy="Uninstall all but one of them",
             )
         if matching:
-            self._classes[name] = matching[0].load()
+            try:
+                self._classes[name] = matching[0].load()
+            except (ImportError, AttributeError) as error:
+                raise UserError(
+                    f"{self.kind} '{name}' cannot be imported",
+                    found=str(error),
+                    remedy=f"Mend or uninstall the package that offers {matching[0].value}",
+                ) from None
         elif "." in name:
             self._classes[name] = _import_dotted(name, self.kind)
 
@@ -81,7 +88,7 @@ def _import_dotted(path: str, kind: str) -> type:
     module_name, _, class_name = path.rpartition(".")
     try:
         found: Callable | type = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two: dots in front
         raise UserError(f"{kind} '{path}' cannot be imported", found=str(error)) from None
     if not isinstance(found, type):
         raise UserError(f"{kind} '{path}' is not a class")

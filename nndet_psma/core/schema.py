@@ -7,6 +7,7 @@ Understands what artefacts need: nested dataclasses, ``list``, ``tuple``, ``dict
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -107,6 +108,8 @@ def _convert_container(origin: type, args: tuple[Any, ...], value: Any, key: str
 
 def _convert_scalar(hint: Any, value: Any, key: str) -> Any:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):  # Python reads NaN and Infinity, which are no JSON and compare falsely
+            raise SchemaError(key, f"expected a finite number, found {value}")
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)

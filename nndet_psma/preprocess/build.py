@@ -56,18 +56,16 @@ def load_case(
     has_ctv = ctv_index is not None and ctv_index < len(case.images)
     ctv = read_volume(case.images[ctv_index]) if ctv_index is not None and has_ctv else None
     labels, classes = read_labels(case, description) if with_labels else (None, {})
-    _check_grids(case, volumes, ctv, labels)
+    _check_grids(case, description, {**volumes, "CTV": ctv, "label": labels})
     return prepare_case(case.case_id, volumes, plan, ctv=ctv, labels=labels, classes=classes)
 
 
-def _check_grids(
-    case: RawCase, volumes: dict[str, Volume], ctv: Volume | None, labels: Volume | None
-) -> None:
-    reference = next(iter(volumes.values())).geometry
-    others = {**volumes, "CTV": ctv, "label": labels}
-    for name, volume in others.items():
+def _check_grids(case: RawCase, description: DatasetDescription, volumes: dict[str, Volume | None]) -> None:
+    files = {description.modalities[index]: file for index, file in enumerate(case.images)}
+    reference = next(volume for volume in volumes.values() if volume is not None).geometry
+    for name, volume in volumes.items():
         if volume is not None and not volume.geometry.same_grid(reference):
-            file = case.label if name == "label" else case.images[0]
+            file = case.label if name == "label" else files[name]
             raise UserError(
                 f"{name} of case {case.case_id} lies on another grid than the first image",
                 file=file,

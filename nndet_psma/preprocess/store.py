@@ -94,7 +94,7 @@ def is_current(store: Path, case_id: str, made_from: str) -> bool:
 def _open(file: Path) -> NDArray:
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError) as error:  # damaged headers raise any of these
         raise UserError(
             "stored array cannot be read",
             file=file,

@@ -124,7 +124,13 @@ def folder_cases(folder: Path, plan: Plan, *, without_ctv: bool) -> list[RawCase
                 found=error.found,
                 remedy="Add it, or search whole slices instead with --region body",
             ) from None
-    return list_folder_cases(folder, without_ctv_modality(description))
+    try:
+        return list_folder_cases(folder, without_ctv_modality(description))
+    except UserError as error:
+        try:
+            return list_folder_cases(folder, description)  # CTV files are there and stay unused
+        except UserError:
+            raise error from None
 
 
 def without_ctv_modality(description: DatasetDescription) -> DatasetDescription:

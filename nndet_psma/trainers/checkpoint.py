@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from nndet_psma.artifacts.artifact import Artifact
 from nndet_psma.core.atomic import atomic_folder
 from nndet_psma.core.errors import UserError
-from nndet_psma.models.weights import read_model, write_model
+from nndet_psma.models.weights import read_model, read_state, write_model
 
 _MODEL = "model.safetensors"
 _OPTIMIZER = "optimizer.pt"
@@ -56,6 +56,5 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, made_f
             remedy="Start over with -o train.mode=overwrite, or train under another name with -o exp.tag=_NAME",
         )
     read_model(model, folder / _MODEL)
-    state = torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=True)
-    optimizer.load_state_dict(state)
+    optimizer.load_state_dict(read_state(folder / _OPTIMIZER))
     return progress

@@ -1,0 +1,163 @@
+"""Entry points: exit codes, quick help, the umbrella, and commands that only print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from tiny_place import MODEL
+
+from nndet_psma.cli import consolidate, eval, plan, predict, prep, sweep, train, umbrella, unpack
+from nndet_psma.cli import env as env_command
+from nndet_psma.cli.run import run_command
+from nndet_psma.core.errors import UserError
+
+COMMANDS = {
+    "prep": prep, "train": train, "sweep": sweep, "consolidate": consolidate, "predict": predict, "eval": eval,
+    "unpack": unpack, "plan": plan, "env": env_command,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_explains_every_argument(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        COMMANDS[name].main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage:" in text
+    for action in COMMANDS[name].build_parser()._actions:
+        if not isinstance(action, argparse._SubParsersAction):
+            assert action.help, f"{name}: {action.dest} has no help"
+
+
+@pytest.mark.parametrize("name", ["train", "prep", "predict", "consolidate", "eval", "sweep", "umbrella"])
+def test_help_loads_nothing_heavy(name):
+    code = (
+        f"import sys; from nndet_psma.cli import {name} as c; "
+        "c.build_parser().format_help() if hasattr(c, 'build_parser') else c.main(['--help']);"
+        "heavy = {'torch', 'torchvision', 'numpy', 'SimpleITK', 'pandas', 'hydra', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(' '.join(sorted(heavy)) or 0)"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 5  # under 1 s on an idle machine
+
+
+def _parser(prog="nndet_test"):
+    return argparse.ArgumentParser(prog=prog)
+
+
+def test_user_error_is_one_line_and_code_2(capsys):
+    def fail(args):
+        raise UserError("is\nwrong", file="a b.json", remedy="Mend  it")
+
+    assert run_command(_parser(), fail, []) == 2
+    assert capsys.readouterr().err == "nndet_test: error: a b.json: is wrong. Mend it.\n"
+
+
+def test_interruption_says_how_to_go_on(capsys):
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    assert run_command(_parser(), interrupt, []) == 130
+    assert "start the same command again to go on" in capsys.readouterr().err
+
+
+def test_bug_keeps_its_traceback():
+    def bug(args):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(_parser(), bug, [])
+
+
+def test_closed_pipe_is_no_error(tmp_path):
+    code = (
+        "import argparse, sys; from nndet_psma.cli.run import run_command\n"
+        "def run(args):\n for i in range(100000): print(i)\n return 0\n"
+        "sys.exit(run_command(argparse.ArgumentParser(), run, []))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 0
+    assert error == b""
+
+
+def test_umbrella_lists_and_refuses(capsys):
+    assert umbrella.main([]) == 2
+    assert umbrella.main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in umbrella.COMMANDS)
+    assert umbrella.main(["predcit"]) == 2
+    assert "unknown command 'predcit'; one of example, convert" in capsys.readouterr().err
+    from nndet_psma import __version__
+
+    assert umbrella.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_umbrella_hands_over(in_task, capsys):
+    assert umbrella.main(["plan", "show", "900"]) == 0
+    text = capsys.readouterr().out
+    assert "plan PSMA25D" in text
+    assert "margin_mm" in text
+    assert "folds (train/validation cases): 3/3, 3/3; machine: cpu" in text
+
+
+def test_unpack_opens_every_case(in_task, tmp_path, capsys):
+    assert unpack.main([str(in_task.paths.store), "2"]) == 0
+    assert "6 cases are whole" in capsys.readouterr().out
+    assert unpack.main([str(tmp_path / "nowhere")]) == 2
+    assert unpack.main([str(in_task.models)]) == 2
+    assert "holds no preprocessed cases" in capsys.readouterr().err
+
+
+def test_env_names_versions_but_no_folders(in_task, capsys):
+    assert env_command.main([]) == 0
+    text = capsys.readouterr().out
+    assert "torch " in text
+    assert "det_data is set" in text
+    assert str(in_task.data) not in text
+
+
+def test_eval_prints_what_is_asked_for(trained, monkeypatch, capsys):
+    trained.enter(monkeypatch)
+    monkeypatch.setattr("nndet_psma.stages.evaluate._write", lambda evaluation: None)
+    monkeypatch.setattr("nndet_psma.stages.evaluate.BOOTSTRAP_DRAWS", 3)
+    printed = {}
+    for options in ((), ("--boxes",), ("--case",), ("--analyze_boxes",)):
+        assert eval.main(["900", MODEL, "-1", "--test", *options]) == 0
+        printed[options] = capsys.readouterr().out
+    assert printed[()] == printed[("--boxes",)]
+    assert "AP_IoU_0.10_MaxDet_100" in printed[("--boxes",)]
+    assert "auc_case: undefined" in printed[("--case",)]  # both test cases have lesions
+    assert "AP_IoU_0.10" not in printed[("--case",)]
+    assert "operating points" in printed[("--analyze_boxes",)]
+    assert "ablation" in printed[("--analyze_boxes",)]
+
+
+def test_commands_are_installed():
+    from importlib.metadata import entry_points
+
+    scripts = {entry.name: entry.value for entry in entry_points(group="console_scripts")}
+    ours = {name: value for name, value in scripts.items() if value.startswith("nndet_psma.")}
+    assert len(ours) == 9
+    for value in ours.values():
+        module, _, function = value.partition(":")
+        assert callable(getattr(__import__(module, fromlist=["x"]), function))
+
+
+def test_paths_of_environment_may_use_home(monkeypatch, in_task):
+    from nndet_psma.dataset.paths import data_root
+
+    monkeypatch.setenv("HOME", str(in_task.data.parent))
+    monkeypatch.setenv("det_data", f"~{os.sep}{in_task.data.name}")
+    assert data_root() == in_task.data

@@ -1,0 +1,126 @@
+"""Stages sweep and consolidate: self-contained, honest about their cases, and not redone in vain."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from tiny_place import MODEL, TASK, TRAINING, snapshot
+
+from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.cli import consolidate
+from nndet_psma.cli.config import compose_config
+from nndet_psma.inference.model_folder import ModelFolder
+from nndet_psma.inference.raw_predictions import read_raw
+from nndet_psma.stages import sweep as stage
+
+
+@pytest.fixture
+def place(trained, tiny_task, tmp_path, monkeypatch):
+    """Models of the test's own, data read only."""
+    from tiny_place import Workplace
+
+    shutil.copytree(trained.models, tmp_path / "models")
+    own = Workplace(tiny_task.data, tmp_path / "models")
+    own.enter(monkeypatch)
+    return own
+
+
+def test_every_validation_case_is_predicted_by_the_fold_that_did_not_see_it(trained):
+    folder = ModelFolder(trained.model)
+    for fold in (0, 1):
+        plan = folder.plan(fold)
+        files = sorted(file.stem for file in (folder.fold(fold) / "sweep_predictions").glob("*.npz"))
+        assert files == sorted(plan.folds[fold].val)
+        assert not set(files) & set(plan.folds[fold].train)
+    assert {"case_0", "case_1"} <= set(folder.plan(0).folds[0].val) | set(folder.plan(0).folds[0].train)
+    together = {fold for fold in (0, 1) if "case_0" in folder.plan(0).folds[fold].val}
+    assert together == {fold for fold in (0, 1) if "case_1" in folder.plan(0).folds[fold].val}  # one patient
+
+
+def test_consolidated_model_is_tuned_on_all_folds(trained):
+    plan = InferencePlan.read(trained.model / "consolidated/plan_inference.json")
+    assert plan.folds == [0, 1]
+    assert sorted(plan.cases) == sorted(TRAINING)
+    predictions = sorted(file.name for file in (trained.model / "consolidated/val_predictions").iterdir())
+    assert predictions == [f"{case}_boxes.json" for case in sorted(TRAINING)]
+
+
+def test_consolidated_weights_are_those_of_the_folds(trained):
+    for fold in (0, 1):
+        for name in (s.name for s in trained.plan.stages):
+            copy = trained.model / f"consolidated/fold{fold}/{name}/model.safetensors"
+            assert copy.read_bytes() == (trained.model / f"fold{fold}/{name}/model.safetensors").read_bytes()
+
+
+def test_again_changes_nothing(place):
+    """Also the predictions and results that lie in the consolidated folder stay."""
+    before = snapshot(place.model)
+    assert consolidate.main(["900", MODEL, "--sweep_boxes"]) == 0
+    assert snapshot(place.model) == before
+    assert consolidate.main(["900", MODEL]) == 0  # without tuning: the tuned thresholds stay
+    assert snapshot(place.model) == before
+
+
+def test_validation_is_not_predicted_twice(place, monkeypatch):
+    from nndet_psma.inference.predictor import CasePredictor
+
+    def refuse(*_, **__):
+        raise AssertionError("predicted again")
+
+    monkeypatch.setattr(CasePredictor, "predict", refuse)
+    assert consolidate.main(["900", MODEL, "--sweep_boxes"]) == 0
+
+
+def test_changed_store_is_predicted_again(own_copy):
+    """The arrays changed, the geometry did not: the old raw predictions are stale."""
+    from dataclasses import replace
+
+    from nndet_psma.preprocess.store import read_case, write_case
+
+    folder = ModelFolder(own_copy.model)
+    name = folder.plan(0).folds[0].val[0]
+    raw = folder.fold(0) / "sweep_predictions" / f"{name}.npz"
+    before = read_raw(raw).meta.made_from
+    case = read_case(own_copy.paths.store, name)
+    write_case(own_copy.paths.store, replace(case, arrays={k: v + 50 for k, v in case.arrays.items()}), "new")
+    stage.sweep_fold(own_copy.paths, folder, 0, compose_config(TASK, []))
+    assert read_raw(raw).meta.made_from != before
+
+
+def test_fewer_folds_make_another_model(place, capsys):
+    assert consolidate.main(["900", MODEL, "--folds", "1"]) == 0
+    target = place.model / "consolidated"
+    assert not (target / "fold0").exists()
+    assert not (target / "test_predictions").exists()  # of the model that is gone
+    plan = InferencePlan.read(target / "plan_inference.json")
+    assert (plan.folds, plan.value) == ([1], None)
+    assert "not tuned" in capsys.readouterr().out
+
+
+def test_interrupted_consolidation_leaves_the_old_model(place, monkeypatch):
+    before = snapshot(place.model / "consolidated")
+
+    def interrupt(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage.shutil, "copyfile", interrupt)
+    assert consolidate.main(["900", MODEL, "--folds", "1"]) == 130
+    assert snapshot(place.model / "consolidated") == before
+    assert not list(place.model.glob(".tmp-*"))
+
+
+def test_stale_validation_predictions_go(place):
+    old = place.model / "fold0/val_predictions/gone_boxes.json"
+    shutil.copy(next((place.model / "fold0/val_predictions").iterdir()), old)
+    stage.sweep_fold(place.paths, ModelFolder(place.model), 0, compose_config(TASK, []))
+    assert not old.exists()
+
+
+def test_criterion_is_recorded(place):
+    config = compose_config(TASK, ["sweep.criterion=sensitivity@fp=4"])
+    plan = stage.sweep_fold(place.paths, ModelFolder(place.model), 0, config)
+    assert plan.criterion == "sensitivity@fp=4"
+    prediction = Prediction.read(next((place.model / "fold0/val_predictions").iterdir()))
+    assert prediction.search_region == "ctv"
