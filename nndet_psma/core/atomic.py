@@ -28,9 +28,9 @@ def atomic_file(target: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".tmp-{_tag()}-{target.name}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush(temporary)
         temporary.replace(target)
@@ -48,19 +48,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".tmp-{_tag()}-{target.name}")
-    temporary.mkdir()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
                 _flush(file)
         if target.exists():
-            old = target.with_name(f".old-{_tag()}-{target.name}")
-            target.replace(old)
-            temporary.replace(target)
-            shutil.rmtree(old)
+            _exchange(temporary, target)
         else:
             temporary.replace(target)
     except OSError as error:
@@ -118,7 +115,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def _exchange(new: Path, target: Path) -> None:
     """Put the folder ``new`` in the place of ``target``; ``target`` comes back when that fails."""
-    old = target.with_name(f".old-{uuid.uuid4().hex[:8]}-{target.name}")
+    old = target.with_name(f".old-{_tag()}-{target.name}")
     target.replace(old)
     try:
         new.replace(target)

@@ -18,8 +18,9 @@ def hash_files(files: list[Path]) -> str:
     """Hash of the bytes of ``files`` in order, with bounded memory. 16 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=8)
     for file in files:
+        one = hashlib.blake2b()  # of its own, so that bytes cannot move from the end of one file to the next
         with file.open("rb") as handle:
             while block := handle.read(1 << 20):
-                digest.update(block)
-        digest.update(b"|")
+                one.update(block)
+        digest.update(one.digest())
     return digest.hexdigest()

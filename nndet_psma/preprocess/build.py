@@ -56,12 +56,13 @@ def load_case(
     has_ctv = ctv_index is not None and ctv_index < len(case.images)
     ctv = read_volume(case.images[ctv_index]) if ctv_index is not None and has_ctv else None
     labels, classes = read_labels(case, description) if with_labels else (None, {})
-    _check_grids(case, description, {**volumes, "CTV": ctv, "label": labels})
+    ctv_name = "CTV" if ctv_index is None else description.modalities[ctv_index]
+    _check_grids(case, description, {**volumes, ctv_name: ctv, "label": labels})
     return prepare_case(case.case_id, volumes, plan, ctv=ctv, labels=labels, classes=classes)
 
 
 def _check_grids(case: RawCase, description: DatasetDescription, volumes: dict[str, Volume | None]) -> None:
-    files = {description.modalities[index]: file for index, file in enumerate(case.images)}
+    files = {name: case.images[i] for i, name in description.modalities.items() if i < len(case.images)}
     reference = next(volume for volume in volumes.values() if volume is not None).geometry
     for name, volume in volumes.items():
         if volume is not None and not volume.geometry.same_grid(reference):
