@@ -33,7 +33,7 @@ format: $(STAMP) ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-demo: $(STAMP) ## the whole way on a phantom task, about ten minutes on two cores
+demo: $(STAMP) ## the whole way on a phantom task, about eleven minutes on two cores
 	$(BIN)/nndet_psma demo
 
 bench: $(STAMP) ## time and memory of every stage of the demonstration
