@@ -27,7 +27,9 @@ def measure_help() -> list[tuple[str, float]]:
     for name in [f"nndet_{command}" for command in COMMANDS] + ["nndet_psma"]:
         executable = str(Path(sys.executable).with_name(name))
         silent = ["sh", "-c", f"{executable} --help >/dev/null"]
-        rows.append((name, statistics.median(run_measured(silent, os.environ).seconds for _ in range(HELP_RUNS))))
+        rows.append(
+            (name, statistics.median(run_measured(silent, os.environ).seconds for _ in range(HELP_RUNS)))
+        )
     return rows
 
 

@@ -38,6 +38,10 @@ class Scaling:
     lower: float
     upper: float
 
+    def __post_init__(self) -> None:
+        if not self.lower < self.upper:
+            raise ValueError(f"scaling '{self.name}': lower {self.lower} is not below upper {self.upper}")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -175,7 +179,7 @@ class Plan(Artifact):
     """
 
     schema: ClassVar[str] = "nndet_psma.plan"
-    remade_by: ClassVar[str] = "nndet_prep"
+    remade_by: ClassVar[str] = "nndet_prep with -o prep.overwrite=true"
 
     plan_id: str
     planner: str
@@ -206,12 +210,26 @@ class Plan(Artifact):
     decisions: dict[str, Decision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_values()
         self._check_stages()
         if self.ct_modality is None and self.windows:
             raise ValueError("windows are planned but no modality is CT")
-        strides = {stage.name: stage for stage in self.stages}
-        if len(strides) != len(self.stages):
+        if len({stage.name for stage in self.stages}) != len(self.stages):
             raise ValueError("two stages have the same name")
+
+    def _check_values(self) -> None:
+        """What a hand that edits the file gets wrong, told here rather than deep in training."""
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, found {self.batch_size}")
+        if not all(step > 0 for step in self.spacing):
+            raise ValueError(f"spacing must be positive, found {self.spacing}")
+        if self.neighbours < 0:
+            raise ValueError(f"neighbours must not be negative, found {self.neighbours}")
+        for key, index in (("ct_modality", self.ct_modality), ("ctv_modality", self.ctv_modality)):
+            if index is not None and str(index) not in self.modalities:
+                raise ValueError(f"{key} {index} is no modality; modalities are {self.modalities}")
+        if len({window.name for window in self.windows}) != len(self.windows):
+            raise ValueError("two windows have the same name")
 
     def _check_stages(self) -> None:
         known: set[str] = set()

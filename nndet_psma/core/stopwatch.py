@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+_PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; getrusage(2) of the two systems differs
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,8 @@ class StepCost:
         code: exit code.
         seconds: wall time.
         cpu_seconds: user and system time of the command and its children.
-        peak_gb: largest resident memory of any one of its processes, GB.
+        peak_gb: largest resident memory of any one of its processes, GB (1e9 bytes). Linux hands the caller's own
+            peak down to the command, so measure from a process that has loaded little.
     """
 
     code: int
@@ -36,5 +40,5 @@ def run_measured(command: list[str], environment: Mapping[str, str]) -> StepCost
         code=process.returncode,
         seconds=time.perf_counter() - start,
         cpu_seconds=usage.ru_utime + usage.ru_stime,
-        peak_gb=usage.ru_maxrss / 1e6,
+        peak_gb=usage.ru_maxrss * _PEAK_UNIT / 1e9,
     )

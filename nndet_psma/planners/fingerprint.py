@@ -19,12 +19,13 @@ from nndet_psma.artifacts.fingerprint import (
 from nndet_psma.core.atomic import read_json, write_json
 from nndet_psma.core.boxes import boxes_from_instances
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.hashing import hash_files
+from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.core.schema import from_plain, to_plain
 from nndet_psma.dataset.body import body_mask, nonzero_mask
 from nndet_psma.dataset.cases import RawCase
 from nndet_psma.dataset.clinical import patient_of
 from nndet_psma.dataset.description import DatasetDescription
+from nndet_psma.dataset.grids import check_grids
 from nndet_psma.dataset.images import Volume, read_volume
 from nndet_psma.dataset.instances import read_labels
 from nndet_psma.dataset.workers import map_cases
@@ -78,15 +79,16 @@ def _stratum(case: RawCase, clinical: Mapping[str, Mapping[str, str]], column: s
 def _cached(job: _Job) -> CaseFingerprint:
     case, description, patient, stratum, cache = job
     files = [*case.images, *(f for f in (case.label, case.instances) if f is not None)]
-    inputs = hash_files(files)
+    # the roles of the files stand in dataset.json: renaming a modality changes what was measured
+    inputs = hash_json([hash_files(files), description.to_json()["modalities"]])
     file = cache / f"{case.case_id}.json"
     if file.is_file():
         try:
             content = read_json(file)
-            if content.get("inputs") == inputs and content.get("version") == Fingerprint.version:
-                content.pop("version")
-                known = from_plain(CaseFingerprint, content | {"patient_id": patient, "stratum": stratum})
-                return known
+            record = content if isinstance(content, dict) else {}
+            if record.get("inputs") == inputs and record.get("version") == Fingerprint.version:
+                record.pop("version")
+                return from_plain(CaseFingerprint, record | {"patient_id": patient, "stratum": stratum})
         except (UserError, ValueError):
             file.unlink(missing_ok=True)  # written by another release: measure again
     measured = measure_case(case, description, patient, stratum, inputs)
@@ -97,18 +99,16 @@ def _cached(job: _Job) -> CaseFingerprint:
 def measure_case(
     case: RawCase, description: DatasetDescription, patient: str, stratum: str, inputs: str
 ) -> CaseFingerprint:
-    """Measure one case in its canonical orientation."""
+    """Measure one case in its canonical orientation; UserError when its files lie on different grids."""
     labels, classes = read_labels(case, description)
     names = description.modalities
     ct = next((i for i in description.image_modalities if description.role(i).value == "CT"), None)
-    volumes = {i: read_volume(case.images[i]) for i in description.image_modalities}
+    files = {i: read_volume(case.images[i]) for i in names}
+    check_grids(case, description, {names[i]: volume for i, volume in files.items()}, labels)
+    volumes = {i: files[i] for i in description.image_modalities}
     reference = volumes[ct if ct is not None else description.image_modalities[0]]
     body = _body(reference, ct is not None)
-    ctv = (
-        None
-        if description.ctv_modality is None
-        else read_volume(case.images[description.ctv_modality]).array > 0
-    )
+    ctv = None if description.ctv_modality is None else files[description.ctv_modality].array > 0
     lesion = labels.array > 0
     region = (body if ctv is None else ctv) & ~lesion
     return CaseFingerprint(

@@ -52,6 +52,15 @@ class PlannerOptions:
             raise ValueError(f"margin_coverage must lie in (0, 1], found {self.margin_coverage}")
         if self.iterations_factor < 0:
             raise ValueError(f"iterations_factor must not be negative, found {self.iterations_factor}")
+        self._check_quantities()
+
+    def _check_quantities(self) -> None:
+        if not self.soft_tissue[0] < self.soft_tissue[1]:
+            raise ValueError(f"soft_tissue is (lower, upper) in HU, found {self.soft_tissue}")
+        if self.min_margin_mm < 0:
+            raise ValueError(f"min_margin_mm must not be negative, found {self.min_margin_mm}")
+        if self.gpu_memory_gb is not None and self.gpu_memory_gb <= 0:
+            raise ValueError(f"gpu_memory_gb must be positive, found {self.gpu_memory_gb}")
 
     @classmethod
     def parse(cls, content: dict[str, Any]) -> PlannerOptions:

@@ -251,7 +251,9 @@ class PSMA25DPlanner:
 
 
 def _find_modality(fingerprint: Fingerprint, name: str) -> int | None:
-    return next((int(i) for i, found in fingerprint.modalities.items() if found.upper() == name), None)
+    return next(
+        (int(i) for i, found in fingerprint.modalities.items() if found.strip().upper() == name), None
+    )
 
 
 def _scalings(fingerprint: Fingerprint, ct: int | None, ctv: int | None) -> list[Scaling]:

@@ -17,8 +17,8 @@ _SIZES_PER_LEVEL = 2
 
 
 def window_name(lower: float, upper: float) -> str:
-    """Name of an HU window that is safe in file names: ``hu_m97_310`` for -97..310."""
-    return "hu_" + "_".join(f"{'m' if v < 0 else ''}{abs(v):.0f}" for v in (lower, upper))
+    """Name of an HU window that is safe in file names: ``hu_m97_310`` for -97..310, ``hu_m97p4_310`` for -97.4..310."""
+    return "hu_" + "_".join(f"{'m' if v < 0 else ''}{abs(v):g}".replace(".", "p") for v in (lower, upper))
 
 
 def quantile_windows(

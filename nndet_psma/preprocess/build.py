@@ -7,10 +7,10 @@ from pathlib import Path
 
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.atomic import remove_leftovers
-from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.dataset.cases import RawCase
 from nndet_psma.dataset.description import DatasetDescription
+from nndet_psma.dataset.grids import check_grids
 from nndet_psma.dataset.images import Volume, read_volume
 from nndet_psma.dataset.instances import read_labels
 from nndet_psma.dataset.workers import map_cases
@@ -56,24 +56,9 @@ def load_case(
     has_ctv = ctv_index is not None and ctv_index < len(case.images)
     ctv = read_volume(case.images[ctv_index]) if ctv_index is not None and has_ctv else None
     labels, classes = read_labels(case, description) if with_labels else (None, {})
-    ctv_name = "CTV" if ctv_index is None else description.modalities[ctv_index]
-    _check_grids(case, description, {**volumes, ctv_name: ctv, "label": labels})
+    with_ctv = {} if ctv_index is None or ctv is None else {description.modalities[ctv_index]: ctv}
+    check_grids(case, description, {**volumes, **with_ctv}, labels)
     return prepare_case(case.case_id, volumes, plan, ctv=ctv, labels=labels, classes=classes)
-
-
-def _check_grids(case: RawCase, description: DatasetDescription, volumes: dict[str, Volume | None]) -> None:
-    files = {name: case.images[i] for i, name in description.modalities.items() if i < len(case.images)}
-    reference = next(volume for volume in volumes.values() if volume is not None).geometry
-    for name, volume in volumes.items():
-        if volume is not None and not volume.geometry.same_grid(reference):
-            file = case.label if name == "label" else files[name]
-            raise UserError(
-                f"{name} of case {case.case_id} lies on another grid than the first image",
-                file=file,
-                expected=f"{reference.shape} voxels of {reference.spacing} mm (z, y, x)",
-                found=f"{volume.geometry.shape} voxels of {volume.geometry.spacing} mm",
-                remedy="Resample it onto the first image",
-            )
 
 
 def _build_case(job: _Job) -> bool:

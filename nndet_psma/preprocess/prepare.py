@@ -87,7 +87,7 @@ def prepare_case(
         if not ctv.array.any():
             raise UserError(f"the CTV of case {case_id} is empty", remedy="Contour it or leave the case out")
         distance = _signed_distance(_mask_on(ctv, target) > 0, target.spacing)
-    instances = None if labels is None else _mask_on(labels, target).astype(np.int16)
+    instances = None if labels is None else _instances_on(labels, target)
     return PreparedCase(case_id, arrays, target, source, distance, instances, classes or {})
 
 
@@ -157,6 +157,20 @@ def _image_on(volume: Volume, target: Geometry, is_ct: bool) -> NDArray:
 def _mask_on(volume: Volume, target: Geometry) -> NDArray:
     cropped = _cropped(volume, target)
     return resample_volume(volume, target, order=0, fill=0.0).array if cropped is None else cropped
+
+
+def _instances_on(labels: Volume, target: Geometry) -> NDArray[np.int16]:
+    """Instance ids; one too small to be hit by a coarser grid keeps the voxel that holds its middle."""
+    found = _mask_on(labels, target).astype(np.int16)
+    lost = np.setdiff1d(labels.array[labels.array > 0], found[found > 0])
+    for instance in lost:
+        voxels = np.argwhere(labels.array == instance)
+        middle = labels.geometry.to_patient(voxels[len(voxels) // 2][None] + 0.5)
+        index = np.floor(target.to_voxels(middle)[0]).astype(int)
+        inside = (index >= 0).all() and (index < target.shape).all()
+        if inside and found[tuple(index)] == 0:
+            found[tuple(index)] = instance
+    return found
 
 
 def _cropped(volume: Volume, target: Geometry) -> NDArray | None:

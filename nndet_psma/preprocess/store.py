@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ def write_case(store: Path, case: PreparedCase, made_from: str) -> None:
     )
     with atomic_folder(store / case.case_id) as folder:
         for name, array in case.arrays.items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+            np.save(folder / _modality_file(name), array, allow_pickle=False)
         if case.ctv_distance is not None:
             np.save(folder / f"{_DISTANCE}.npy", case.ctv_distance, allow_pickle=False)
         if case.instances is not None:
@@ -71,7 +72,7 @@ def read_case(store: Path, case_id: str) -> PreparedCase:
     meta = StoredCase.read(folder / _META)
     return PreparedCase(
         case_id,
-        {name: _open(folder / f"{name}.npy") for name in meta.modalities},
+        {name: _open(folder / _modality_file(name)) for name in meta.modalities},
         meta.geometry,
         meta.source,
         _open(folder / f"{_DISTANCE}.npy") if meta.has_ctv else None,
@@ -89,6 +90,12 @@ def is_current(store: Path, case_id: str, made_from: str) -> bool:
         return StoredCase.read(file).made_from == made_from
     except UserError:
         return False
+
+
+def _modality_file(name: str) -> str:
+    """File of a modality: its name, made safe ("PET/SUV") and different from the names of our own arrays."""
+    safe = quote(name, safe="")
+    return f"%{safe}.npy" if safe in (_DISTANCE, _INSTANCES) else f"{safe}.npy"
 
 
 def _open(file: Path) -> NDArray:

@@ -61,16 +61,19 @@ def prepare_task(
     description = read_description(paths.root)
     findings = _check(paths, full_check, processes, say) if check and config.prep.check else []
     cases = list_cases(paths, description)
-    say(f"fingerprint of {len(cases)} cases")
-    fingerprint = measure_fingerprint(
-        cases,
-        description,
-        read_clinical(paths),
-        stratify_by=options.stratify_by,
-        cache=paths.preprocessed / "fingerprints",
-        processes=processes,
-    )
-    fingerprint.write(paths.fingerprint)
+    if config.prep.fingerprint:
+        say(f"fingerprint of {len(cases)} cases")
+        fingerprint = measure_fingerprint(
+            cases,
+            description,
+            read_clinical(paths),
+            stratify_by=options.stratify_by,
+            cache=paths.preprocessed / "fingerprints",
+            processes=processes,
+        )
+        fingerprint.write(paths.fingerprint)
+    else:
+        fingerprint = Fingerprint.read(paths.fingerprint)
     plan, kept = _plan(paths, config, options, fingerprint)
     say(f"plan {plan.plan_id}: {'kept' if kept else 'written'}")
     made: list[str] = []
@@ -84,7 +87,7 @@ def _check(paths: TaskPaths, full: bool, processes: int, say: Callable[[str], No
     say("check of all files" if full else "check of names, headers and labels")
     findings = check_task(paths, full=full, num_processes=processes if full else 1)
     for finding in findings:
-        say(f"{finding.severity}: {finding.file}: {finding.what}. {finding.remedy}")
+        say(f"{finding.severity}: {finding.to_error()}")
     raise_if_errors(findings)
     return findings
 
@@ -101,15 +104,23 @@ def _plan(
     )
     made = override_plan(made, plain_overwrites(config))
     if file.is_file() and not config.prep.overwrite:
-        if Plan.read(file).content_hash() == made.content_hash():
+        differing = _differences(Plan.read(file), made)
+        if not differing:
             return made, True
         raise UserError(
             "another plan of this name exists (edited by hand, or made with other data or options)",
             file=file,
+            found=f"other values of {', '.join(differing)}",
             remedy="Keep it with -o prep.plan=false, replace it with -o prep.overwrite=true, or write -o plan=NAME",
         )
     made.write(file)
     return made, False
+
+
+def _differences(first: Plan, second: Plan) -> list[str]:
+    """Top-level keys whose values differ."""
+    own, other = first.to_json(), second.to_json()
+    return [key for key in own if own[key] != other[key]]
 
 
 def plain_overwrites(config: Any) -> dict[str, Any]:
@@ -125,15 +136,15 @@ def override_plan(plan: Plan, overwrites: dict[str, Any]) -> Plan:
     if not overwrites:
         return plan
     content = {k: v for k, v in plan.to_json().items() if k not in ("schema", "version")}
-    return Plan.parse(_merged(content, overwrites, "plan_overwrites"), "plan_overwrites")
+    return Plan.parse(_merged(content, overwrites), "plan_overwrites")
 
 
-def _merged(content: dict[str, Any], changes: dict[str, Any], path: str) -> dict[str, Any]:
+def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     result = dict(content)
     for key, value in changes.items():
         inner = result.get(key)
         if isinstance(value, dict) and isinstance(inner, dict):
-            result[key] = _merged(inner, value, f"{path}.{key}")
+            result[key] = _merged(inner, value)
         else:
             result[key] = value
     return result

@@ -108,7 +108,7 @@ def test_no_patient_and_no_path_of_the_machine(words, tiny):
     assert "PATIENT-" not in words
     assert str(tiny.root) not in words
     assert "/home/" not in words
-    assert "/tmp/" not in words
+    assert str(tiny.root.parent) not in words
     assert "read from start.pt" in words  # the file name stays
 
 
@@ -143,7 +143,7 @@ def test_undefined_scores_say_why():
     [
         ("weights /home/me/a.pt used", "weights a.pt used"),
         (
-            "file '/tmp/x/y z/report.html'",
+            "file '/srv/x/y z/report.html'",
             "file 'y z/report.html'",
         ),  # blanks end a path; nothing absolute is left
         (r"at C:\Users\me\plan.json.", "at plan.json."),

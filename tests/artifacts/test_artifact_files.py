@@ -1,0 +1,144 @@
+"""Artefacts on disk: equal after a round trip, and every refusal names the file and the key."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from artifact_samples import ARTIFACTS, FINGERPRINT, PLAN
+
+from nndet_psma.artifacts.artifact import Artifact
+from nndet_psma.artifacts.fingerprint import Fingerprint
+from nndet_psma.artifacts.plan import Plan
+from nndet_psma.core.errors import UserError
+
+BY_KIND = pytest.mark.parametrize("artifact", ARTIFACTS, ids=lambda artifact: type(artifact).__name__)
+
+
+@BY_KIND
+def test_round_trip_is_equal(artifact, tmp_path):
+    file = tmp_path / "a.json"
+    artifact.write(file)
+    again = type(artifact).read(file)
+    assert again == artifact
+    assert again.content_hash() == artifact.content_hash()
+    content = json.loads(file.read_text())
+    assert list(content)[:2] == ["schema", "version"]
+    assert content["schema"].startswith("nndet_psma.")
+
+
+@BY_KIND
+def test_another_version_is_refused_with_the_remedy(artifact, tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(artifact.to_json() | {"version": 99}))
+    message = rf"a\.json: {artifact.schema} of another schema version; expected 1; found 99\. .*again"
+    with pytest.raises(UserError, match=message):
+        type(artifact).read(file)
+
+
+@BY_KIND
+def test_another_kind_of_file_is_refused(artifact, tmp_path):
+    file = tmp_path / "a.json"
+    for content in ([1], {"a": 1}, artifact.to_json() | {"schema": "nndet_psma.other"}):
+        file.write_text(json.dumps(content))
+        with pytest.raises(UserError, match=rf'another kind of file; expected "schema": "{artifact.schema}"'):
+            type(artifact).read(file)
+
+
+@BY_KIND
+def test_unknown_and_missing_keys_are_refused(artifact, tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(artifact.to_json() | {"typo": 1}))
+    with pytest.raises(UserError, match=rf"a\.json: invalid {artifact.schema}: typo: unknown key"):
+        type(artifact).read(file)
+    content = artifact.to_json()
+    content.pop("made_from", content.pop("task", None))
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"(made_from|task): missing key"):
+        type(artifact).read(file)
+
+
+def test_every_kind_has_its_own_schema_name():
+    kinds = Artifact.__subclasses__()
+    assert len({kind.schema for kind in kinds}) == len(kinds) >= len(ARTIFACTS)
+
+
+def test_hash_depends_on_every_value():
+    changed = copy.deepcopy(PLAN.to_json())
+    changed["detector"]["anchor_sizes"][1][0] = 8.5
+    content = {k: v for k, v in changed.items() if k not in ("schema", "version")}
+    assert Plan.parse(content, "x").content_hash() != PLAN.content_hash()
+
+
+def _set(content, path, value):
+    *parents, last = path
+    for part in parents:
+        content = content[part]
+    content[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("stages", 1, "windows"), ["hu_0_1"], r"stage 'narrow' uses unknown windows \['hu_0_1'\]"),
+        (("stages", 1, "start_from"), "pre", "stage 'narrow' starts from 'pre', which no earlier stage is"),
+        (
+            ("stages", 0, "start_from"),
+            "narrow",
+            "stage 'wsi' starts from 'narrow', which no earlier stage is",
+        ),
+        (("stages", 2, "name"), "narrow", "two stages have the same name"),
+        (("stages", 1, "region"), "ctv", r"stages\[1\].region: expected one of \['body', 'search'\]"),
+        (("stages", 1, "iterations"), "many", r"stages\[1\].iterations: expected int, found 'many'"),
+        (("detector", "levels"), [1, 2, 3], "3 levels but anchor sizes for 2"),
+        (("detector", "anchor_sizes"), [[4.0, 6.0], [8.0]], "same number of anchor sizes"),
+        (("detector", "input_size"), [64], "detector.input_size: expected 2 values, found 1"),
+        (("windows", 0, "lower"), 310.0, "window 'narrow': lower 310.0 is not below upper 310.0"),
+        (("windows", 0, "name"), "soft", "two windows have the same name"),
+        (("ct_modality",), None, "windows are planned but no modality is CT"),
+        (("ct_modality",), 7, "ct_modality 7 is no modality"),
+        (("ctv_modality",), 7, "ctv_modality 7 is no modality"),
+        (("scalings", 0, "upper"), 0.0, "scaling 'PET': lower 0.0 is not below upper 0.0"),
+        (("batch_size",), 0, "batch_size must be at least 1"),
+        (("spacing",), [3.0, 0.0, 1.0], "spacing must be positive"),
+        (("neighbours",), -1, "neighbours must not be negative"),
+    ],
+)
+def test_contradictions_of_an_edited_plan(path, value, message, tmp_path):
+    content = copy.deepcopy(PLAN.to_json())
+    _set(content, path, value)
+    file = tmp_path / "PSMA25D.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"PSMA25D\.json: invalid nndet_psma\.plan: .*{message}"):
+        Plan.read(file)
+
+
+def test_plan_without_voter(tmp_path):
+    content = copy.deepcopy(PLAN.to_json())
+    for stage in content["stages"]:
+        stage["voter"] = False
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"p\.json: .*no stage is a voter"):
+        Plan.read(file)
+
+
+def test_plan_look_ups():
+    assert [stage.name for stage in PLAN.voters] == ["narrow", "both"]
+    assert PLAN.stage("wsi").region == "body"
+    assert PLAN.ct_name == "CT"
+    # (1 window + PET) x 3 slices, (2 windows + PET) x 3 slices
+    assert [PLAN.channels(stage) for stage in PLAN.stages] == [6, 6, 9]
+    with pytest.raises(ValueError, match="no stage 'x'; stages are wsi, narrow, both"):
+        PLAN.stage("x")
+
+
+def test_fingerprint_lesions(tmp_path):
+    assert FINGERPRINT.lesions == FINGERPRINT.cases[0].lesions
+    file = tmp_path / "f.json"
+    content = copy.deepcopy(FINGERPRINT.to_json())
+    content["cases"][0]["lesions"][0]["box"][2] = "3"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"cases\[0\]\.lesions\[0\]\.box\[2\]: expected float, found '3'"):
+        Fingerprint.read(file)

@@ -1,0 +1,236 @@
+"""The planner of the central system on fingerprints made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nndet_psma.artifacts.fingerprint import (
+    CaseFingerprint,
+    Fingerprint,
+    Histogram,
+    IntensityStatistics,
+    LesionFingerprint,
+)
+from nndet_psma.artifacts.plan import FoldPlan, Plan, Target
+from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.planners import prepare
+from nndet_psma.planners.options import PlannerOptions
+from nndet_psma.planners.psma25d import PSMA25DPlanner
+from nndet_psma.stages.prep import describe_plan
+
+CPU, GPU = Target("cpu", 0.0), Target("gpu", 24.0)
+# 5 of 1000 voxels between neighbouring limits: table 2 of Xu et al. 2023, as in test_rules
+TABLE_2 = Histogram.of(
+    np.concatenate(
+        [
+            np.repeat([-97, -90, -84, -79], 5),
+            np.full(955, 40),
+            np.repeat([141, 151, 169, 310, 400], 5),
+        ]
+    )
+)
+STATISTICS = IntensityStatistics(20.0, 50.0, -100.0, 30.0, 8.0, 3.0, 5.0, 12.0)
+
+
+def lesion(number: int, side: int, outside: float | None) -> LesionFingerprint:
+    box = (10.0, 30.0, 30.0, 13.0, 30.0 + side, 30.0 + side)
+    return LesionFingerprint(number, 0, side**2 * 9.0, box, (9.0, side, side), 3, outside)
+
+
+def hand_made(modalities: tuple[str, ...] = ("CT", "CTV"), cases: int = 6, lesions: int = 2) -> Fingerprint:
+    """Cases of 40 x 200 x 240 voxels of 3 x 1 x 1 mm; two cases of one patient; lesions of 8 to 13 voxels."""
+    has_ctv, has_ct = "CTV" in modalities, "CT" in modalities
+    made = []
+    for i in range(cases):
+        found = [lesion(n + 1, 8 + i, 1.5 * n if has_ctv else None) for n in range(lesions)]
+        made.append(
+            CaseFingerprint(
+                case_id=f"case_{i}",
+                patient_id="patient" if i < 2 else f"case_{i}",
+                stratum="high" if i % 2 else "low",
+                inputs="0",
+                shape=(40, 200, 240),
+                spacing=(3.0, 1.0, 1.0),
+                body_box=(0.0, 20.0, 20.0, 40.0, 180.0, 220.0),
+                ctv_box=(5.0, 50.0, 60.0, 35.0, 130.0, 160.0) if has_ctv else None,
+                intensities={name: STATISTICS for name in modalities if name != "CTV"},
+                lesions=found,
+                lesion_hu=TABLE_2 if has_ct and found else Histogram(),
+                region_hu=Histogram(),
+            )
+        )
+    return Fingerprint("Task900_X", {str(i): m for i, m in enumerate(modalities)}, {"0": "node"}, made)
+
+
+FOLDS = [FoldPlan(["case_2", "case_3"], ["case_0", "case_1"])]
+
+
+def plan_for(
+    fingerprint: Fingerprint, target: Target = CPU, options: PlannerOptions | None = None
+) -> Plan:
+    return PSMA25DPlanner().plan(
+        fingerprint,
+        options or PlannerOptions(),
+        plan_id="PSMA25D",
+        trainer="MaskRCNN25D",
+        target=target,
+        folds=FOLDS,
+    )
+
+
+@pytest.mark.parametrize("target", [CPU, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("modalities", [("CT", "CTV"), ("CT",), ("PET",), ("CT", "PET", "CTV")])
+def test_plan_is_valid_complete_and_deterministic(
+    modalities: tuple[str, ...], target: Target, tmp_path: Path
+) -> None:
+    fingerprint = hand_made(modalities)
+    plan = plan_for(fingerprint, target)
+    plan.write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == plan
+    assert plan_for(fingerprint, target).content_hash() == plan.content_hash()
+    assert plan.made_from == fingerprint.content_hash()
+    rows = describe_plan(plan)
+    assert {"spacing", "margin_mm", "windows", "stages", "batch_size", "neighbours"} <= {r[0] for r in rows}
+    assert all(all(row) for row in rows)  # no empty value, rule or evidence
+    stride = 2 ** (max(plan.detector.levels) + 1)
+    for size in (*plan.detector.input_size, *plan.detector.body_input_size):
+        assert size % stride == 0
+
+
+def test_with_ct_and_ctv() -> None:
+    plan = plan_for(hand_made(), GPU)
+    assert (plan.ct_modality, plan.ctv_modality) == (0, 1)
+    assert plan.spacing == (3.0, 1.0, 1.0)
+    assert plan.margin_mm == 6.48
+    assert [(w.lower, w.upper) for w in plan.windows] == [
+        (-97, 310), (-90, 169), (-84, 151), (-79, 141), (-125, 225),
+    ]  # fmt: skip
+    assert plan.scalings == []
+    assert plan.neighbours == 1
+    assert plan.postproc_defaults["zone_mm"] == 6.48
+    # median side (8 + ... + 13) / 6 = 10.5 voxels become 32 pixels: 3.047, in steps of 0.05 downwards
+    assert plan.detector.scale == pytest.approx(3.0)
+    # CTV box 80 x 100 voxels grown by 6.48 on each side: 92.96 x 112.96 voxels
+    for size, side in zip(plan.detector.input_size, (92.96, 112.96), strict=True):
+        assert side * 3 <= size < side * 3 + 2 ** (max(plan.detector.levels) + 1)
+    # 12 lesions on 3 slices each of 6 CTVs with 30 slices: 2 * 36 / 180 is below a half
+    assert plan.positive_fraction == 0.5
+    assert plan.channels(plan.voters[0]) == 3
+
+
+def test_stages_are_one_pretraining_then_one_voter_per_window() -> None:
+    plan = plan_for(hand_made(), GPU)
+    first, *voters = plan.stages
+    assert (first.name, first.region, first.windows, first.start_from, first.voter) == (
+        "wsi", "body", ["hu_m125_225"], None, False,
+    )  # fmt: skip
+    assert [voter.name for voter in voters] == [window.name for window in plan.windows]
+    for voter in voters:
+        assert (voter.region, voter.windows, voter.start_from, voter.voter) == (
+            "search", [voter.name], "wsi", True,
+        )  # fmt: skip
+
+
+def test_without_pretraining_voters_start_from_the_backbone() -> None:
+    plan = plan_for(hand_made(), CPU, PlannerOptions(wsi_pretraining=False))
+    assert all(stage.voter and stage.start_from is None for stage in plan.stages)
+
+
+def test_voters_are_limited_by_machine_and_user() -> None:
+    assert len(plan_for(hand_made(), CPU).voters) == 3
+    limited = plan_for(hand_made(), GPU, PlannerOptions(max_voters=2))
+    assert [voter.name for voter in limited.voters] == ["hu_m79_141", "hu_m125_225"]
+    assert "hu_m97_310" in limited.decisions["windows"].evidence
+    assert limited.postproc_grid["min_votes"] == [1, 2]
+
+
+def test_margin_grows_with_lesions_outside() -> None:
+    fingerprint = hand_made()
+    far = replace(fingerprint.cases[0], lesions=[lesion(1, 9, 11.3)])
+    plan = plan_for(replace(fingerprint, cases=[far, *fingerprint.cases[1:]]))
+    assert plan.margin_mm == 11.3
+    assert "11.30 mm" in plan.decisions["margin_mm"].evidence
+    assert plan.postproc_grid["zone_mm"][-1] == 11.3
+
+
+def test_without_ctv_the_body_is_searched() -> None:
+    plan = plan_for(hand_made(("CT",)))
+    assert plan.ctv_modality is None
+    assert plan.margin_mm == 0
+    assert plan.postproc_defaults["zone_mm"] is None
+    assert plan.postproc_grid["zone_mm"] == [None]
+    assert plan.detector.input_size == plan.detector.body_input_size
+
+
+def test_pet_alone_is_scaled() -> None:
+    plan = plan_for(hand_made(("PET",)))
+    assert plan.windows == []
+    (scaling,) = plan.scalings
+    # 0.5 % and 99.5 % of the body; the median in lesions (5) is lower than that
+    assert (scaling.modality, scaling.name, scaling.lower, scaling.upper) == (0, "PET", -100.0, 8.0)
+    assert [(s.name, s.windows, s.voter) for s in plan.stages] == [("wsi", [], False), ("all", [], True)]
+    assert plan.postproc_grid["hu_threshold"] == [None]
+
+
+def test_names_of_modalities_are_read_as_the_description_reads_them() -> None:
+    fingerprint = replace(hand_made(), modalities={"0": " ct", "1": "Ctv "})
+    plan = plan_for(fingerprint)
+    assert (plan.ct_modality, plan.ctv_modality) == (0, 1)
+
+
+def test_no_lesion_is_refused() -> None:
+    with pytest.raises(UserError, match="no training case has a lesion"):
+        plan_for(hand_made(lesions=0))
+
+
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "_visible_gpu_gb", lambda: None)
+
+
+def test_target_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_gpu(monkeypatch)
+    assert prepare.choose_target(PlannerOptions(target="cpu", gpu_memory_gb=40)) == CPU
+    assert prepare.choose_target(PlannerOptions(target="gpu")) == Target("gpu", 24.0)
+    assert prepare.choose_target(PlannerOptions(target="gpu", gpu_memory_gb=11)) == Target("gpu", 11)
+    assert prepare.choose_target(PlannerOptions(target="auto")) == CPU
+    assert prepare.choose_target(PlannerOptions(target="auto", gpu_memory_gb=48)) == Target("gpu", 48)
+
+
+def test_target_with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "_visible_gpu_gb", lambda: 80.0)
+    assert prepare.choose_target(PlannerOptions()) == Target("gpu", 80.0)
+    assert prepare.choose_target(PlannerOptions(gpu_memory_gb=11)) == Target("gpu", 11)
+    assert prepare.choose_target(PlannerOptions(target="cpu")) == CPU
+
+
+def test_folds_keep_patients_together(tmp_path: Path) -> None:
+    fingerprint = hand_made()
+    folds = prepare.choose_folds(fingerprint, TaskPaths(tmp_path), PlannerOptions(num_folds=5))
+    assert len(folds) == 2  # 5 patients: two in each validation set
+    ids = sorted(case.case_id for case in fingerprint.cases)
+    assert sorted(case for fold in folds for case in fold.val) == ids
+    for fold in folds:
+        assert sorted(fold.train + fold.val) == ids
+        assert ("case_0" in fold.val) == ("case_1" in fold.val)
+
+
+def test_folds_of_the_user_win(tmp_path: Path) -> None:
+    (tmp_path / "splits.json").write_text('[{"train": ["case_2"], "val": ["case_0", "case_1"]}]')
+    folds = prepare.choose_folds(hand_made(), TaskPaths(tmp_path), PlannerOptions())
+    assert folds == [FoldPlan(["case_2"], ["case_0", "case_1"])]
+    (tmp_path / "splits.json").write_text('[{"train": ["case_1"], "val": ["case_0"]}]')
+    with pytest.raises(UserError, match="patient"):
+        prepare.choose_folds(hand_made(), TaskPaths(tmp_path), PlannerOptions())
+
+
+def test_unknown_planner_lists_the_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_gpu(monkeypatch)
+    with pytest.raises(UserError, match=r"unknown planner 'Nothing'.*PSMA25DPlanner"):
+        prepare.make_plan(
+            hand_made(), TaskPaths(tmp_path), PlannerOptions(), planner="Nothing", plan_id="P", trainer="T"
+        )

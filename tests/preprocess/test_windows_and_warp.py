@@ -1,0 +1,132 @@
+"""HU windows, 2.5D channels and the map between store and detector pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nndet_psma.core.boxes import boxes_from_instances, empty_boxes
+from nndet_psma.preprocess.warp import plane_map, warp
+from nndet_psma.preprocess.windows import ChannelSource, apply_window, slice_channels
+
+
+def test_window_clips_and_ends_at_0_and_1() -> None:
+    hu = np.array([-1024, -125, 50, 225, 3000], dtype=np.int16)
+    scaled = apply_window(hu, -125.0, 225.0)
+    assert scaled.dtype == np.float32
+    assert scaled.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+
+
+def test_channels_come_source_by_source_from_lower_to_upper_slice() -> None:
+    ct = np.arange(5, dtype=np.int16)[:, None, None] * np.ones((1, 2, 3), np.int16)
+    pet = 10 * ct.astype(np.float32)
+    sources = [ChannelSource("CT", 0, 4), ChannelSource("CT", 0, 8), ChannelSource("PET", 0, 40)]
+    channels = slice_channels({"CT": ct, "PET": pet}, sources, 2, 1)
+    assert channels.shape == (9, 2, 3)
+    # slices 1, 2, 3: over 4, over 8, and tenfold over 40
+    expected = [0.25, 0.5, 0.75, 0.125, 0.25, 0.375, 0.25, 0.5, 0.75]
+    assert channels[:, 1, 2].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("z", "k", "expected"), [(0, 1, [0, 0, 1]), (4, 1, [3, 4, 4]), (0, 3, [0, 0, 0, 0, 1, 2, 3])]
+)
+def test_outermost_slices_are_repeated(z: int, k: int, expected: list[int]) -> None:
+    ct = np.arange(5, dtype=np.int16)[:, None, None] * np.ones((1, 2, 2), np.int16)
+    channels = slice_channels({"CT": ct}, [ChannelSource("CT", 0, 4)], z, k)
+    assert (channels[:, 0, 0] * 4).tolist() == expected
+
+
+def test_mask_of_the_centre_slice_zeroes_every_channel() -> None:
+    ct = np.full((3, 2, 2), 4, np.int16)
+    mask = np.array([[True, False], [False, False]])
+    channels = slice_channels({"CT": ct}, [ChannelSource("CT", 0, 4)], 1, 1, mask)
+    assert channels[:, 0, 0].tolist() == [1, 1, 1]
+    assert channels.sum() == 3
+    assert (ct == 4).all()  # the stored array is untouched
+
+
+def test_identity_map_reproduces_the_image() -> None:
+    image = np.random.default_rng(0).uniform(0, 1, (2, 16, 32)).astype(np.float32)
+    identity = plane_map((8.0, 16.0), 1.0, (16, 32))
+    assert np.array_equal(warp(image, identity).numpy(), image)
+    ids = np.arange(17 * 23, dtype=np.float32).reshape(1, 17, 23)
+    assert np.array_equal(warp(ids, plane_map((8.5, 11.5), 1.0, (17, 23)), nearest=True).numpy(), ids)
+
+
+def test_flip_mirrors_columns_and_outside_is_zero() -> None:
+    image = np.arange(1, 9, dtype=np.float32).reshape(1, 2, 4)
+    flipped = warp(image, plane_map((1.0, 2.0), 1.0, (2, 4), flip=True), nearest=True)[0]
+    assert flipped.tolist() == [[4, 3, 2, 1], [8, 7, 6, 5]]
+    padded = warp(image, plane_map((1.0, 2.0), 1.0, (4, 4)), nearest=True)[0]
+    assert padded.tolist() == [[0, 0, 0, 0], [1, 2, 3, 4], [5, 6, 7, 8], [0, 0, 0, 0]]
+
+
+def test_shift_moves_the_content() -> None:
+    image = np.zeros((1, 6, 6), np.float32)
+    image[0, 2, 2] = 1
+    moved = warp(image, plane_map((3.0, 3.0), 1.0, (6, 6), shift=(1.0, 2.0)), nearest=True)[0]
+    assert np.argwhere(moved.numpy()).tolist() == [[3, 4]]
+
+
+def test_map_by_hand() -> None:
+    # twice as large, centred on (10, 20): detector (0, 0) is the corner 4 pixels = 2 voxels up and left of it
+    mapping = plane_map((10.0, 20.0), 2.0, (8, 8))
+    assert mapping.to_store(np.array([[0.0, 0.0], [4, 4], [8, 6]])).tolist() == [[8, 18], [10, 20], [12, 21]]
+    assert mapping.boxes_to_store(np.array([[0.0, 2, 8, 6]])).tolist() == [[8, 19, 12, 21]]
+    assert mapping.boxes_to_store(empty_boxes(2)).shape == (0, 4)
+    # a quarter turn swaps the sides of a box
+    turned = plane_map((0.0, 0.0), 1.0, (0, 0), rotation_degrees=90.0)
+    assert turned.boxes_to_store(np.array([[1.0, 2, 3, 7]])) == pytest.approx(np.array([[-7.0, 1, -2, 3]]))
+
+
+shifts = st.floats(-5, 5)
+
+
+@given(st.floats(0.2, 6), shifts, shifts, st.booleans(), st.floats(-180, 180))
+def test_to_store_and_back(scale: float, dy: float, dx: float, flip: bool, angle: float) -> None:
+    mapping = plane_map((31.0, 27.5), scale, (64, 80), rotation_degrees=angle, flip=flip, shift=(dy, dx))
+    points = np.array([[0.0, 0.0], [64, 80], [13.25, 70]])
+    assert mapping.to_detector(mapping.to_store(points)) == pytest.approx(points, abs=1e-8)
+    # the centre of the detector image, moved by the shift, shows the centre
+    middle = np.array([[32.0 + dy, 40.0 + dx]])
+    assert mapping.to_store(middle) == pytest.approx(np.array([[31.0, 27.5]]), abs=1e-8)
+
+
+def warped_box(mapping_args: dict, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Box of a rectangle after its mask went to the detector and its box back to the store."""
+    mask = np.zeros((1, 40, 48), np.float32)
+    mask[0, box[0] : box[2], box[1] : box[3]] = 1
+    size = (int(80 * mapping_args["scale"]), int(80 * mapping_args["scale"]))
+    mapping = plane_map((20.0, 24.0), size=size, **mapping_args)
+    seen = warp(mask, mapping, nearest=True)[0].numpy().astype(int)
+    return mapping.boxes_to_store(boxes_from_instances(seen)[1])[0]
+
+
+rectangles = st.tuples(st.integers(4, 16), st.integers(4, 20), st.integers(19, 34), st.integers(23, 40))
+
+
+@given(rectangles, st.floats(1, 4), shifts, shifts, st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_box_of_a_warped_mask_is_the_mapped_box(
+    box: tuple[int, int, int, int], scale: float, dy: float, dx: float, flip: bool
+) -> None:
+    found = warped_box({"scale": scale, "shift": (dy, dx), "flip": flip}, box)
+    # an edge lies between two pixel centres, so it moves by half a pixel at most
+    assert np.abs(found - np.array(box)).max() <= 0.5 / scale + 1e-3
+    assert np.abs(found - np.array(box)).max() <= 0.501
+
+
+@given(rectangles, st.floats(1, 3), st.floats(-180, 180), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_box_of_a_rotated_mask_contains_the_object(
+    box: tuple[int, int, int, int], scale: float, angle: float, flip: bool
+) -> None:
+    found = warped_box({"scale": scale, "rotation_degrees": angle, "flip": flip}, box)
+    inside = np.array(box) - found
+    # half a diagonal pixel is lost where the tip of a corner holds no pixel centre
+    tolerance = np.sqrt(2) / scale
+    assert (inside[:2] >= -tolerance).all()
+    assert (inside[2:] <= tolerance).all()
