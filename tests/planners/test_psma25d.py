@@ -70,9 +70,7 @@ def hand_made(modalities: tuple[str, ...] = ("CT", "CTV"), cases: int = 6, lesio
 FOLDS = [FoldPlan(["case_2", "case_3"], ["case_0", "case_1"])]
 
 
-def plan_for(
-    fingerprint: Fingerprint, target: Target = CPU, options: PlannerOptions | None = None
-) -> Plan:
+def plan_for(fingerprint: Fingerprint, target: Target = CPU, options: PlannerOptions | None = None) -> Plan:
     return PSMA25DPlanner().plan(
         fingerprint,
         options or PlannerOptions(),
