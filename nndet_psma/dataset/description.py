@@ -237,3 +237,11 @@ def _check_meaning(description: DatasetDescription, file: Path) -> None:
     regions = [i for i in description.modalities if description.role(i) is Role.CTV]
     if len(regions) > 1:
         raise UserError("several modalities are called CTV", file=file, remedy="Join them into one mask")
+    names = [name.strip().lower() for name in description.modalities.values()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(
+            f"two modalities are called '{twice[0]}'",
+            file=file,
+            remedy="Give every modality its own name, e.g. T1, T2",
+        )

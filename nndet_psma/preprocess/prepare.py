@@ -45,7 +45,7 @@ class PreparedCase:
         """CTV grown by ``margin_mm``; None without CTV."""
         if self.ctv_distance is None:
             return None
-        return self.ctv_distance <= margin_mm / _DISTANCE_UNIT_MM
+        return self.ctv_distance <= round(margin_mm / _DISTANCE_UNIT_MM)
 
     def zone_mm(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Distance (mm) outside the CTV at voxel-edge coordinates ``[N, 3]``; 0 inside and without CTV."""

@@ -78,6 +78,7 @@ def test_missing_key(tmp_path, key):
         ({"modalities": {"0": "CT", "2": "PET"}}, "keys of 'modalities' are not consecutive"),
         ({"modalities": {"0": "CTV"}}, "no modality besides the CTV"),
         ({"modalities": {"0": "CT", "1": "CTV", "2": "ctv"}}, "several modalities are called CTV"),
+        ({"modalities": {"0": "PET", "1": "pet "}}, "two modalities are called 'pet'"),
         ({"target_class": 2}, "target_class is no class"),
         ({"target_class": "node"}, "'target_class' has the wrong type"),
         ({"test_labels": "yes"}, "'test_labels' has the wrong type"),
