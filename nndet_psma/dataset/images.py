@@ -22,6 +22,8 @@ from nndet_psma.dataset.nifti_bytes import check_nifti, not_finite
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+_NEGLIGIBLE = 1e-12  # direction cosines and millimetres
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -149,9 +151,9 @@ def resample_volume(volume: Volume, target: Geometry, *, order: int, fill: float
         target.shape[::-1],
         sitk.Transform(),
         interpolators[order],
-        target.origin,
+        _plain(target.origin),
         target.spacing[::-1],
-        target.direction,
+        _plain(target.direction),
         fill,
     )
     array = sitk.GetArrayFromImage(resampled)
@@ -185,9 +187,14 @@ def _to_itk(volume: Volume) -> sitk.Image:
     dtype = special.get(volume.array.dtype.kind, volume.array.dtype.newbyteorder("="))
     image = sitk.GetImageFromArray(volume.array.astype(dtype, copy=False))
     image.SetSpacing(geometry.spacing[::-1])
-    image.SetOrigin(geometry.origin)
-    image.SetDirection(geometry.direction)
+    image.SetOrigin(_plain(geometry.origin))
+    image.SetDirection(_plain(geometry.direction))
     return image
+
+
+def _plain(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Zero instead of values too small to mean anything: ITK's resampling goes astray on denormal numbers."""
+    return tuple(0.0 if abs(value) < _NEGLIGIBLE else value for value in values)
 
 
 def _header_geometry(reader: sitk.ImageFileReader) -> Geometry:
