@@ -27,8 +27,7 @@ from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.postproc.sweep import SweepCase, SweepResult, SweepRow, sweep
 from nndet_psma.postproc.sweep_grid import SweepGrid
 from nndet_psma.preprocess.prepare import PreparedCase
-from nndet_psma.preprocess.store import read_case
-from nndet_psma.trainers.batches import inputs_hash
+from nndet_psma.preprocess.store import inputs_hash, read_case
 
 RAW_FOLDER = "sweep_predictions"
 

@@ -92,6 +92,18 @@ def is_current(store: Path, case_id: str, made_from: str) -> bool:
         return False
 
 
+def inputs_hash(store: Path, case_id: str) -> str:
+    """Hash of the files and choices that a stored case was made from.
+
+    Raises:
+        UserError: the case is not preprocessed.
+    """
+    file = store / case_id / _META
+    if not file.is_file():
+        raise UserError(f"case {case_id} is not preprocessed", file=file, remedy="Run nndet_prep")
+    return StoredCase.read(file).made_from
+
+
 def _modality_file(name: str) -> str:
     """File of a modality: its name, made safe ("PET/SUV") and different from the names of our own arrays."""
     safe = quote(name, safe="")

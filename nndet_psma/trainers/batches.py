@@ -18,7 +18,7 @@ from nndet_psma.core.boxes import boxes_from_instances, to_torchvision
 from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import Region, stage_region
-from nndet_psma.preprocess.store import StoredCase, read_case
+from nndet_psma.preprocess.store import read_case
 from nndet_psma.preprocess.warp import PlaneMap, warp
 from nndet_psma.preprocess.windows import channel_sources, slice_channels
 from nndet_psma.trainers.augmentation import augment_intensity, augmented_map, draw_augmentation
@@ -144,18 +144,6 @@ class SliceBatches(Dataset[dict[str, Any]]):
         if self.plan.detector.mask_branch:
             target["masks"] = torch.from_numpy(warped[None] == ids[:, None, None]).to(torch.uint8)
         return target
-
-
-def inputs_hash(store: Path, case_id: str) -> str:
-    """Hash of the files and choices that a stored case was made from.
-
-    Raises:
-        UserError: the case is not preprocessed.
-    """
-    file = store / case_id / "case.json"
-    if not file.is_file():
-        raise UserError(f"case {case_id} is not preprocessed", file=file, remedy="Run nndet_prep")
-    return StoredCase.read(file).made_from
 
 
 def _visible_instances(case: PreparedCase, region: Region, z: int) -> NDArray[np.int16]:

@@ -22,7 +22,8 @@ from nndet_psma.core.progress import progress_bar
 from nndet_psma.core.schema import to_plain
 from nndet_psma.models.maskrcnn25d import build_detector
 from nndet_psma.models.weights import read_model, read_state, write_model
-from nndet_psma.trainers.batches import SliceBatches, inputs_hash
+from nndet_psma.preprocess.store import inputs_hash
+from nndet_psma.trainers.batches import SliceBatches
 from nndet_psma.trainers.loop import LoopSettings, Losses, train_loop
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
 from nndet_psma.trainers.settings import TrainerSettings, adjusted_stage, stages_for

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from nndet_psma.artifacts.plan import Augmentation
 from nndet_psma.core.boxes import boxes_from_instances
 from nndet_psma.core.errors import UserError
-from nndet_psma.preprocess.store import read_case, write_case
-from nndet_psma.trainers.batches import SliceBatches, inputs_hash
+from nndet_psma.preprocess.store import inputs_hash, read_case, write_case
+from nndet_psma.trainers.batches import SliceBatches
 
 STILL = Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 
