@@ -110,7 +110,7 @@ def sweep_case(file: Path, store: Path) -> SweepCase:
         lesion=np.array(lesions, dtype=np.int64),
     )
     depth = case.geometry.shape[0]
-    return SweepCase(case.case_id, case.case_id, raw.voters, truth, len(ids), depth, case.geometry.spacing)
+    return SweepCase(case.case_id, raw.voters, truth, len(ids), depth, case.geometry.spacing)
 
 
 def sweep_grid(plan: Plan) -> SweepGrid:

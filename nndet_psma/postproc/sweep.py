@@ -33,7 +33,6 @@ class SweepCase:
 
     Attributes:
         case_id: name of the case.
-        patient_id: name of the patient.
         raw: predictions of every voter, see :data:`nndet_psma.postproc.steps.RawPredictions`; every case needs the same
             voters.
         truth: 2D slice boxes of the lesions with columns ``slice`` (axial index) and ``lesion`` (index from 0).
@@ -46,7 +45,6 @@ class SweepCase:
     """
 
     case_id: str
-    patient_id: str
     raw: RawPredictions
     truth: Detections
     num_lesions: int

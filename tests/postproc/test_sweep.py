@@ -28,7 +28,7 @@ def raw_boxes(*rows, zone=0.0, hu=50.0):
 
 
 def sweep_case(raw, truth, num_lesions=1, name="a"):
-    return SweepCase(name, name, raw, truth, num_lesions, 20, SPACING)
+    return SweepCase(name, raw, truth, num_lesions, 20, SPACING)
 
 
 def random_cases(seed, num_cases=2, num_voters=3, scores=(0.2, 0.4, 0.6, 0.8)):
