@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nndet_psma.dataset.findings import Finding
+    from rich.console import Console
+
+    from nndet_psma.dataset.findings import CheckReport, Finding
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -17,11 +19,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nndet_psma check", description="Check a raw task; exit code 1 when there are errors."
     )
-    parser.add_argument("task", help="number, name or folder name of the task, e.g. 100")
+    parser.add_argument("task", nargs="?", help="number, name or folder name of the task, e.g. 100")
     parser.add_argument(
         "--full", action="store_true", help="read all voxels, not only names, headers and JSON"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report to FILE")
+    parser.add_argument("--kinds", action="store_true", help="list every kind of fault and stop")
     parser.add_argument(
         "--num_processes",
         type=int,
@@ -32,20 +35,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, print, and return 1 when there are errors."""
+    """Check, print, and return 1 when there are errors.
+
+    Raises:
+        UserError: no task was named, or there is none of that name.
+    """
+    if args.kinds:
+        _show_kinds()
+        return 0
     from nndet_psma.core.atomic import write_json
-    from nndet_psma.core.schema import to_plain
-    from nndet_psma.dataset.checks import check_task
+    from nndet_psma.core.errors import UserError
+    from nndet_psma.dataset.checks import check_report
     from nndet_psma.dataset.paths import find_task
 
+    if args.task is None:
+        raise UserError("no task was named", remedy="Say nndet_psma check 100, or --kinds for the catalogue")
     paths = find_task(args.task)
     # starting workers costs more than reading a few headers
     processes = args.num_processes if args.full else 1
-    findings = check_task(paths, full=args.full, num_processes=processes)
+    report = check_report(paths, full=args.full, num_processes=processes)
     if args.json is not None:
-        write_json(args.json, to_plain(findings))
-    _show(findings, paths.name, paths.root)
-    return int(any(finding.severity == "error" for finding in findings))
+        write_json(args.json, report.to_json())
+    _show(report, paths.root)
+    return int(report.errors > 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,22 +67,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(build_parser(), run, argv)
 
 
-def _show(findings: Sequence[Finding], name: str, root: Path) -> None:
+def _show(report: CheckReport, root: Path) -> None:
     from rich.console import Console
+
+    console = Console()
+    if not report.findings:
+        console.print(f"{report.task}: nothing to complain about", highlight=False)
+    for severity in ("error", "warning"):
+        group = [finding for finding in report.findings if finding.severity == severity]
+        if group:
+            _show_group(console, f"{report.task}: {len(group)} {severity}s", group, root)
+    if report.findings:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in report.counts().items())
+        warnings = len(report.findings) - report.errors
+        console.print(f"{report.errors} errors, {warnings} warnings: {kinds}", highlight=False)
+    console.print(_size(report), highlight=False)
+
+
+def _show_group(console: Console, title: str, findings: Sequence[Finding], root: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    if not findings:
-        console.print(f"{name}: nothing to complain about")
-        return
-    table = Table("", "file", "what", "how to mend it", title=name)
+    table = Table(title=escape(title), show_lines=True)
+    table.add_column("file", overflow="fold", ratio=2)
+    table.add_column("what", ratio=3)
+    table.add_column("how to mend it", ratio=2)
     for finding in findings:
-        what = finding.what
-        what += f"; expected {finding.expected}" if finding.expected else ""
-        what += f"; found {finding.found}" if finding.found else ""
+        what = f"[bold]{escape(finding.kind)}[/bold]\n{escape(finding.what)}"
+        what += f"; expected {escape(finding.expected)}" if finding.expected else ""
+        what += f"; found {escape(finding.found)}" if finding.found else ""
         file = (finding.file or "").removeprefix(f"{root}/")
-        table.add_row(*(escape(cell) for cell in (finding.severity, file, what, finding.remedy or "")))
+        table.add_row(escape(file), what, escape(finding.remedy or ""))
     console.print(table)
-    errors = sum(finding.severity == "error" for finding in findings)
-    console.print(f"{errors} errors, {len(findings) - errors} warnings")
+
+
+def _size(report: CheckReport) -> str:
+    """One line about what was looked at."""
+    none = len(report.cases_without_lesions)
+    return (
+        f"{report.training_cases} training and {report.test_cases} test cases, {report.lesions} lesions, "
+        f"{none} cases without lesions; "
+        + ("all voxels were read" if report.full else "voxels were not read (--full reads them)")
+    )
+
+
+def _show_kinds() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from nndet_psma.dataset.fault_kinds import KINDS
+
+    table = Table("kind", "where", "severity", "needs", "meaning", title=f"{len(KINDS)} kinds of faults")
+    for kind in KINDS.values():
+        table.add_row(kind.name, kind.group, kind.severity, "--full" if kind.full else "", kind.meaning)
+    Console().print(table)

@@ -1,26 +1,27 @@
-"""Checks of one case: headers and JSON always, voxels on request."""
+"""Checks of one case: headers and JSON always, voxels on request, each file unpacked once."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
 from nndet_psma.dataset.cases import RawCase
-from nndet_psma.dataset.description import DatasetDescription, Role
+from nndet_psma.dataset.description import DatasetDescription
+from nndet_psma.dataset.fault_kinds import Fault
 from nndet_psma.dataset.findings import Finding
-from nndet_psma.dataset.images import Volume, read_geometry, read_volume
-from nndet_psma.dataset.instances import check_classes, disagreement, instance_ids, read_instances
-from nndet_psma.dataset.nifti_bytes import check_length, check_nifti
-
-_TOLERANCE_MM = 1e-2
-_NO_AIR_HU = -200.0  # a CT without any voxel below this holds no air and hardly fat: most likely not HU
+from nndet_psma.dataset.header_checks import (
+    FileHead,
+    dimension_fault,
+    file_fault,
+    grid_faults,
+    mismatch_fault,
+    read_head,
+)
+from nndet_psma.dataset.images import Volume
+from nndet_psma.dataset.inspection import Inspection
+from nndet_psma.dataset.instances import check_classes, read_instances
+from nndet_psma.dataset.read_once import read_once
 
 
 @dataclass(frozen=True)
@@ -30,185 +31,176 @@ class CaseReport:
     Attributes:
         case_id: the case.
         findings: all problems.
-        digest: hash of the voxels of its images, when they were read and readable; the CTV does not count.
+        classes: class by instance id, None where there is no readable JSON.
+        spacing: of its first image, mm (z, y, x); None when unreadable.
+        types: name of the voxel type by modality, where the header tells it.
+        digest: hash of the voxels of its images, when they were read and readable; masks do not count.
+        mask_digest: hash of its lesion mask, when that was read and is not empty.
     """
 
     case_id: str
     findings: list[Finding]
+    classes: dict[int, int] | None = None
+    spacing: tuple[float, float, float] | None = None
+    types: dict[int, str] = field(default_factory=dict)
     digest: str | None = None
+    mask_digest: str | None = None
 
 
 def check_case(case: RawCase, description: DatasetDescription, full: bool) -> CaseReport:
-    """All problems of one case.
+    """All problems of one case; never raises, so that the other cases are checked whatever happens.
+
+    At any time at most two volumes are in memory: the search region and one other.
 
     Args:
         case: its files.
         description: the data set it belongs to.
         full: read the voxels, too.
     """
-    headers = list(_header_findings(case, description))
+    try:
+        return _check(case, description, full)
+    except (
+        Exception
+    ) as error:  # a bug or a library's error in one case must not hide the findings of the others
+        fault = Fault(
+            "check failed",
+            f"the check of case {case.case_id} failed",
+            file=case.images[0],
+            found=f"{type(error).__name__}: {error}".splitlines()[0],
+            remedy="Look at the files of this case; if they are good, report this as a bug",
+        )
+        return CaseReport(case.case_id, [Finding.of(fault)])
+
+
+def inspect_volumes(
+    case: RawCase,
+    description: DatasetDescription,
+    volumes: Mapping[int, Volume],
+    labels: Volume | None,
+    classes: Mapping[int, int] | None,
+) -> list[Finding]:
+    """Judge the voxels of a case that are loaded already; reads no file.
+
+    Args:
+        case: names the files.
+        description: the data set.
+        volumes: by modality number, canonical axes; missing ones are passed over.
+        labels: instance mask, or None.
+        classes: class by instance id from the JSON, or None.
+    """
+    inspection = Inspection(case, description)
+    for index, volume in sorted(volumes.items()):
+        inspection.add_image(index, volume)
+    if labels is not None:
+        inspection.add_labels(labels, classes)
+    return inspection.findings
+
+
+def _check(case: RawCase, description: DatasetDescription, full: bool) -> CaseReport:
+    heads = [read_head(file) for file in case.images]
+    label = read_head(case.label) if case.label is not None else None
+    findings = _head_findings([*heads, *([label] if label else [])], description.dim)
     classes, table_findings = _classes(case, description)
-    findings = headers + table_findings
-    unreadable = {finding.file for finding in headers if finding.kind != "geometry mismatch"}
-    if not full:
-        return CaseReport(case.case_id, findings)
-    same_grid = not any(finding.kind == "geometry mismatch" for finding in headers)
-    digest = hashlib.blake2b(digest_size=16)
-    region: Volume | None = None
-    for index, file in enumerate(case.images):
-        volume = None if str(file) in unreadable else _read(file, findings)
-        if volume is None:
-            unreadable.add(str(file))
-            continue
-        role = description.role(index)
-        findings += _voxel_findings(volume, role, file)
-        if role is Role.CTV:
-            region = volume
-        else:
-            digest.update(repr((index, volume.array.shape)).encode())
-            digest.update(np.ascontiguousarray(volume.array, dtype=np.float32).tobytes())
-    if case.label is not None and str(case.label) not in unreadable:
-        findings += _label_findings(case, case.label, classes, region if same_grid else None)
-    complete = not any(str(file) in unreadable for file in case.images)
-    return CaseReport(case.case_id, findings, digest.hexdigest() if complete else None)
-
-
-def _header_findings(case: RawCase, description: DatasetDescription) -> Iterator[Finding]:
-    reference: tuple[Path, Geometry] | None = None
-    for file in [*case.images, *([case.label] if case.label else [])]:
-        try:
-            geometry = read_geometry(file)
-            check_length(file)
-        except UserError as error:
-            yield Finding.of(error, "unreadable image")
-            continue
-        if description.dim == 2 and geometry.shape[0] != 1:
-            problem = UserError(
-                "several slices in a 2D data set", file=file, found=f"shape {geometry.shape} (z, y, x)"
-            )
-            yield Finding.of(problem, "wrong dimension")
-        if reference is None:
-            reference = file, geometry
-        elif not geometry.same_grid(reference[1], _TOLERANCE_MM):
-            yield _mismatch(file, geometry, *reference)
-
-
-def _mismatch(file: Path, geometry: Geometry, other: Path, reference: Geometry) -> Finding:
-    """Name the first property that differs, in the order in which a reader would compare them."""
-    expected, found = f"shape {reference.shape}", f"shape {geometry.shape}"
-    if geometry.shape == reference.shape:
-        for name in ("spacing", "origin", "direction"):
-            ours, theirs = getattr(geometry, name), getattr(reference, name)
-            if not np.allclose(ours, theirs, rtol=0, atol=1e-4):
-                expected = f"{name} {tuple(round(v, 4) for v in theirs)}"
-                found = f"{name} {tuple(round(v, 4) for v in ours)}"
-                break
-        found += f", corners up to {_corner_distance(geometry, reference):.3g} mm apart"
-    problem = UserError(
-        "not on the grid of the first image",
-        file=file,
-        expected=f"{expected} of {other.name}",
-        found=found,
-        remedy="Resample it on that grid (masks with nearest neighbour)",
+    report = CaseReport(
+        case.case_id,
+        findings + table_findings,
+        classes=classes,
+        spacing=next((head.geometry.spacing for head in heads if head.geometry is not None), None),
+        types={
+            index: str(head.header.value_type)
+            for index, head in enumerate(heads)
+            if head.usable and head.header is not None and head.header.value_type is not None
+        },
     )
-    return Finding.of(problem, "geometry mismatch")
+    return _read_voxels(case, description, heads, label, report) if full else report
 
 
-def _corner_distance(first: Geometry, second: Geometry) -> float:
-    corners = np.array(list(product(*((0, n) for n in first.shape))), dtype=np.float64)
-    return float(np.linalg.norm(first.to_patient(corners) - second.to_patient(corners), axis=1).max())
+def _read_voxels(
+    case: RawCase,
+    description: DatasetDescription,
+    heads: list[FileHead],
+    label: FileHead | None,
+    report: CaseReport,
+) -> CaseReport:
+    inspection = Inspection(case, description)
+    unread: list[Finding] = []
+    complete = True
+    for index, head in enumerate(heads):
+        volume = _read(head, unread)
+        complete = complete and volume is not None
+        if volume is not None:
+            inspection.add_image(index, volume)
+        del volume  # before the next one is read
+    digest = inspection.finish_images()
+    mask = None if label is None else _read(label, unread)
+    mask_digest = None if mask is None else inspection.add_labels(mask, report.classes)
+    return replace(
+        report,
+        findings=report.findings + unread + inspection.findings,
+        digest=digest if complete else None,
+        mask_digest=mask_digest,
+    )
+
+
+def _read(head: FileHead, findings: list[Finding]) -> Volume | None:
+    if not head.usable:
+        return None
+    try:
+        return read_once(head.file, head.header, head.own_geometry)
+    except UserError as error:
+        findings.append(Finding.of(error, "unreadable image"))
+    except OSError as error:
+        fault = file_fault(head.file) or Fault(
+            "unreadable image",
+            "the file cannot be read",
+            file=head.file,
+            found=str(error.strerror),
+            remedy="Check disk and network, then copy the file again",
+        )
+        findings.append(Finding.of(fault))
+    return None
+
+
+def _head_findings(heads: list[FileHead], dim: int) -> list[Finding]:
+    """Faults of each file, then of each against the first one that can be read."""
+    faults = [fault for head in heads for fault in head.faults]
+    readable = [head for head in heads if head.geometry is not None]
+    if readable:
+        faults += grid_faults(readable[0], dim)
+    for head in readable:
+        candidates = (
+            dimension_fault(head) if dim == 2 else None,
+            mismatch_fault(head, readable[0]),
+        )
+        faults += [fault for fault in candidates if fault is not None]
+    return [Finding.of(fault) for fault in faults]
 
 
 def _classes(case: RawCase, description: DatasetDescription) -> tuple[dict[int, int] | None, list[Finding]]:
     if case.instances is None:
         return None, []
+    fault = file_fault(case.instances)
+    if fault is not None:
+        return None, [Finding.of(fault)]
     try:
         classes = read_instances(case.instances)
     except UserError as error:
-        return None, [Finding.of(error, "bad instances")]
+        finding = Finding.of(error, "bad instances")
+        return None, [replace(finding, remedy=finding.remedy or "Correct or rewrite the file")]
     findings = []
     try:
-        check_classes(classes, description, case.instances)
-    except UserError as error:
-        findings.append(Finding.of(error, "class out of range"))
+        if description.labels:  # none when the description's own are faulty
+            check_classes(classes, description, case.instances)
+    except Fault as error:
+        findings.append(Finding.of(error))
     if list(classes) != list(range(1, len(classes) + 1)):
-        problem = UserError(
+        problem = Fault(
+            "ids not consecutive",
             "instance ids are not consecutive from 1",
             file=case.instances,
             expected=f"1 to {len(classes)}",
             found=", ".join(map(str, list(classes)[:10])),
             remedy="Number the instances of the case anew, in mask and JSON",
         )
-        findings.append(Finding.of(problem, "ids not consecutive"))
+        findings.append(Finding.of(problem))
     return classes, findings
-
-
-def _read(file: Path, findings: list[Finding]) -> Volume | None:
-    try:
-        check_nifti(file, every_byte=True)
-        return read_volume(file)
-    except UserError as error:
-        kind = "not finite" if "NaN" in error.what else "unreadable image"
-        findings.append(Finding.of(error, kind))
-        return None
-
-
-def _voxel_findings(volume: Volume, role: Role, file: Path) -> Iterator[Finding]:
-    array = volume.array
-    if role is Role.CT:
-        lowest = float(array.min())
-        if lowest > _NO_AIR_HU:
-            problem = UserError(
-                "this CT holds no air, so its values may not be HU",
-                file=file,
-                found=f"lowest value {lowest:g}",
-                expected="about -1000",
-                remedy="Apply rescale slope and intercept when exporting",
-            )
-            yield Finding.of(problem, "CT not in HU", "warning")
-        if array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):
-            problem = UserError(
-                "this CT holds fractions of HU", file=file, remedy="They are rounded; was it resampled?"
-            )
-            yield Finding.of(problem, "CT with fractions", "warning")
-    if role in (Role.CTV, Role.BLADDER, Role.PROSTATE):
-        values = np.unique(array)
-        if not np.isin(values, (0, 1)).all():
-            problem = UserError(
-                f"the {role.value} is not binary",
-                file=file,
-                expected="0 and 1",
-                found=str(values[:5].tolist()),
-            )
-            yield Finding.of(problem, "mask not binary")
-        elif role is Role.CTV and not array.any():
-            problem = UserError("the CTV is empty", file=file, remedy="Draw it, or remove the case")
-            yield Finding.of(problem, "empty CTV")
-
-
-def _label_findings(
-    case: RawCase, label: Path, classes: dict[int, int] | None, region: Volume | None
-) -> list[Finding]:
-    findings: list[Finding] = []
-    mask = _read(label, findings)
-    if mask is None:
-        return findings
-    try:
-        ids = instance_ids(mask.array, label)
-    except UserError as error:
-        return [Finding.of(error, "bad mask")]
-    if classes is not None and case.instances is not None and set(ids.tolist()) != set(classes):
-        problem = disagreement(set(ids.tolist()), set(classes), label, case.instances)
-        findings.append(Finding.of(problem, "mask and JSON disagree"))
-    if region is not None and region.array.any():
-        inside = set(np.unique(mask.array[region.array > 0]).astype(np.int64).tolist())
-        outside = [str(instance) for instance in ids.tolist() if instance not in inside]
-        if outside:
-            problem = UserError(
-                "lesions lie entirely outside the CTV",
-                file=label,
-                found=f"instances {', '.join(outside)}",
-                remedy="They can only be found if the margin round the CTV reaches them",
-            )
-            findings.append(Finding.of(problem, "lesion outside CTV", "warning"))
-    return findings

@@ -12,6 +12,7 @@ from nndet_psma.dataset.description import DatasetDescription
 from nndet_psma.dataset.paths import TaskPaths
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<index>\d{4})")
 
 
@@ -40,11 +41,13 @@ class CaseProblem:
         kind: short stable name of the problem.
         error: what a user is told.
         label: the problem lies in the labels, not in the images.
+        case_id: a case of this name exists, but lacks images.
     """
 
     kind: str
     error: UserError
     label: bool = False
+    case_id: str | None = None
 
 
 def list_cases(paths: TaskPaths, description: DatasetDescription, split: str = "Tr") -> list[RawCase]:
@@ -106,10 +109,15 @@ def _scan_images(
 ) -> tuple[dict[str, dict[int, Path]], list[CaseProblem]]:
     """Files by case and modality; ``plain`` is the modality of a file without number, if such are allowed."""
     if not folder.is_dir():
-        return {}, [CaseProblem("missing folder", UserError("folder does not exist", file=folder))]
+        return {}, [
+            CaseProblem(
+                "missing folder",
+                UserError("folder does not exist", file=folder, remedy="Put the images there"),
+            )
+        ]
     cases: dict[str, dict[int, Path]] = {}
     problems: list[CaseProblem] = []
-    for file in _visible(folder):
+    for file in _listed(folder, problems):
         parsed = _parse_image(file, description, plain)
         if isinstance(parsed, CaseProblem):
             problems.append(parsed)
@@ -121,7 +129,8 @@ def _scan_images(
         by_index.setdefault(index, file)
     problems += list(_missing_modalities(folder, cases, description, plain))
     if not cases and not problems:
-        error = UserError("no images in this folder", file=folder, expected="files <case>_0000.nii.gz ...")
+        expected, remedy = "files <case>_0000.nii.gz ...", "Put the images there"
+        error = UserError("no images in this folder", file=folder, expected=expected, remedy=remedy)
         problems.append(CaseProblem("no cases", error))
     return cases, problems
 
@@ -130,7 +139,7 @@ def _parse_image(
     file: Path, description: DatasetDescription, plain: int | None
 ) -> tuple[str, int] | CaseProblem:
     stem, suffix = split_suffix(file)
-    if suffix is None or not file.is_file():
+    if suffix is None:
         return _stray(file, f"images ({', '.join(IMAGE_SUFFIXES)})")
     parts = _NUMBERED.fullmatch(stem)
     if "." in (parts["case"] if parts else stem):
@@ -170,7 +179,7 @@ def _missing_modalities(
                 found=", ".join(sorted(file.name for file in by_index.values())),
                 remedy=f"Add {expected} or remove the case",
             )
-            yield CaseProblem("missing modality", error)
+            yield CaseProblem("missing modality", error, case_id=case_id)
 
 
 def _scan_labels(
@@ -184,8 +193,8 @@ def _scan_labels(
         return {}, [CaseProblem("missing labels", error, label=True)]
     masks: dict[str, Path] = {}
     tables: dict[str, Path] = {}
-    problems = []
-    for file in _visible(folder):
+    problems: list[CaseProblem] = []
+    for file in _listed(folder, problems, label=True):
         problem = _sort_label(file, case_ids, masks, tables)
         if problem is not None:
             problems.append(problem)
@@ -200,7 +209,7 @@ def _sort_label(
     """Put a label file where it belongs, or say why it does not belong."""
     is_table = file.name.lower().endswith(".json")
     case_id, suffix = (file.name[:-5], ".json") if is_table else split_suffix(file)
-    if suffix is None or not file.is_file():
+    if suffix is None:
         return _stray(file, "masks <case>.nii.gz and <case>.json", label=True)
     if "." in case_id:
         return _dot(file, label=True)
@@ -218,6 +227,15 @@ def _sort_label(
 def _missing_labels(
     folder: Path, case_id: str, masks: dict[str, Path], tables: dict[str, Path]
 ) -> Iterator[CaseProblem]:
+    if case_id not in masks and case_id not in tables:
+        error = UserError(
+            f"case {case_id} has no label",
+            file=folder / f"{case_id}.nii.gz",
+            expected=f"the mask {case_id}.nii.gz and the classes {case_id}.json",
+            remedy="Add both (mask all zero and no instances when the case has no lesion)",
+        )
+        yield CaseProblem("unlabelled case", error, label=True)
+        return
     if case_id not in masks:
         error = UserError(
             f"the mask of case {case_id} is missing",
@@ -234,8 +252,23 @@ def _missing_labels(
         yield CaseProblem("missing instances", error, label=True)
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+def visible_files(folder: Path) -> list[Path]:
+    """What a user put into a folder, sorted: without hidden files and those that operating systems leave."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if not file.name.startswith(".") and file.name.lower() not in _SYSTEM_FILES
+    )
+
+
+def _listed(folder: Path, problems: list[CaseProblem], *, label: bool = False) -> list[Path]:
+    try:
+        return visible_files(folder)
+    except OSError as error:
+        found, remedy = str(error.strerror), "Check its permissions"
+        problem = UserError("the folder cannot be listed", file=folder, found=found, remedy=remedy)
+        problems.append(CaseProblem("unreadable folder", problem, label))
+        return []
 
 
 def _is_complete(by_index: dict[int, Path], description: DatasetDescription) -> bool:

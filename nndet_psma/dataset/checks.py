@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.case_checks import CaseReport, check_case
-from nndet_psma.dataset.cases import RawCase, scan_task
-from nndet_psma.dataset.clinical import ClinicalTable, patient_of, read_clinical
-from nndet_psma.dataset.description import DatasetDescription, read_description
-from nndet_psma.dataset.findings import Finding
+from nndet_psma.dataset.cases import RawCase, scan_task, visible_files
+from nndet_psma.dataset.check_workers import map_surviving
+from nndet_psma.dataset.clinical import ClinicalTable, scan_clinical
+from nndet_psma.dataset.description import DatasetDescription, scan_description
+from nndet_psma.dataset.fault_kinds import Fault
+from nndet_psma.dataset.findings import CheckReport, Finding
+from nndet_psma.dataset.name_checks import name_faults
 from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.dataset.splits import read_splits
-from nndet_psma.dataset.workers import map_cases
+from nndet_psma.dataset.set_checks import duplicate_faults, lesion_count_faults, spread_faults
+from nndet_psma.dataset.table_checks import fold_faults, table_faults
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Complete cases, and a file by id of every case whose name was seen."""
+
+    cases: list[RawCase]
+    named: dict[str, Path]
 
 
 def check_task(paths: TaskPaths, *, full: bool, num_processes: int = 1) -> list[Finding]:
@@ -26,22 +38,35 @@ def check_task(paths: TaskPaths, *, full: bool, num_processes: int = 1) -> list[
             JSON only.
         num_processes: cases are checked in parallel.
     """
-    try:
-        description = read_description(paths.root)
-    except UserError as error:
-        return [Finding.of(error, "description")]
-    findings: list[Finding] = []
+    return check_report(paths, full=full, num_processes=num_processes).findings
+
+
+def check_report(paths: TaskPaths, *, full: bool, num_processes: int = 1) -> CheckReport:
+    """The findings of :func:`check_task` with the size of what was looked at."""
+    description, faults = scan_description(paths.root)
+    findings = [Finding.of(fault) for fault in faults]
+    if description is None:
+        return CheckReport(paths.name, full, findings=_sorted(findings))
     training = _scan(paths, description, "Tr", findings)
     test = _scan_test(paths, description, findings)
-    clinical = _clinical(paths, findings)
-    findings += _table_findings(paths, clinical, training, test)
-    reports = map_cases(
-        partial(check_case, description=description, full=full), [*training, *test], num_processes
+    cases = [*training.cases, *test.cases]
+    clinical, faults = scan_clinical(paths)
+    findings += [Finding.of(fault) for fault in faults]
+    check = partial(check_case, description=description, full=full)
+    reports = map_surviving(check, cases, num_processes, _died)
+    findings += [finding for report in reports for finding in report.findings]
+    findings += _together(paths, description, clinical, (training, test), reports)
+    trained = reports[: len(training.cases)]
+    counts = {report.case_id: len(report.classes) for report in trained if report.classes is not None}
+    return CheckReport(
+        paths.name,
+        full,
+        training_cases=len(training.cases),
+        test_cases=len(test.cases),
+        lesions=sum(counts.values()),
+        cases_without_lesions=sorted(case_id for case_id, count in counts.items() if count == 0),
+        findings=_sorted(findings),
     )
-    for report in reports:
-        findings += report.findings
-    findings += _duplicates([*training, *test], reports)
-    return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
 def raise_if_errors(findings: Iterable[Finding]) -> None:
@@ -62,80 +87,63 @@ def raise_if_errors(findings: Iterable[Finding]) -> None:
     )
 
 
-def _scan(
-    paths: TaskPaths, description: DatasetDescription, split: str, findings: list[Finding]
-) -> list[RawCase]:
+def _together(
+    paths: TaskPaths,
+    description: DatasetDescription,
+    clinical: ClinicalTable,
+    splits: tuple[_Split, _Split],
+    reports: Sequence[CaseReport],
+) -> list[Finding]:
+    """What only shows when cases, clinical table and folds are seen together."""
+    training, test = splits
+    cases, trained = [*training.cases, *test.cases], reports[: len(training.cases)]
+    classes = {report.case_id: report.classes for report in trained}
+    faults = [
+        *name_faults(cases),
+        *table_faults(paths, clinical, training.named, test.named),
+        *fold_faults(paths, clinical, set(training.named), classes),
+        *duplicate_faults(cases, reports),
+        *spread_faults(description, cases, reports),
+        *lesion_count_faults(paths, description, trained),
+    ]
+    return [Finding.of(fault) for fault in faults]
+
+
+def _scan(paths: TaskPaths, description: DatasetDescription, split: str, findings: list[Finding]) -> _Split:
     cases, problems = scan_task(paths, description, split)
     findings += [Finding.of(problem.error, problem.kind) for problem in problems]
-    return cases
+    named = {case.case_id: case.images[0] for case in cases}
+    for problem in problems:
+        if problem.case_id is not None and problem.error.file is not None:
+            named.setdefault(problem.case_id, Path(problem.error.file))
+    return _Split(cases, named)
 
 
-def _scan_test(paths: TaskPaths, description: DatasetDescription, findings: list[Finding]) -> list[RawCase]:
+def _scan_test(paths: TaskPaths, description: DatasetDescription, findings: list[Finding]) -> _Split:
     folder = paths.images("Ts")
-    if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
+    try:
+        present = folder.is_dir() and bool(visible_files(folder))
+    except OSError:
+        present = True  # the scan says why it cannot be listed
+    if present:
         return _scan(paths, description, "Ts", findings)
     if description.test_labels:
-        error = UserError("test_labels is set, but there are no test images", file=folder)
-        findings.append(Finding.of(error, "no test images", "warning"))
-    return []
+        remedy = "Add test images, or set test_labels to false"
+        what = "test_labels is set, but there are no test images"
+        findings.append(Finding.of(Fault("no test images", what, file=folder, remedy=remedy)))
+    return _Split([], {})
 
 
-def _clinical(paths: TaskPaths, findings: list[Finding]) -> ClinicalTable:
-    try:
-        return read_clinical(paths)
-    except UserError as error:
-        findings.append(Finding.of(error, "clinical table"))
-        return {}
+def _died(case: RawCase) -> CaseReport:
+    fault = Fault(
+        "worker died",
+        f"the process that checked case {case.case_id} was killed",
+        file=case.images[0],
+        remedy="Most likely memory ran out: check with fewer processes (--num_processes 1)",
+    )
+    return CaseReport(case.case_id, [Finding.of(fault)])
 
 
-def _table_findings(
-    paths: TaskPaths, clinical: ClinicalTable, training: Sequence[RawCase], test: Sequence[RawCase]
-) -> Iterator[Finding]:
-    """Problems between cases, clinical table and folds."""
-    train_ids, test_ids = {case.case_id for case in training}, {case.case_id for case in test}
-    for case_id in sorted(train_ids & test_ids):
-        error = UserError(
-            f"case {case_id} is in training and test", file=paths.raw_splitted, remedy="Keep one of them"
-        )
-        yield Finding.of(error, "case twice")
-    by_patient = {patient_of(case_id, clinical): case_id for case_id in sorted(train_ids)}
-    for case_id in sorted(test_ids - train_ids):
-        patient = patient_of(case_id, clinical)
-        if patient in by_patient:
-            error = UserError(
-                f"patient {patient} is in training and test",
-                file=paths.clinical,
-                found=f"{by_patient[patient]} in training, {case_id} in test",
-                remedy="Test results will be too good; move the cases of a patient together",
-            )
-            yield Finding.of(error, "patient in training and test", "warning")
-    unknown = sorted(set(clinical) - train_ids - test_ids)
-    if unknown:
-        error = UserError("rows for cases that do not exist", file=paths.clinical, found=_some(unknown))
-        yield Finding.of(error, "unknown case in table", "warning")
-    if paths.splits.is_file():
-        patients = {case_id: patient_of(case_id, clinical) for case_id in train_ids}
-        try:
-            read_splits(paths.splits, case_ids=train_ids, patients=patients)
-        except UserError as error:
-            yield Finding.of(error, "folds")
-
-
-def _duplicates(cases: Sequence[RawCase], reports: Sequence[CaseReport]) -> Iterator[Finding]:
-    first_with: dict[str, Path] = {}
-    for case, report in zip(cases, reports, strict=True):
-        if report.digest is None:
-            continue
-        other = first_with.setdefault(report.digest, case.images[0])
-        if other != case.images[0]:
-            error = UserError(
-                "the same voxels as another case",
-                file=case.images[0],
-                found=other.name,
-                remedy="Remove one, or the same image may be trained and tested on",
-            )
-            yield Finding.of(error, "duplicate images")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _sorted(findings: list[Finding]) -> list[Finding]:
+    with_remedy = [replace(finding, remedy=finding.remedy or "Correct it") for finding in findings]
+    return sorted(with_remedy, key=lambda finding: finding.severity != "error")

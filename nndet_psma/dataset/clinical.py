@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.fault_kinds import Fault, first_error
 from nndet_psma.dataset.paths import TaskPaths
 
 ClinicalTable = dict[str, dict[str, str]]
@@ -20,23 +20,41 @@ def read_clinical(paths: TaskPaths) -> ClinicalTable:
     Raises:
         UserError: no column ``case_id``, a case without id or with two rows, or a row of the wrong length.
     """
+    table, faults = scan_clinical(paths)
+    error = first_error(faults)
+    if error is not None:
+        raise error
+    return table
+
+
+def scan_clinical(paths: TaskPaths) -> tuple[ClinicalTable, list[Fault]]:
+    """The good rows of the table, and every fault of it."""
     file = paths.clinical
     if not file.is_file():
-        return {}
+        return {}, []
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UserError("not a UTF-8 text", file=file, remedy="Save the table as CSV UTF-8") from None
+    except (UnicodeDecodeError, OSError) as error:
+        what = "not a UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error.strerror)
+        return {}, [Fault("table not readable", what, file=file, remedy="Save the table as CSV UTF-8")]
     header_line = lines[0] if lines else ""
     separator = ";" if ";" in header_line and "," not in header_line else ","
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
+    except csv.Error as error:
+        return {}, [
+            Fault("table not readable", f"no table ({error})", file=file, remedy="Save it as CSV UTF-8")
+        ]
     header = rows[0] if rows else []
-    _check_header(header, file)
+    faults = list(_header_faults(header, file))
+    if faults:
+        return {}, faults
     table: ClinicalTable = {}
     for number, row in enumerate(rows[1:], start=2):
-        if any(row):
-            _add_row(table, header, row, number, file)
-    return table
+        fault = _add_row(table, header, row, number, file) if any(row) else None
+        if fault is not None:
+            faults.append(fault)
+    return table, faults
 
 
 def patient_of(case_id: str, clinical: Mapping[str, Mapping[str, str]]) -> str:
@@ -44,22 +62,26 @@ def patient_of(case_id: str, clinical: Mapping[str, Mapping[str, str]]) -> str:
     return clinical.get(case_id, {}).get("patient_id") or case_id
 
 
-def _check_header(header: list[str], file: Path) -> None:
+def _header_faults(header: list[str], file: Path) -> Iterator[Fault]:
     if "case_id" not in header:
-        raise UserError(
+        yield Fault(
+            "no case_id column",
             "no column 'case_id'",
             file=file,
             found=", ".join(header) or "an empty file",
             remedy="Name the columns in the first line",
         )
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise UserError(f"column '{twice[0]}' occurs twice", file=file, remedy="Rename one of them")
+    for name in sorted({name for name in header if header.count(name) > 1}):
+        yield Fault("column twice", f"column '{name}' occurs twice", file=file, remedy="Rename one of them")
 
 
-def _add_row(table: ClinicalTable, header: list[str], row: list[str], number: int, file: Path) -> None:
+def _add_row(
+    table: ClinicalTable, header: list[str], row: list[str], number: int, file: Path
+) -> Fault | None:
+    """Add a row to the table, or say why not."""
     if len(row) != len(header):
-        raise UserError(
+        return Fault(
+            "row of wrong length",
             f"line {number} has the wrong number of cells",
             file=file,
             expected=str(len(header)),
@@ -69,7 +91,19 @@ def _add_row(table: ClinicalTable, header: list[str], row: list[str], number: in
     columns = dict(zip(header, row, strict=True))
     case_id = columns.pop("case_id")
     if not case_id:
-        raise UserError(f"line {number} has no case_id", file=file, remedy="Fill it in or remove the line")
+        return Fault(
+            "row without case_id",
+            f"line {number} has no case_id",
+            file=file,
+            remedy="Fill it in or remove the line",
+        )
     if case_id in table:
-        raise UserError(f"case {case_id} has two rows", file=file, found=f"again in line {number}")
+        return Fault(
+            "case twice in table",
+            f"case {case_id} has two rows",
+            file=file,
+            found=f"again in line {number}",
+            remedy="Keep one of them",
+        )
     table[case_id] = columns
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -10,6 +10,15 @@ from typing import Any
 
 from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.description_keys import (
+    boolean_key,
+    dim_key,
+    mapping_key,
+    numbered_key,
+    target_class_key,
+    text_key,
+)
+from nndet_psma.dataset.fault_kinds import Fault, first_error
 
 DESCRIPTION_FILES = ("dataset.json", "dataset.yaml", "dataset.yml")
 
@@ -90,22 +99,48 @@ def read_description(folder: Path) -> DatasetDescription:
         UserError: no or several description files, a key is missing or has the wrong type, class or modality
             numbers are not 0..n-1, a class is called background, or there is no modality besides the CTV.
     """
-    file = find_description(folder)
-    content = read_json(file) if file.suffix == ".json" else _read_yaml(file)
-    if not isinstance(content, dict):
-        raise UserError("the data set description is not a mapping", file=file, expected="keys and values")
-    description = DatasetDescription(
-        task=_text(content, "task", file),
-        name=_text(content, "name", file, default=_text(content, "task", file)),
-        dim=_dim(content, file),
-        labels=_numbered(content, "labels", file),
-        modalities=_numbered(content, "modalities", file),
-        target_class=_target_class(content, file),
-        test_labels=_boolean(content, "test_labels", file),
-        psma=_mapping(content, "psma", file),
-    )
-    _check_meaning(description, file)
+    description, faults = scan_description(folder)
+    error = first_error(faults)
+    if error is not None:
+        raise error
+    if description is None:  # cannot be: without a description there is an error
+        raise UserError("no data set description", file=folder)
     return description
+
+
+def scan_description(folder: Path) -> tuple[DatasetDescription | None, list[Fault]]:
+    """The description with every fault of it.
+
+    Where a key is faulty the others are still read, so that the cases can be checked against them: ``dim`` falls
+    back to 3, ``labels`` to no class. None without readable modalities, for nothing can be checked then.
+    """
+    try:
+        file = find_description(folder)
+        content = _read_json(file) if file.suffix == ".json" else _read_yaml(file)
+    except Fault as fault:
+        return None, [fault]
+    faults: list[Fault] = []
+
+    def take(read: Callable[[], Any], fallback: Any = None) -> Any:
+        try:
+            return read()
+        except Fault as fault:
+            faults.append(fault)
+            return fallback
+
+    task = take(lambda: text_key(content, "task", file), folder.name)
+    description = DatasetDescription(
+        task=task,
+        name=take(lambda: text_key(content, "name", file, default=task), task),
+        dim=take(lambda: dim_key(content, file), 3),
+        labels=take(lambda: numbered_key(content, "labels", file), {}),
+        modalities=take(lambda: numbered_key(content, "modalities", file), {}),
+        target_class=take(lambda: target_class_key(content, file)),
+        test_labels=take(lambda: boolean_key(content, "test_labels", file), False),
+        psma=take(lambda: mapping_key(content, "psma", file), {}),
+    )
+    faults += _doubtful_meaning(description, file)
+    return (description if description.image_modalities else None), faults
 
 
 def find_description(folder: Path) -> Path:
@@ -116,14 +151,16 @@ def find_description(folder: Path) -> Path:
     """
     found = [folder / name for name in DESCRIPTION_FILES if (folder / name).is_file()]
     if not found:
-        raise UserError(
+        raise Fault(
+            "no description",
             "no data set description",
             file=folder,
             expected=" or ".join(DESCRIPTION_FILES),
             remedy="Write dataset.json with the keys task, dim, labels, modalities",
         )
     if len(found) > 1:
-        raise UserError(
+        raise Fault(
+            "several descriptions",
             "several data set descriptions",
             file=folder,
             found=", ".join(file.name for file in found),
@@ -132,116 +169,111 @@ def find_description(folder: Path) -> Path:
     return found[0]
 
 
-def _read_yaml(file: Path) -> Any:
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return _as_mapping(read_json(file), file)
+    except OSError as error:
+        raise _not_readable(f"cannot be opened ({error.strerror})", file) from None
+    except Fault:
+        raise
+    except UserError as error:
+        raise _not_readable(error.what, file) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
     import yaml  # comes with omegaconf, hydra's configuration library
 
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return _as_mapping(yaml.safe_load(file.read_text(encoding="utf-8")), file)
+    except OSError as error:
+        raise _not_readable(f"cannot be opened ({error.strerror})", file) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"not valid YAML ({problem})", file=file, remedy="Correct the file") from None
+        raise _not_readable(f"not valid YAML ({' '.join(str(error).split())})", file) from None
 
 
-def _text(content: Mapping[str, Any], key: str, file: Path, default: str | None = None) -> str:
-    value = content.get(key, default)
-    if value is None:
-        raise UserError(f"key '{key}' is missing", file=file, remedy=f"Add '{key}'")
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"key '{key}' has the wrong type", file=file, expected="a text", found=repr(value))
-    return value
+def _not_readable(what: str, file: Path) -> Fault:
+    return Fault("description not readable", what, file=file, remedy="Correct or rewrite the file")
 
 
-def _dim(content: Mapping[str, Any], file: Path) -> int:
-    if "dim" not in content:
-        raise UserError("key 'dim' is missing", file=file, remedy="Add 'dim': 3 (or 2)")
-    value = content["dim"]
-    if isinstance(value, bool) or value not in (2, 3):
-        raise UserError("key 'dim' is wrong", file=file, expected="2 or 3", found=repr(value))
-    return int(value)
-
-
-def _numbered(content: Mapping[str, Any], key: str, file: Path) -> dict[int, str]:
-    example = f'{{"0": "{"lesion" if key == "labels" else "CT"}"}}'
-    if key not in content:
-        raise UserError(f"key '{key}' is missing", file=file, remedy=f"Add '{key}': {example}")
-    value = content[key]
-    if not isinstance(value, dict) or not value:
-        raise UserError(f"key '{key}' has the wrong type", file=file, expected=example, found=repr(value))
-    if not all(isinstance(name, str) and name.strip() for name in value.values()):
-        raise UserError(f"a name in '{key}' is not a text", file=file, expected=example, found=repr(value))
-    numbers = sorted(_number(number, key, file) for number in value)
-    if numbers != list(range(len(numbers))):
-        raise UserError(
-            f"the keys of '{key}' are not consecutive numbers from 0",
+def _as_mapping(content: Any, file: Path) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise Fault(
+            "description not readable",
+            "the data set description is not a mapping",
             file=file,
-            expected=", ".join(f'"{index}"' for index in range(len(numbers))),
-            found=", ".join(f'"{number}"' for number in value),
+            expected="keys and values",
+            remedy="Write the keys task, dim, labels, modalities",
         )
-    by_number = {_number(number, key, file): name for number, name in value.items()}
-    return {number: by_number[number] for number in numbers}
-
-
-def _number(value: Any, key: str, file: Path) -> int:
-    text = str(value)
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit()):
-        raise UserError(
-            f"a key of '{key}' is not a number", file=file, expected='"0", "1", ...', found=repr(value)
+    if "modalities" not in content and "channel_names" in content:
+        raise Fault(
+            "description of nnU-Net",
+            "this is a description for nnU-Net",
+            file=file,
+            found="channel_names",
+            expected="nnDetection's keys task, dim, labels, modalities",
+            remedy="Write channel_names as modalities, and labels as number to name without the background",
         )
-    return int(text)
+    return content
 
 
-def _target_class(content: Mapping[str, Any], file: Path) -> int | None:
-    value = content.get("target_class")
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise UserError(
-            "key 'target_class' has the wrong type", file=file, expected="a number or null", found=repr(value)
+def _doubtful_meaning(description: DatasetDescription, file: Path) -> Iterator[Fault]:
+    """Faults of a description whose keys have the right types."""
+    yield from _class_faults(description, file)
+    if description.modalities:
+        yield from _modality_faults(description, file)
+    if description.task != file.parent.name:
+        yield Fault(
+            "task name mismatch",
+            "the task in the description is not the name of its folder",
+            file=file,
+            expected=file.parent.name,
+            found=description.task,
+            remedy="Make them equal: nnDetection looks tasks up by both",
         )
-    return value
 
 
-def _boolean(content: Mapping[str, Any], key: str, file: Path) -> bool:
-    value = content.get(key, False)
-    if not isinstance(value, bool):
-        raise UserError(
-            f"key '{key}' has the wrong type", file=file, expected="true or false", found=repr(value)
-        )
-    return value
-
-
-def _mapping(content: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
-    value = content.get(key) or {}
-    if not isinstance(value, dict):
-        raise UserError(f"key '{key}' has the wrong type", file=file, expected="a mapping", found=repr(value))
-    return dict(value)
-
-
-def _check_meaning(description: DatasetDescription, file: Path) -> None:
+def _class_faults(description: DatasetDescription, file: Path) -> Iterator[Fault]:
+    names = [name.strip().lower() for name in description.labels.values()]
     for index, name in description.labels.items():
         if name.strip().lower() == "background":
-            raise UserError(
+            yield Fault(
+                "background class",
                 "there must be no class for the background",
                 file=file,
                 found=f'"{index}": "{name}"',
                 remedy="Count the lesion classes from 0 and leave the background out",
             )
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield Fault(
+            "duplicate class",
+            f"two classes are called '{name}'",
+            file=file,
+            remedy="Give every class its own name, or join them",
+        )
     target = description.target_class
-    if target is not None and target not in description.labels:
-        raise UserError(
+    if target is not None and description.labels and target not in description.labels:
+        yield Fault(
+            "unknown target class",
             "target_class is no class",
             file=file,
             expected=f"one of {list(description.labels)}",
             found=str(target),
+            remedy="Correct target_class or leave it out",
         )
+
+
+def _modality_faults(description: DatasetDescription, file: Path) -> Iterator[Fault]:
     if not description.image_modalities:
-        raise UserError("no modality besides the CTV", file=file, remedy="Add the image, e.g. CT")
-    regions = [i for i in description.modalities if description.role(i) is Role.CTV]
-    if len(regions) > 1:
-        raise UserError("several modalities are called CTV", file=file, remedy="Join them into one mask")
-    names = [name.strip().lower() for name in description.modalities.values()]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(
-            f"two modalities are called '{twice[0]}'",
-            file=file,
-            remedy="Give every modality its own name, e.g. T1, T2",
+        yield Fault(
+            "no image modality", "no modality besides the CTV", file=file, remedy="Add the image, e.g. CT"
         )
+    names = [name.strip().lower() for name in description.modalities.values()]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        if name == "ctv":
+            what, remedy = "several modalities are called CTV", "Join them into one mask"
+        else:
+            what, remedy = (
+                f"two modalities are called '{name}'",
+                "Give every modality its own name, e.g. T1, T2",
+            )
+        yield Fault("duplicate modality", what, file=file, remedy=remedy)

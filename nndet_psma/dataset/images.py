@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from nndet_psma.core.atomic import atomic_file
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.nifti_bytes import check_nifti, not_finite
+from nndet_psma.dataset.nifti_bytes import (
+    check_nifti,
+    count_not_finite,
+    is_nifti_name,
+    not_finite,
+    read_header,
+    read_voxels,
+)
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -52,17 +59,12 @@ def read_volume(file: Path, *, canonical: bool = True) -> Volume:
     Raises:
         UserError: the file is missing, no image, truncated, not 2D or 3D, or holds NaN or infinity.
     """
-    import SimpleITK as sitk
-
     geometry = read_geometry(file, canonical=False)
-    check_nifti(file)
-    try:
-        array = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
-    except RuntimeError as error:
-        raise _unreadable(file, error) from None
-    array = array.reshape(geometry.shape)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise not_finite(file, int(np.count_nonzero(~np.isfinite(array))))
+    array = _voxels(file).reshape(geometry.shape)
+    if array.dtype.kind == "f":
+        nan, infinite = count_not_finite(array)
+        if nan or infinite:
+            raise not_finite(file, nan, infinite)
     if not canonical:
         return Volume(array, geometry)
     axes, flips = _axis_plan(geometry)
@@ -83,9 +85,14 @@ def read_geometry(file: Path, canonical: bool = True) -> Geometry:
         raise UserError("file does not exist", file=file)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
+    if is_nifti_name(file):
+        reader.SetImageIO(
+            "NiftiImageIO"
+        )  # else every reader of ITK opens the file to see whether it is its own
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
+        check_nifti(file, every_byte=True)  # says it better, where it is a damaged NIfTI file
         raise _unreadable(file, error) from None
     _check_kind(file, reader)
     geometry = _header_geometry(reader)
@@ -158,6 +165,22 @@ def resample_volume(volume: Volume, target: Geometry, *, order: int, fill: float
     )
     array = sitk.GetArrayFromImage(resampled)
     return Volume(array.astype(bool) if volume.array.dtype == np.bool_ and order == 0 else array, target)
+
+
+def _voxels(file: Path) -> NDArray[Any]:
+    """Values of an image in the order of the file; NIfTI is unpacked here, once, everything else by ITK."""
+    import SimpleITK as sitk
+
+    header = read_header(file) if is_nifti_name(file) else None
+    if header is not None and header.dtype is not None:
+        scaled = header.slope != 1 or header.intercept != 0
+        if header.floats is None or not scaled:  # scaled floating-point numbers are rare: left to ITK
+            return read_voxels(file, header)
+    check_nifti(file)
+    try:
+        return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(file))))
+    except RuntimeError as error:
+        raise _unreadable(file, error) from None
 
 
 def _axis_plan(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
@@ -255,7 +278,7 @@ def _unreadable(file: Path, error: RuntimeError) -> UserError:
     if "orthonormal" in text:
         what, found = "the axes are not at right angles (sheared direction matrix)", None
         remedy = "Resample the image on a straight grid"
-    elif "Unable to determine ImageIO" in text:
+    elif "Unable to determine ImageIO" in text or "not recognized as a NIFTI" in text:
         what, found, remedy = "not an image, or of an unknown format", None, "Export the file again"
     else:
         lines = [line.strip() for line in text.splitlines() if line.strip()]

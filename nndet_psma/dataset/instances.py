@@ -12,9 +12,12 @@ from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.cases import RawCase
 from nndet_psma.dataset.description import DatasetDescription
+from nndet_psma.dataset.fault_kinds import Fault
 from nndet_psma.dataset.images import Volume, read_volume
 
 _EXAMPLE = '{"instances": {"1": 0}}'
+_REMEDY = "Write the class, counted from 0, of every instance id of the mask"
+_HISTOGRAM_LIMIT = 1 << 16
 
 
 def read_instances(file: Path) -> dict[int, int]:
@@ -26,7 +29,14 @@ def read_instances(file: Path) -> dict[int, int]:
     content = read_json(file)
     instances = content.get("instances") if isinstance(content, dict) else None
     if not isinstance(instances, dict):
-        raise UserError("no mapping 'instances'", file=file, expected=_EXAMPLE, found=_short(content))
+        raise Fault(
+            "bad instances",
+            "no mapping 'instances'",
+            file=file,
+            expected=_EXAMPLE,
+            found=_short(content),
+            remedy=_REMEDY,
+        )
     return dict(sorted(_entry(key, value, file) for key, value in instances.items()))
 
 
@@ -54,10 +64,11 @@ def instance_ids(mask: NDArray[Any], file: Path) -> NDArray[np.int64]:
     Raises:
         UserError: a value is fractional or negative.
     """
-    values = np.unique(mask)
+    values = distinct_values(mask)
     wrong = values[(values < 0) | (values != np.round(values))]
     if len(wrong):
-        raise UserError(
+        raise Fault(
+            "negative ids" if (wrong < 0).any() else "fractional ids",
             "the mask holds values that are no instance ids",
             file=file,
             expected="whole numbers from 0",
@@ -65,6 +76,34 @@ def instance_ids(mask: NDArray[Any], file: Path) -> NDArray[np.int64]:
             remedy="Resample masks with nearest neighbour and store them as integers",
         )
     return values[values > 0].astype(np.int64)
+
+
+def distinct_values(mask: NDArray[Any]) -> NDArray[Any]:
+    """The values of a volume, ascending, as ``numpy.unique`` gives them, but slice by slice and without sorting."""
+    values, _ = value_counts(mask)
+    return values
+
+
+def value_counts(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Distinct values of a volume, ascending, and how many voxels have each."""
+    if mask.size == 0:
+        return mask.ravel(), np.zeros(0, dtype=np.int64)
+    if mask.dtype == np.bool_:
+        mask = mask.view(np.uint8)
+    if mask.dtype.kind in "iu":
+        low, high = int(mask.min()), int(mask.max())
+        if high - low < _HISTOGRAM_LIMIT:
+            counts = np.zeros(high - low + 1, dtype=np.int64)
+            for plane in mask:
+                counts += np.bincount(plane.ravel().astype(np.int64) - low, minlength=len(counts))
+            present = np.flatnonzero(counts)
+            return (present + low).astype(np.int64), counts[present]
+    found: dict[Any, int] = {}
+    for plane in mask:
+        for value, count in zip(*np.unique(plane, return_counts=True), strict=True):
+            found[value] = found.get(value, 0) + int(count)
+    ordered = sorted(found)
+    return np.array(ordered), np.array([found[value] for value in ordered], dtype=np.int64)
 
 
 def check_classes(classes: dict[int, int], description: DatasetDescription, file: Path) -> None:
@@ -75,7 +114,8 @@ def check_classes(classes: dict[int, int], description: DatasetDescription, file
     """
     for instance, label in classes.items():
         if label not in description.labels:
-            raise UserError(
+            raise Fault(
+                "class out of range",
                 f"instance {instance} has a class that the description does not have",
                 file=file,
                 expected=f"0 to {len(description.labels) - 1}",
@@ -84,14 +124,17 @@ def check_classes(classes: dict[int, int], description: DatasetDescription, file
             )
 
 
-def disagreement(in_mask: set[int], in_json: set[int], label: Path, instances: Path) -> UserError:
-    """The error for a mask and a JSON with different ids."""
+def disagreement(in_mask: set[int], in_json: set[int], label: Path, instances: Path) -> Fault:
+    """The fault of a mask and a JSON with different ids."""
     parts = []
     if in_mask - in_json:
         parts.append(f"ids {_listed(sorted(in_mask - in_json))} only in the mask")
     if in_json - in_mask:
         parts.append(f"ids {_listed(sorted(in_json - in_mask))} only in {instances.name}")
-    return UserError(
+    if not in_mask:
+        parts.append("the mask is all zero")
+    return Fault(
+        "mask and JSON disagree" if in_mask else "empty mask",
         "mask and JSON disagree on the instances",
         file=label,
         found="; ".join(parts),
@@ -101,13 +144,22 @@ def disagreement(in_mask: set[int], in_json: set[int], label: Path, instances: P
 
 def _entry(key: str, value: Any, file: Path) -> tuple[int, int]:
     if not (key.isascii() and key.isdigit() and int(key) > 0):
-        raise UserError("an instance id is no number from 1", file=file, expected=_EXAMPLE, found=repr(key))
+        raise Fault(
+            "bad instances",
+            "an instance id is no number from 1",
+            file=file,
+            expected=_EXAMPLE,
+            found=repr(key),
+            remedy=_REMEDY,
+        )
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UserError(
+        raise Fault(
+            "bad instances",
             f"the class of instance {key} is no number from 0",
             file=file,
             expected=_EXAMPLE,
             found=repr(value),
+            remedy=_REMEDY,
         )
     return int(key), value
 

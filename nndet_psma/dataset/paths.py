@@ -57,9 +57,13 @@ class TaskPaths:
         return self.preprocessed / f"{plan_id}.json"
 
     @property
-    def store(self) -> Path:
-        """Preprocessed cases."""
+    def stores(self) -> Path:
+        """Preprocessed cases of all plans."""
         return self.preprocessed / "store"
+
+    def store(self, data_identifier: str) -> Path:
+        """Preprocessed cases of the plans that prepare images alike (``Plan.data_identifier``)."""
+        return self.stores / data_identifier
 
     @property
     def analysis(self) -> Path:

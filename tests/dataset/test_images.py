@@ -197,3 +197,42 @@ def test_types_that_itk_does_not_know_are_converted(tmp_path, dtype, stored):
     back = read_volume(tmp_path / "a.nii.gz").array
     assert back.dtype == np.dtype(stored)
     np.testing.assert_array_equal(back, array)
+
+
+def test_nifti_is_unpacked_once_and_not_by_itk(tmp_path, monkeypatch):
+    array = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
+    write_volume(tmp_path / "a.nii.gz", array, Geometry((3, 4, 5), (1, 1, 1)))
+    monkeypatch.setattr(sitk, "ReadImage", lambda *_: pytest.fail("unpacked by ITK"))
+    back = read_volume(tmp_path / "a.nii.gz").array
+    np.testing.assert_array_equal(back, array)
+    back[0, 0, 0] = 7  # the reader's own, free to write on
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "i4", "f4", "f8"])
+@pytest.mark.parametrize(("slope", "intercept"), [(0.0, 0.0), (1.0, 0.0), (1.0, -1024.0), (0.5, 3.0)])
+def test_values_and_types_are_those_of_itk(tmp_path, dtype, slope, intercept):
+    file = tmp_path / "a.nii"
+    array = np.arange(60, dtype=dtype).reshape(3, 4, 5)
+    write_volume(file, array, Geometry((3, 4, 5), (2.5, 1.0, 0.75), (1.0, 2.0, 3.0)))
+    content = bytearray(file.read_bytes())
+    content[112:120] = np.array([slope, intercept], "<f4").tobytes()  # scl_slope, scl_inter of NIfTI-1
+    file.write_bytes(content)
+    found = read_volume(file)
+    peer = sitk.DICOMOrient(sitk.ReadImage(str(file)), "LPS")
+    expected = sitk.GetArrayFromImage(peer)
+    assert found.array.dtype == expected.dtype
+    np.testing.assert_allclose(found.array, expected, rtol=1e-6)
+    assert found.geometry.origin == pytest.approx(peer.GetOrigin())
+
+
+def test_a_wrong_checksum_is_damage_in_integers_too(tmp_path):
+    file = tmp_path / "a.nii.gz"
+    array = (
+        np.random.default_rng(0).integers(-999, 999, (20, 60, 60)).astype(np.int16)
+    )  # ITK reads ahead in small ones
+    write_volume(file, array, Geometry(array.shape, (1, 1, 1)))
+    content = bytearray(file.read_bytes())
+    content[-8] ^= 0xFF  # gzip ends with four bytes of checksum and four of length
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged.*checksum"):
+        read_volume(file)

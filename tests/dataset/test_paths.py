@@ -23,7 +23,7 @@ def test_layout(tmp_path):
     assert relative(paths.labels("Ts")) == "raw_splitted/labelsTs"
     assert relative(paths.fingerprint) == "preprocessed/fingerprint.json"
     assert relative(paths.plan("P25D")) == "preprocessed/P25D.json"
-    assert relative(paths.store) == "preprocessed/store"
+    assert relative(paths.store("grid")) == "preprocessed/store/grid"
     assert relative(paths.analysis) == "preprocessed/analysis"
     assert relative(paths.clinical) == "clinical.csv"
     assert relative(paths.splits) == "splits.json"

@@ -104,7 +104,7 @@ def test_round_trip(tmp_path):
         ([{"train": ["a"], "val": [2]}], "fold 0 has no list 'val'"),
         ([{"train": ["a"], "val": ["x"]}], "fold 0 names cases that do not exist; found x"),
         ([{"train": ["a", "b"], "val": ["b"]}], "trains and validates on the same case; found b"),
-        ([{"train": ["a"], "val": ["a2"]}], "patient A; found a in train, a2 in val"),
+        ([{"train": ["a"], "val": ["a2"]}], "the same patient; found a in train, a2 in val"),
         ([{"train": ["a"], "val": ["b"]}, {"train": ["a"], "val": ["b"]}], "b is validated in several folds"),
     ],
 )
