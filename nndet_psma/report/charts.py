@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
 from nndet_psma.artifacts.plan import Window
@@ -14,20 +13,16 @@ from nndet_psma.report.content import Picture
 from nndet_psma.report.figures import (
     BLUE,
     CYCLE,
-    GREY,
-    LETTERS,
     finish,
     legend,
     new_figure,
     png,
     whole_numbers,
 )
+from nndet_psma.report.hu_chart import window_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_HU_RANGE = (-200.0, 300.0)
-_HU_BIN = 5
 
 
 def window_chart(fingerprint: Fingerprint, windows: Sequence[Window]) -> Picture | None:
@@ -36,18 +31,7 @@ def window_chart(fingerprint: Fingerprint, windows: Sequence[Window]) -> Picture
     rest = Histogram.pooled([case.region_hu for case in fingerprint.cases])
     if not lesions.counts:
         return None
-    low = min([_HU_RANGE[0], *(w.lower for w in windows)]) - 20
-    high = max([_HU_RANGE[1], *(w.upper for w in windows)]) + 20
-    heights = (0.42 + 0.28 * len(windows), 2.6)
-    figure, (bars, curve) = new_figure(3.4 + 0.28 * len(windows), rows=2, heights=heights)
-    _draw_windows(bars, windows, (low, high))
-    for histogram, name, colour in ((rest, "rest of the search region", GREY), (lesions, "lesions", BLUE)):
-        edges, share = _binned(histogram, low, high)
-        curve.stairs(share, edges, fill=True, alpha=0.45, color=colour, label=name)
-        curve.stairs(share, edges, color=colour, linewidth=1.4)
-    curve.set_xlim(low, high)
-    finish(curve, "CT value, HU", f"share per {_HU_BIN} HU, %")
-    legend(curve, "upper right")
+    figure = window_figure(lesions, rest, windows)
     alt = "HU windows " + ", ".join(f"{w.lower:g} to {w.upper:g}" for w in windows)
     alt += f" over the histogram of HU in lesions (median {lesions.quantile(0.5):.0f} HU) and around them."
     caption = (
@@ -55,27 +39,6 @@ def window_chart(fingerprint: Fingerprint, windows: Sequence[Window]) -> Picture
         f"Half of all lesion voxels lie below {lesions.quantile(0.5):.0f} HU."
     )
     return png(figure, alt, caption)
-
-
-def _draw_windows(axes: Axes, windows: Sequence[Window], span: tuple[float, float]) -> None:
-    for row, window in enumerate(windows):
-        colour = CYCLE[row % len(CYCLE)]
-        axes.barh(row, window.upper - window.lower, left=window.lower, height=0.62, color=colour, alpha=0.85)
-        text = f"{window.lower:g} to {window.upper:g} HU"
-        axes.annotate(
-            text, (window.upper, row), (5, 0), textcoords="offset points", va="center", fontsize=LETTERS - 2.5
-        )
-    axes.set_xlim(*span)
-    axes.set_ylim(len(windows) - 0.4, -0.6)
-    axes.set_title("windows", fontsize=LETTERS, loc="left")
-    axes.axis("off")
-
-
-def _binned(histogram: Histogram, low: float, high: float) -> tuple[NDArray, NDArray]:
-    edges = np.arange(np.floor(low / _HU_BIN) * _HU_BIN, high + _HU_BIN, _HU_BIN)
-    values = histogram.lowest + np.arange(len(histogram.counts))
-    counts, _ = np.histogram(values, bins=edges, weights=np.array(histogram.counts, dtype=float))
-    return edges, 100 * counts / max(histogram.total, 1)
 
 
 def data_chart(fingerprint: Fingerprint) -> Picture:

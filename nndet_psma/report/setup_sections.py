@@ -76,7 +76,14 @@ def _data_blocks(fingerprint: Fingerprint) -> list[Block]:
         ["Slices per case", _span([float(case.shape[0]) for case in cases])],
         ["Slices per lesion", _span([float(lesion.slices) for lesion in lesions])],
         ["Lesion volume, ml", _span([lesion.volume_mm3 / 1000 for lesion in lesions])],
+        ["Short axis of lesions, mm", _span([lesion.short_axis_mm for lesion in lesions])],
     ]
+    outside = [lesion.outside_ctv_mm for lesion in lesions if lesion.outside_ctv_mm is not None]
+    if outside:
+        facts.append(["Lesions reach out of the CTV by, mm", _span(outside)])
+    separability = fingerprint.summary.hu_separability
+    if separability is not None:
+        facts.append(["Lesion voxels told from the search region by HU (AUC)", f"{separability.auc:.2f}"])
     table = Table("Training data in numbers: median (smallest to largest)", ("Property", "Value"), facts)
     return [data_chart(fingerprint), table]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from nndet_psma.dataset.cases import RawCase
 from nndet_psma.dataset.description import DatasetDescription
 from nndet_psma.dataset.images import write_volume
 from nndet_psma.planners import fingerprint as module
-from nndet_psma.planners.fingerprint import measure_case, measure_fingerprint
+from nndet_psma.planners.fingerprint import measure_fingerprint
+from nndet_psma.planners.measure_case import measure_case
 
 GRID = Geometry((6, 40, 40), (3.0, 2.0, 2.0), origin=(5.0, -7.0, 11.0))
 DESCRIPTION = DatasetDescription("Task900_X", "X", 3, {0: "node", 1: "recurrence"}, {0: "CT", 1: "CTV"})
@@ -83,31 +85,46 @@ def test_histograms(measured: CaseFingerprint) -> None:
 
 def test_intensities(measured: CaseFingerprint) -> None:
     assert list(measured.intensities) == ["CT"]
-    ct = measured.intensities["CT"]
-    body = 6 * 32 * 32
-    assert ct.mean == pytest.approx((40 * (body - 38) + 100 * 30 + 60 * 8) / body)
-    assert (ct.percentile_00_5, ct.percentile_50) == (40, 40)
+    regions = measured.intensities["CT"]
+    assert sorted(regions) == ["body", "ctv", "lesion", "outside"]
+    body, voxels = regions["body"], 6 * 32 * 32
+    assert body.voxels == voxels
+    assert body.mean == pytest.approx((40 * (voxels - 38) + 100 * 30 + 60 * 8) / voxels)
+    assert (body.minimum, body.percentile_00_5, body.percentile_50, body.maximum) == (40, 40, 40, 100)
     # 38 of 6144 voxels are brighter: the brightest 0.5 % (30.7) end between the 30 of 100 and the 8 of 60 HU
-    assert ct.percentile_99_5 == 60
-    assert ct.lesion_percentile_50 == 100
+    assert body.percentile_99_5 == 60
+    lesion = regions["lesion"]
+    assert (lesion.voxels, lesion.percentile_00_5, lesion.percentile_50, lesion.step) == (38, 60, 100, 1)
+    assert lesion.mean == pytest.approx((100 * 30 + 60 * 8) / 38)
+    assert (regions["ctv"].voxels, regions["ctv"].mean, regions["ctv"].std) == (280, 40, 0)
+    assert (regions["outside"].voxels, regions["outside"].maximum) == (6 * 40 * 40 - voxels, -1000)
 
 
-def test_without_ctv(tmp_path: Path) -> None:
-    case = write_tiny(tmp_path)
-    case = RawCase("a", case.images[:1], case.label, case.instances)
-    only_ct = DatasetDescription("Task900_X", "X", 3, {0: "node", 1: "recurrence"}, {0: "CT"})
-    found = measure_case(case, only_ct, "a", "", "hash")
-    assert found.ctv_box is None
-    assert [lesion.outside_ctv_mm for lesion in found.lesions] == [None, None]
-    assert found.region_hu.total == 6 * 32 * 32 - 38  # the body less the lesions
+def test_volumes_and_slices(measured: CaseFingerprint) -> None:
+    assert measured.body_volume_mm3 == pytest.approx(6 * 32 * 32 * 12.0)
+    assert measured.ctv_volume_mm3 == pytest.approx(300 * 12.0)
+    assert measured.positive_slices == 3  # lesions in slices 2, 3 and 1, 2
+    assert measured.search_slices == 3
 
 
-def test_without_ct_there_is_no_hu(tmp_path: Path) -> None:
-    case = write_tiny(tmp_path)
-    pet = DatasetDescription("Task900_X", "X", 3, {0: "node", 1: "recurrence"}, {0: "PET", 1: "CTV"})
-    found = measure_case(case, pet, "a", "", "hash")
-    assert found.lesion_hu.total == 0
-    assert list(found.intensities) == ["PET"]
+def test_sizes_of_lesions(measured: CaseFingerprint) -> None:
+    first, second = measured.lesions
+    assert first.size_voxels == (2, 5, 3)
+    assert first.slice_sizes_mm == [pytest.approx((10.0, 6.0))] * 2
+    # a rectangle of 10 x 6 mm: diagonal d; the corner beside it lies 60 / d away, the section through it is
+    # longer by the ratio 36 / 100 (see test_lesion_shape)
+    d = math.hypot(10, 6)
+    assert (first.long_axis_mm, first.short_axis_mm) == pytest.approx((d, 60 / d * 1.36))
+    assert (first.medians, second.medians) == ({"CT": 100.0}, {"CT": 60.0})
+    # 12 of its 30 voxels are in the CTV; the deepest of them, (3, 18..19, 12..14), is 1 slice from its end
+    assert first.share_in_ctv == pytest.approx(0.4)
+    assert first.inside_ctv_mm == pytest.approx(
+        4.0
+    )  # voxel (2, 18, .): 2 slices below, 2 rows of 2 mm beside
+    assert (second.share_in_ctv, second.inside_ctv_mm) == (
+        1.0,
+        pytest.approx(6.0),
+    )  # (2, 12, 12): 2 slices, 3 rows
 
 
 Measure = Callable[..., Fingerprint]
@@ -118,10 +135,17 @@ def measure(tmp_path: Path) -> Measure:
     cases = [write_tiny(tmp_path / "raw", name) for name in ("b", "a")]
 
     def run(
-        clinical: dict[str, dict[str, str]] | None = None, description: DatasetDescription = DESCRIPTION
+        clinical: dict[str, dict[str, str]] | None = None,
+        description: DatasetDescription = DESCRIPTION,
+        processes: int = 1,
     ) -> Fingerprint:
         return measure_fingerprint(
-            cases, description, clinical or {}, stratify_by="risk", cache=tmp_path / "cache", processes=1
+            cases,
+            description,
+            clinical or {},
+            stratify_by="risk",
+            cache=tmp_path / "cache",
+            processes=processes,
         )
 
     return run
@@ -182,6 +206,36 @@ def test_a_damaged_or_old_record_is_measured_again(measure: Measure, tmp_path: P
     first = measure()
     (tmp_path / "cache" / "a.json").write_text(content)
     assert measure() == first
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(
+    measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the second case (a) is measured: b is kept, the end is the same."""
+
+    def killed(case: RawCase, *rest: object) -> CaseFingerprint:
+        if case.case_id == "a":
+            (tmp_path / "cache" / ".tmp-12345678-a.json").write_text("{")
+            raise KeyboardInterrupt
+        return measure_case(case, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "measure_case", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measure()
+    measured = count_measurements(monkeypatch)
+    resumed = measure()
+    assert measured == ["a"]
+    assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["a.json", "b.json"]
+    assert measure() == resumed
+    (tmp_path / "cache" / "b.json").unlink()
+    assert measure().content_hash() == resumed.content_hash()
+
+
+def test_two_processes_measure_the_same(measure: Measure, tmp_path: Path) -> None:
+    one = measure()
+    for file in (tmp_path / "cache").iterdir():
+        file.unlink()
+    assert measure(processes=2).to_json() == one.to_json()
 
 
 def test_no_cases(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
 from nndet_psma.artifacts.plan import Window
-from nndet_psma.report.charts import _binned, _size_bins, data_chart, training_chart, window_chart
+from nndet_psma.report.charts import _size_bins, data_chart, training_chart, window_chart
+from nndet_psma.report.hu_chart import _binned
 from nndet_psma.report.score_charts import froc_chart
 from nndet_psma.report.texts import is_class_score, millilitres, score_meaning, score_name
 from nndet_psma.stages.report import ReportJob, read_source

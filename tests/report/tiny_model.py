@@ -104,6 +104,7 @@ def small_plan() -> Plan:
         stages=[Stage(w, "search", [w], None, True, 20, 0.01, [], 0) for w in ("hu_a", "hu_b")],
         batch_size=2,
         positive_fraction=0.5,
+        hard_negative_fraction=0.5,
         detector=detector,
         augmentation=Augmentation((0.9, 1.1), 15.0, 0.5, 0.1, 1.0, 0.1, 0.1, 4.0),
         folds=[FoldPlan([WITHOUT], [WITH_NODES]), FoldPlan([WITH_NODES], [WITHOUT])],
