@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from nndet_psma.artifacts.plan import Plan
-from nndet_psma.core.boxes import boxes_from_instances
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.geometry import Geometry
 from nndet_psma.dataset.body import body_mask, nonzero_mask
-from nndet_psma.dataset.images import Volume, resample_volume
-
-_DISTANCE_UNIT_MM = 0.01
-_SPACING_TOLERANCE = 0.01  # relative; below it a case keeps its own grid
+from nndet_psma.dataset.images import Volume
+from nndet_psma.preprocess.distance import UNIT_MM, reach_mm, signed_distance
+from nndet_psma.preprocess.grid import StoreGrid, ct_on, image_on, mask_box, store_grid
+from nndet_psma.preprocess.instances import ctv_on, instances_on
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,11 @@ class PreparedCase:
         arrays: by modality name, (z, y, x); CT as int16 HU, others float32.
         geometry: the store grid.
         source: the canonical grid of the files.
-        ctv_distance: int16 hundredths of mm outside the CTV (negative inside), None without CTV.
+        ctv_distance: int16 hundredths of mm outside the CTV (negative inside), None without CTV; exact up to
+            ``distance.reach_mm`` of the plan's margin, ``distance.BEYOND`` further away.
         instances: int16 ids, None without labels.
         classes: class of every instance.
+        lost_instances: ids that have no voxel on the store grid.
     """
 
     case_id: str
@@ -40,12 +40,13 @@ class PreparedCase:
     ctv_distance: NDArray[np.int16] | None
     instances: NDArray[np.int16] | None
     classes: dict[int, int]
+    lost_instances: tuple[int, ...] = ()
 
     def search_mask(self, margin_mm: float) -> NDArray[np.bool_] | None:
         """CTV grown by ``margin_mm``; None without CTV."""
         if self.ctv_distance is None:
             return None
-        return self.ctv_distance <= round(margin_mm / _DISTANCE_UNIT_MM)
+        return self.ctv_distance <= round(margin_mm / UNIT_MM)
 
     def zone_mm(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Distance (mm) outside the CTV at voxel-edge coordinates ``[N, 3]``; 0 inside and without CTV."""
@@ -53,7 +54,69 @@ class PreparedCase:
             return np.zeros(len(points))
         index = np.clip(np.floor(points).astype(int), 0, np.array(self.geometry.shape) - 1)
         values = self.ctv_distance[index[:, 0], index[:, 1], index[:, 2]]
-        return np.clip(values * _DISTANCE_UNIT_MM, 0, None)
+        return np.clip(values * UNIT_MM, 0, None)
+
+
+class CaseAssembly:
+    """A case put together file by file, so that one volume at a time is in memory.
+
+    The first image decides the crop: the body in a CT, what is not zero in another modality.
+
+    Args:
+        case_id: name, for errors.
+        plan: spacing, margins and the names of the modalities.
+        name: modality of the first image: the CT where there is one.
+        reference: its canonical volume.
+    """
+
+    def __init__(self, case_id: str, plan: Plan, name: str, reference: Volume) -> None:
+        self.case_id = case_id
+        self.plan = plan
+        self.grid: StoreGrid = _body_grid(reference, plan, name == plan.ct_name)
+        self._arrays: dict[str, NDArray] = {}
+        self._distance: NDArray[np.int16] | None = None
+        self._instances: NDArray[np.int16] | None = None
+        self._classes: dict[int, int] = {}
+        self._lost: tuple[int, ...] = ()
+        self.add_image(name, reference)
+
+    def add_image(self, name: str, volume: Volume) -> None:
+        """Crop and resample an image."""
+        to_store = ct_on if name == self.plan.ct_name else image_on
+        self._arrays[name] = to_store(volume.array, self.grid)
+
+    def add_ctv(self, ctv: Volume) -> None:
+        """Crop and resample the CTV and measure the distance to it.
+
+        Raises:
+            UserError: it is empty.
+        """
+        if not ctv.array.any():
+            raise UserError(
+                f"the CTV of case {self.case_id} is empty", remedy="Contour it or leave the case out"
+            )
+        mask = ctv_on(ctv.array, self.grid)
+        self._distance = signed_distance(mask, self.grid.geometry.spacing, reach_mm(self.plan.margin_mm))
+
+    def add_labels(self, labels: Volume, classes: dict[int, int]) -> None:
+        """Crop and resample the instance mask."""
+        self._instances, lost = instances_on(labels.array, self.grid)
+        self._classes, self._lost = classes, tuple(lost)
+
+    def finish(self) -> PreparedCase:
+        """The case, its modalities in the order of the plan."""
+        names = [name for name in self.plan.modalities.values() if name in self._arrays]
+        arrays = {name: self._arrays[name] for name in dict.fromkeys([*names, *self._arrays])}
+        return PreparedCase(
+            self.case_id,
+            arrays,
+            self.grid.geometry,
+            self.grid.source,
+            self._distance,
+            self._instances,
+            self._classes,
+            self._lost,
+        )
 
 
 def prepare_case(
@@ -78,116 +141,34 @@ def prepare_case(
     Raises:
         UserError: the CTV is empty.
     """
-    source = next(iter(volumes.values())).geometry
-    crop = _body_crop(volumes, plan, source)
-    target = _target_grid(crop, plan.spacing)
-    arrays = {name: _image_on(volume, target, name == plan.ct_name) for name, volume in volumes.items()}
-    distance = None
+    first = reference_modality(list(volumes), plan)
+    assembly = CaseAssembly(case_id, plan, first, volumes[first])
+    for name, volume in volumes.items():
+        if name != first:
+            assembly.add_image(name, volume)
     if ctv is not None:
-        if not ctv.array.any():
-            raise UserError(f"the CTV of case {case_id} is empty", remedy="Contour it or leave the case out")
-        distance = _signed_distance(_mask_on(ctv, target) > 0, target.spacing)
-    instances = None if labels is None else _instances_on(labels, target)
-    return PreparedCase(case_id, arrays, target, source, distance, instances, classes or {})
+        assembly.add_ctv(ctv)
+    if labels is not None:
+        assembly.add_labels(labels, classes or {})
+    return assembly.finish()
 
 
-def body_box(volumes: dict[str, Volume], ct_name: str | None) -> NDArray[np.int64]:
+def reference_modality(names: list[str], plan: Plan) -> str:
+    """The modality that decides the crop: the CT, else the first."""
+    return plan.ct_name if plan.ct_name in names else names[0]
+
+
+def body_box(volume: Volume, is_ct: bool) -> NDArray[np.int64]:
     """Box ``(z0, y0, x0, z1, y1, x1)`` of the body in canonical voxels; the whole image where none is found."""
-    volume = volumes[ct_name] if ct_name is not None else next(iter(volumes.values()))
-    mask = (
-        body_mask(volume.array, volume.geometry.spacing)
-        if ct_name is not None
-        else nonzero_mask(volume.array)
-    )
-    _, boxes = boxes_from_instances(mask.astype(np.int8))
-    whole = np.array([0, 0, 0, *volume.array.shape])
-    return boxes[0].astype(np.int64) if len(boxes) else whole
+    mask = body_mask(volume.array, volume.geometry.spacing) if is_ct else nonzero_mask(volume.array)
+    box = mask_box(mask)
+    return np.array([0, 0, 0, *volume.array.shape]) if box is None else box
 
 
-def crop_geometry(geometry: Geometry, box: NDArray[np.int64]) -> Geometry:
-    """Grid of the part ``box`` (voxel edges) of ``geometry``."""
-    origin = geometry.to_patient(box[None, :3] + 0.5)[0]
-    return replace(geometry, shape=_whole(box[3:] - box[:3]), origin=_triple(origin))
-
-
-def _body_crop(volumes: dict[str, Volume], plan: Plan, source: Geometry) -> Geometry:
-    box = body_box(volumes, plan.ct_name)
+def _body_grid(reference: Volume, plan: Plan, is_ct: bool) -> StoreGrid:
+    box, source = body_box(reference, is_ct), reference.geometry
     margin = np.ceil(plan.body_margin_mm / np.array(source.spacing)).astype(np.int64)
     margin[0] = source.shape[0]  # all axial slices stay: neighbours and table positions need them
     lower = np.maximum(box[:3] - margin, 0)
     upper = np.minimum(box[3:] + margin, source.shape)
-    return crop_geometry(source, np.concatenate([lower, upper]))
-
-
-def _target_grid(crop: Geometry, spacing: tuple[float, float, float]) -> Geometry:
-    ratio = np.array(crop.spacing) / np.array(spacing)
-    ratio[np.abs(ratio - 1) <= _SPACING_TOLERANCE] = 1.0
-    shape = np.maximum(np.rint(np.array(crop.shape) * ratio), 1).astype(int)
-    ratio = np.where(
-        ratio == 1.0, 1.0, shape / np.array(crop.shape)
-    )  # the outer edges of the grid stay in place
-    new_spacing = np.array(crop.spacing) / ratio
-    first_centre = crop.to_patient((0.5 / ratio)[None])[0]
-    return replace(
-        crop,
-        shape=_whole(shape),
-        spacing=_triple(new_spacing),
-        origin=_triple(first_centre),
-    )
-
-
-def _triple(values: NDArray) -> tuple[float, float, float]:
-    return float(values[0]), float(values[1]), float(values[2])
-
-
-def _whole(values: NDArray) -> tuple[int, int, int]:
-    return int(values[0]), int(values[1]), int(values[2])
-
-
-def _image_on(volume: Volume, target: Geometry, is_ct: bool) -> NDArray:
-    resampled = _cropped(volume, target)
-    if resampled is None:
-        fill = -1024.0 if is_ct else 0.0
-        resampled = resample_volume(volume, target, order=1, fill=fill).array
-    if is_ct:
-        return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
-    return resampled.astype(np.float32)
-
-
-def _mask_on(volume: Volume, target: Geometry) -> NDArray:
-    cropped = _cropped(volume, target)
-    return resample_volume(volume, target, order=0, fill=0.0).array if cropped is None else cropped
-
-
-def _instances_on(labels: Volume, target: Geometry) -> NDArray[np.int16]:
-    """Instance ids; one too small to be hit by a coarser grid keeps the voxel that holds its middle."""
-    found = _mask_on(labels, target).astype(np.int16)
-    lost = np.setdiff1d(labels.array[labels.array > 0], found[found > 0])
-    for instance in lost:
-        voxels = np.argwhere(labels.array == instance)
-        middle = labels.geometry.to_patient(voxels[len(voxels) // 2][None] + 0.5)
-        index = np.floor(target.to_voxels(middle)[0]).astype(int)
-        inside = (index >= 0).all() and (index < target.shape).all()
-        if inside and found[tuple(index)] == 0:
-            found[tuple(index)] = instance
-    return found
-
-
-def _cropped(volume: Volume, target: Geometry) -> NDArray | None:
-    """The part of the volume on ``target`` when only a crop is needed, else None."""
-    if volume.geometry.spacing != target.spacing:
-        return None
-    start = np.rint(volume.geometry.to_voxels(target.to_patient(np.zeros((1, 3))))[0]).astype(int)
-    z, y, x = (slice(a, a + n) for a, n in zip(start, target.shape, strict=True))
-    return np.ascontiguousarray(volume.array[z, y, x])
-
-
-def _signed_distance(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> NDArray[np.int16]:
-    """Hundredths of mm to the nearest voxel centre of the CTV (outside, positive) or of its outside (negative)."""
-    if not mask.any():
-        return np.full(mask.shape, 32767, dtype=np.int16)
-    outside = ndimage.distance_transform_edt(~mask, sampling=spacing)
-    inside = (
-        ndimage.distance_transform_edt(mask, sampling=spacing) if not mask.all() else np.zeros(mask.shape)
-    )
-    return np.clip((outside - inside) / _DISTANCE_UNIT_MM, -32767, 32767).astype(np.int16)
+    return store_grid(source, np.concatenate([lower, upper]), plan.spacing)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.plan import Plan, Stage
-from nndet_psma.core.boxes import boxes_from_instances
 from nndet_psma.core.errors import UserError
+from nndet_psma.preprocess.grid import mask_box
 from nndet_psma.preprocess.prepare import PreparedCase
 
 
@@ -43,11 +43,11 @@ def stage_region(case: PreparedCase, plan: Plan, stage: Stage) -> Region:
     mask = case.search_mask(plan.margin_mm) if stage.region == "search" else None
     if mask is None:
         return Region(np.arange(depth), (0.0, 0.0, float(height), float(width)), None)
-    _, boxes = boxes_from_instances(mask.astype(np.int8))
-    if len(boxes) == 0:
+    found = mask_box(mask)
+    if found is None:
         raise UserError(
             f"the CTV of case {case.case_id} lies outside the body",
             remedy="Check that CTV and CT belong together",
         )
-    _, y0, x0, _, y1, x1 = (float(v) for v in boxes[0])
+    _, y0, x0, _, y1, x1 = (float(v) for v in found)
     return Region(np.flatnonzero(mask.any(axis=(1, 2))), (y0, x0, y1, x1), mask)

@@ -37,8 +37,9 @@ def channel_sources(plan: Plan, stage: Stage) -> list[ChannelSource]:
 
 def apply_window(values: NDArray, lower: float, upper: float) -> NDArray[np.float32]:
     """``lower..upper`` to 0..1, clipped (Xu et al. 2023, figure 1)."""
-    scaled = (values.astype(np.float32) - np.float32(lower)) / np.float32(upper - lower)
-    return np.clip(scaled, 0.0, 1.0)
+    scaled = values.astype(np.float32)
+    _window(scaled, lower, upper)
+    return scaled
 
 
 def slice_channels(
@@ -47,10 +48,12 @@ def slice_channels(
     z: int,
     neighbours: int,
     mask: NDArray[np.bool_] | None = None,
+    box: tuple[int, int, int, int] | None = None,
 ) -> NDArray[np.float32]:
     """Channels of the axial slice ``z`` with ``neighbours`` slices on each side.
 
     Beyond the first and last slice the outermost slice is repeated. Order: source by source, lower to upper slice.
+    Only rows of the box, or of the mask, are read from disk, and only they are windowed.
 
     Args:
         arrays: by modality name, each (z, y, x).
@@ -58,14 +61,42 @@ def slice_channels(
         z: index of the centre slice.
         neighbours: k, slices on each side; 1 in the paper.
         mask: (y, x) of the centre slice; pixels outside become 0 in every channel.
+        box: ``(y0, x0, y1, x1)`` in whole voxels within the slice: give this part only.
 
     Returns:
-        float32 ``[len(sources) * (2k + 1), y, x]`` in [0, 1].
+        float32 ``[len(sources) * (2k + 1), y, x]`` in [0, 1], of the slice or of its box.
     """
-    depth = next(iter(arrays.values())).shape[0]
-    picks = np.clip(np.arange(z - neighbours, z + neighbours + 1), 0, depth - 1)
-    channels = [apply_window(arrays[s.modality][picks], s.lower, s.upper) for s in sources]
-    stacked = np.concatenate(channels)
-    if mask is not None:
-        stacked *= mask
-    return stacked
+    depth, height, width = next(iter(arrays.values())).shape
+    y0, x0, y1, x1 = (0, 0, height, width) if box is None else box
+    kept = None if mask is None else mask[y0:y1, x0:x1]
+    channels = np.empty((len(sources) * (2 * neighbours + 1), y1 - y0, x1 - x0), dtype=np.float32)
+    seen = channels
+    if kept is not None:
+        # what is masked away need not be windowed: most of a slice, where the mask is a grown CTV
+        rows, columns = (_span(np.asarray(kept.any(axis=axis))) for axis in (1, 0))
+        channels[...] = 0.0
+        seen, kept = channels[:, rows, columns], kept[rows, columns]
+        y0, y1, x0, x1 = y0 + rows.start, y0 + rows.stop, x0 + columns.start, x0 + columns.stop
+    picks = np.clip(np.arange(z - neighbours, z + neighbours + 1), 0, depth - 1).tolist()
+    for number, source in enumerate(sources):
+        array = arrays[source.modality]
+        group = seen[number * len(picks) : (number + 1) * len(picks)]
+        for channel, pick in zip(group, picks, strict=True):
+            channel[...] = array[pick, y0:y1, x0:x1]
+        _window(group, source.lower, source.upper)
+    if kept is not None:
+        seen *= kept
+    return channels
+
+
+def _window(values: NDArray[np.float32], lower: float, upper: float) -> None:
+    """Window float32 values in place."""
+    values -= np.float32(lower)
+    values /= np.float32(upper - lower)
+    np.clip(values, 0.0, 1.0, out=values)
+
+
+def _span(hits: NDArray[np.bool_]) -> slice:
+    """From the first to the last hit; empty when there is none."""
+    places = np.flatnonzero(hits)
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)

@@ -22,10 +22,33 @@ def plan_of(spacing=SPACING) -> Plan:
         8, 8, 8, 8, 8, 0.0, 0.5, False,
     )  # fmt: skip
     return Plan(
-        "P", "Pl", "T", "Task", "0", Target("cpu", 0.0), {"0": "CT", "1": "CTV"}, {"0": "node"}, 0, 1, spacing,
-        6.0, 5.0, [Window("hu", -100.0, 200.0)], [], 1, [stage], 1, 0.5, detector,
-        Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0), [FoldPlan(["a"], ["b"])], 1, {}, {},
-    )  # fmt: skip
+        plan_id="P",
+        planner="Pl",
+        trainer="T",
+        task="Task",
+        made_from="0",
+        target=Target("cpu", 0.0),
+        modalities={"0": "CT", "1": "CTV"},
+        classes={"0": "node"},
+        ct_modality=0,
+        ctv_modality=1,
+        spacing=spacing,
+        margin_mm=6.0,
+        body_margin_mm=5.0,
+        windows=[Window("hu", -100.0, 200.0)],
+        scalings=[],
+        neighbours=1,
+        stages=[stage],
+        batch_size=1,
+        positive_fraction=0.5,
+        hard_negative_fraction=0.0,
+        detector=detector,
+        augmentation=Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0),
+        folds=[FoldPlan(["a"], ["b"])],
+        seed=1,
+        postproc_defaults={},
+        postproc_grid={},
+    )
 
 
 def volumes(grid: Geometry) -> tuple[Volume, Volume, Volume]:

@@ -130,3 +130,41 @@ def test_box_of_a_rotated_mask_contains_the_object(
     tolerance = np.sqrt(2) / scale
     assert (inside[:2] >= -tolerance).all()
     assert (inside[2:] <= tolerance).all()
+
+
+def _slow_channels(arrays, sources, z, k, mask):
+    """Window whole slices one by one, then mask."""
+    depth = next(iter(arrays.values())).shape[0]
+    channels = [
+        apply_window(arrays[s.modality][min(max(i, 0), depth - 1)], s.lower, s.upper)
+        for s in sources
+        for i in range(z - k, z + k + 1)
+    ]
+    return np.stack(channels) * (1 if mask is None else mask)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.integers(0, 999))
+def test_only_the_needed_part_is_windowed_and_nothing_else_changes(data, seed):
+    rng = np.random.default_rng(seed)
+    shape = tuple(data.draw(st.tuples(*[st.integers(1, 7)] * 3)))
+    arrays = {"CT": rng.integers(-300, 300, shape).astype(np.int16), "PET": rng.random(shape, np.float32)}
+    sources = [ChannelSource("CT", -90, 111), ChannelSource("PET", 0.1, 0.7)]
+    mask = data.draw(st.sampled_from([None, rng.random(shape[1:]) < 0.3, np.zeros(shape[1:], bool)]))
+    z, k = data.draw(st.integers(0, shape[0] - 1)), data.draw(st.integers(0, 2))
+    whole = slice_channels(arrays, sources, z, k, mask)
+    slow = _slow_channels(arrays, sources, z, k, mask)
+    assert whole.dtype == np.float32
+    assert whole.tobytes() == slow.astype(np.float32).tobytes()  # to the bit: training must not change
+    y0, x0 = data.draw(st.integers(0, shape[1] - 1)), data.draw(st.integers(0, shape[2] - 1))
+    y1, x1 = data.draw(st.integers(y0 + 1, shape[1])), data.draw(st.integers(x0 + 1, shape[2]))
+    part = slice_channels(arrays, sources, z, k, mask, (y0, x0, y1, x1))
+    assert part.tobytes() == np.ascontiguousarray(slow[:, y0:y1, x0:x1], np.float32).tobytes()
+
+
+def test_windowing_leaves_the_store_alone():
+    ct = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    kept = ct.copy()
+    apply_window(ct[0], 0, 4)
+    slice_channels({"CT": ct}, [ChannelSource("CT", 0, 4)], 0, 1, np.ones((2, 2), bool))
+    assert np.array_equal(ct, kept)
