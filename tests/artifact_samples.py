@@ -73,6 +73,7 @@ PLAN = Plan(
     ],
     batch_size=4,
     positive_fraction=0.5,
+    hard_negative_fraction=0.5,
     detector=DETECTOR,
     augmentation=Augmentation((0.9, 1.1), 15.0, 0.5, 0.1, 1.0, 0.1, 0.02, 6.0),
     folds=[FoldPlan(["a"], ["b"]), FoldPlan(["b"], ["a"])],
@@ -82,8 +83,23 @@ PLAN = Plan(
     decisions={"margin_mm": Decision("rule", "evidence")},
 )
 
-LESION = LesionFingerprint(1, 0, 12.5, (1.0, 2.0, 3.0, 2.0, 5.0, 8.0), (3.0, 3.0, 5.0), 1, 0.5)
-STATISTICS = IntensityStatistics(1.0, 2.0, -900.0, 30.0, 300.0, None, None, None)
+LESION = LesionFingerprint(
+    instance=1,
+    label=0,
+    volume_mm3=12.5,
+    box=(1.0, 2.0, 3.0, 2.0, 5.0, 8.0),
+    size_mm=(3.0, 3.0, 5.0),
+    slices=1,
+    outside_ctv_mm=0.5,
+    inside_ctv_mm=1.5,
+    share_in_ctv=0.75,
+    short_axis_mm=3.5,
+    long_axis_mm=5.8,
+    size_voxels=(1, 3, 5),
+    slice_sizes_mm=[(3.0, 5.0)],
+    medians={"CT": 42.0},
+)
+STATISTICS = IntensityStatistics(120, 1.0, 2.0, -1000.0, -900.0, 30.0, 300.0, 320.0)
 FINGERPRINT = Fingerprint(
     task="Task900_Tiny",
     modalities={"0": "CT", "1": "CTV"},
@@ -98,7 +114,11 @@ FINGERPRINT = Fingerprint(
             spacing=(3.0, 1.0, 1.0),
             body_box=(0.0, 0.0, 0.0, 4.0, 5.0, 6.0),
             ctv_box=None,
-            intensities={"CT": STATISTICS},
+            body_volume_mm3=360.0,
+            ctv_volume_mm3=None,
+            positive_slices=1,
+            search_slices=4,
+            intensities={"CT": {"body": STATISTICS}},
             lesions=[LESION],
             lesion_hu=Histogram(-5, [1, 0, 2]),
             region_hu=Histogram(),

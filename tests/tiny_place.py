@@ -44,7 +44,7 @@ DETECTOR = (
 PREP_OPTIONS = [
     "plan_cfg.target=cpu",
     "plan_cfg.num_folds=2",
-    "plan_cfg.max_voters=2",
+    "plan_cfg.windows=[[110.0,190.0],[-125.0,225.0]]",
     "plan_cfg.iterations_factor=0.034",  # 5 and 4 steps
     f"+plan_overwrites.detector={DETECTOR}",
     "+plan_overwrites.batch_size=2",
@@ -66,6 +66,10 @@ class Workplace:
     @property
     def plan(self) -> Plan:
         return Plan.read(self.paths.plan("PSMA25D"))
+
+    @property
+    def store(self) -> Path:
+        return self.paths.store(self.plan.data_identifier)
 
     @property
     def model(self) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from nndet_psma.artifacts.artifact import Artifact
+from nndet_psma.core.hashing import hash_json
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,20 @@ class Stage:
     milestones: list[int]
     warmup: int
 
+    def __post_init__(self) -> None:
+        if self.iterations < 0 or self.learning_rate <= 0:
+            raise ValueError(
+                f"stage '{self.name}': {self.iterations} iterations at a rate of {self.learning_rate}"
+            )
+        if sorted(self.milestones) != self.milestones or any(
+            not 0 <= m <= self.iterations for m in self.milestones
+        ):
+            raise ValueError(
+                f"stage '{self.name}': milestones {self.milestones} do not ascend within {self.iterations} iterations"
+            )
+        if not 0 <= self.warmup <= self.iterations:
+            raise ValueError(f"stage '{self.name}': warm-up of {self.warmup} in {self.iterations} iterations")
+
 
 @dataclass(frozen=True)
 class Detector:
@@ -127,6 +142,29 @@ class Detector:
             raise ValueError(f"{len(self.levels)} levels but anchor sizes for {len(self.anchor_sizes)}")
         if len({len(sizes) for sizes in self.anchor_sizes}) > 1:
             raise ValueError("every level needs the same number of anchor sizes (the RPN head is shared)")
+        if not self.levels or self.levels != sorted(set(self.levels)) or not set(self.levels) <= {1, 2, 3, 4}:
+            raise ValueError(f"levels ascend among the ResNet layers 1..4, found {self.levels}")
+        if (
+            not self.aspect_ratios
+            or min([*self.aspect_ratios, *(s for sizes in self.anchor_sizes for s in sizes)]) <= 0
+        ):
+            raise ValueError("anchor sizes and aspect ratios must be positive")
+        self._check_input()
+
+    def _check_input(self) -> None:
+        stride = 2 ** (max(self.levels) + 1)
+        for name, size in (("input_size", self.input_size), ("body_input_size", self.body_input_size)):
+            if any(side < stride or side % stride for side in size):
+                raise ValueError(f"{name} {size} is no multiple of the coarsest stride {stride}")
+        if min(self.scale, self.body_scale) <= 0:
+            raise ValueError(f"scales must be positive, found {self.scale} and {self.body_scale}")
+        if self.input_std <= 0:
+            raise ValueError(f"input_std must be positive, found {self.input_std}")
+        counts = (self.rpn_samples, self.roi_samples, self.proposals_train, self.proposals_test)
+        if min(*counts, self.detections_per_slice) < 1:
+            raise ValueError("samples, proposals and detections per slice must be at least 1")
+        if not (0 <= self.min_score < 1 and 0 < self.nms_iou <= 1):
+            raise ValueError(f"min_score {self.min_score} or nms_iou {self.nms_iou} is out of range")
 
 
 @dataclass(frozen=True)
@@ -164,21 +202,25 @@ class FoldPlan:
 
 @dataclass(frozen=True)
 class Target:
-    """The machine planned for: "cpu", or "gpu" with its memory in GB."""
+    """The machine planned for: "cpu", or ``gpus`` GPUs of ``memory_gb`` GB each."""
 
     device: Literal["cpu", "gpu"]
     memory_gb: float
+    gpus: int = 1
 
 
 @dataclass(frozen=True)
 class Plan(Artifact):
     """Everything needed to preprocess, train, tune and predict.
 
-    ``postproc_defaults`` and ``postproc_grid`` hold the fields of ``postproc.settings.PostprocSettings`` and the
-    values the sweep tries for each. ``optimizer`` is the paper's SGD unless the machine asks for another.
+    ``positive_fraction`` of a batch are slices with a lesion, ``hard_negative_fraction`` of the others slices that an
+    earlier stage mistook. ``postproc_defaults`` and ``postproc_grid`` hold the fields of
+    ``postproc.settings.PostprocSettings`` and the values the sweep tries for each. ``optimizer`` is the paper's SGD
+    unless the machine asks for another.
     """
 
     schema: ClassVar[str] = "nndet_psma.plan"
+    version: ClassVar[int] = 2
     remade_by: ClassVar[str] = "nndet_prep with -o prep.overwrite=true"
 
     plan_id: str
@@ -200,6 +242,7 @@ class Plan(Artifact):
     stages: list[Stage]
     batch_size: int
     positive_fraction: float
+    hard_negative_fraction: float
     detector: Detector
     augmentation: Augmentation
     folds: list[FoldPlan]
@@ -211,11 +254,9 @@ class Plan(Artifact):
 
     def __post_init__(self) -> None:
         self._check_values()
+        self._check_modalities()
         self._check_stages()
-        if self.ct_modality is None and self.windows:
-            raise ValueError("windows are planned but no modality is CT")
-        if len({stage.name for stage in self.stages}) != len(self.stages):
-            raise ValueError("two stages have the same name")
+        self._check_folds()
 
     def _check_values(self) -> None:
         """What a hand that edits the file gets wrong, told here rather than deep in training."""
@@ -225,13 +266,42 @@ class Plan(Artifact):
             raise ValueError(f"spacing must be positive, found {self.spacing}")
         if self.neighbours < 0:
             raise ValueError(f"neighbours must not be negative, found {self.neighbours}")
+        if min(self.margin_mm, self.body_margin_mm) < 0:
+            raise ValueError(
+                f"margins must not be negative, found {self.margin_mm} and {self.body_margin_mm}"
+            )
+        if not 0 < self.positive_fraction <= 1:
+            raise ValueError(f"positive_fraction must lie in (0, 1], found {self.positive_fraction}")
+        if not 0 <= self.hard_negative_fraction <= 1:
+            raise ValueError(
+                f"hard_negative_fraction must lie in [0, 1], found {self.hard_negative_fraction}"
+            )
+
+    def _check_modalities(self) -> None:
         for key, index in (("ct_modality", self.ct_modality), ("ctv_modality", self.ctv_modality)):
             if index is not None and str(index) not in self.modalities:
                 raise ValueError(f"{key} {index} is no modality; modalities are {self.modalities}")
+        if self.ct_modality is not None and self.ct_modality == self.ctv_modality:
+            raise ValueError(f"ct_modality and ctv_modality are both {self.ct_modality}")
+        for scaling in self.scalings:
+            if self.modalities.get(str(scaling.modality)) != scaling.name:
+                raise ValueError(
+                    f"scaling '{scaling.name}' names modality {scaling.modality}; modalities are {self.modalities}"
+                )
+        if self.ct_modality is None and self.windows:
+            raise ValueError("windows are planned but no modality is CT")
         if len({window.name for window in self.windows}) != len(self.windows):
             raise ValueError("two windows have the same name")
+        zones = [self.postproc_defaults.get("zone_mm"), *self.postproc_grid.get("zone_mm", [])]
+        beyond = [zone for zone in zones if zone is not None and zone > self.margin_mm]
+        if self.ctv_modality is not None and beyond:
+            raise ValueError(
+                f"zone_mm {max(beyond):g} lies beyond margin_mm {self.margin_mm:g}: nothing is seen there"
+            )
 
     def _check_stages(self) -> None:
+        if len({stage.name for stage in self.stages}) != len(self.stages):
+            raise ValueError("two stages have the same name")
         known: set[str] = set()
         windows = {window.name for window in self.windows}
         for stage in self.stages:
@@ -242,9 +312,24 @@ class Plan(Artifact):
             missing = sorted(set(stage.windows) - windows)
             if missing:
                 raise ValueError(f"stage '{stage.name}' uses unknown windows {missing}")
+            if self.channels(stage) == 0:
+                raise ValueError(f"stage '{stage.name}' sees nothing: no windows and no scaled modality")
             known.add(stage.name)
-        if not any(stage.voter for stage in self.stages):
+        if not self.voters:
             raise ValueError("no stage is a voter")
+        votes = max([1, *(int(v) for v in self.postproc_grid.get("min_votes", []))])
+        if votes > len(self.voters):
+            raise ValueError(f"min_votes {votes} of only {len(self.voters)} voters")
+
+    def _check_folds(self) -> None:
+        for number, fold in enumerate(self.folds):
+            both = sorted(set(fold.train) & set(fold.val))
+            if both:
+                raise ValueError(f"fold {number} trains and validates on case {both[0]}")
+            if not fold.train or not fold.val:
+                raise ValueError(
+                    f"fold {number} has no {'training' if not fold.train else 'validation'} case"
+                )
 
     @property
     def voters(self) -> list[Stage]:
@@ -261,6 +346,13 @@ class Plan(Artifact):
     def channels(self, stage: Stage) -> int:
         """Input channels of a stage: (CT windows + other modalities) x (2 * neighbours + 1)."""
         return (len(stage.windows) + len(self.scalings)) * (2 * self.neighbours + 1)
+
+    @property
+    def data_identifier(self) -> str:
+        """Folder of the preprocessed cases: plans that prepare images alike share it (nnDetection's name for it)."""
+        z, y, x = (f"{step:.4g}" for step in self.spacing)
+        choices = [self.spacing, self.body_margin_mm, self.modalities, self.ct_modality, self.ctv_modality]
+        return f"{z}x{y}x{x}mm_{hash_json(choices)[:6]}"
 
     @property
     def ct_name(self) -> str | None:

@@ -1,33 +1,50 @@
-"""``nndet_psma plan show``: every decision of a plan with its rule and evidence."""
+"""``nndet_psma plan show|diff|check``: a plan's decisions, what differs between two, whether one holds together."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nndet_psma.cli.arguments import add_task, console
+from nndet_psma.cli.arguments import add_task, console, say
 
 if TYPE_CHECKING:
     from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.dataset.paths import TaskPaths
+
+_DEFAULT = "PSMA25D"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Sub-command ``show``."""
+    """Sub-commands ``show``, ``diff`` and ``check``."""
     parser = argparse.ArgumentParser(prog="nndet_psma plan", description="Look at plans.")
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="print every decision, its rule and its evidence")
-    add_task(show)
-    show.add_argument("plan", nargs="?", default="PSMA25D", help="name of the plan (default %(default)s)")
+    diff = commands.add_parser("diff", help="print what differs between two plans, and why")
+    check = commands.add_parser("check", help="find contradictions in a plan that was edited by hand")
+    for command in (show, diff, check):
+        add_task(command)
+    named = "name of a plan of the task, or a file"
+    for command in (show, check):
+        command.add_argument("plan", nargs="?", default=_DEFAULT, help=f"{named} (default %(default)s)")
+    diff.add_argument("first", help=named)
+    diff.add_argument("second", help=named)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the plan."""
+    """Print what is asked for."""
     from nndet_psma.artifacts.plan import Plan
     from nndet_psma.dataset.paths import find_task
 
-    print_plan(Plan.read(find_task(args.task).plan(args.plan)))
+    paths = find_task(args.task)
+    if args.command == "diff":
+        print_differences(Plan.read(_file(paths, args.first)), Plan.read(_file(paths, args.second)))
+    elif args.command == "check":
+        _check(paths, _file(paths, args.plan))
+    else:
+        print_plan(Plan.read(_file(paths, args.plan)))
     return 0
 
 
@@ -36,15 +53,56 @@ def print_plan(plan: Plan) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from nndet_psma.stages.prep import describe_plan
+    from nndet_psma.planners.describe import describe_plan
 
-    output = console()
     table = Table("decision", "value", "rule", "evidence", title=f"{plan.task}: plan {plan.plan_id}")
     for row in describe_plan(plan):
         table.add_row(*(escape(cell) for cell in row))
-    output.print(table)
-    folds = ", ".join(f"{len(fold.train)}/{len(fold.val)}" for fold in plan.folds)
-    output.print(f"folds (train/validation cases): {folds}; machine: {plan.target.device}", highlight=False)
+    console().print(table)
+
+
+def print_differences(first: Plan, second: Plan) -> None:
+    """Table of the keys whose values differ, with the evidence behind each value."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from nndet_psma.planners.describe import compare_plans
+
+    names = [first.plan_id, second.plan_id]
+    if names[0] == names[1]:
+        names = [f"{names[0]} (first)", f"{names[1]} (second)"]
+    rows = compare_plans(first, second)
+    if not rows:
+        say("the plans do not differ")
+        return
+    table = Table("key", *names, "why", title=f"{first.task}: {len(rows)} differences")
+    for row in rows:
+        why = row.first_evidence
+        if row.second_evidence != row.first_evidence:
+            why = f"{row.first_evidence or 'no reason given'} | {row.second_evidence or 'no reason given'}"
+        table.add_row(*(escape(cell) for cell in (row.key, row.first, row.second, why)))
+    console().print(table)
+
+
+def _check(paths: TaskPaths, file: Path) -> None:
+    from nndet_psma.dataset.description import read_description
+    from nndet_psma.stages.prep import check_plan_file
+
+    plan = check_plan_file(paths, file, read_description(paths.root))
+    say(f"plan {plan.plan_id} holds together and fits the task")
+
+
+def _file(paths: TaskPaths, plan: str) -> Path:
+    """A plan of the task by name, or any plan by its path; UserError lists the plans on a miss."""
+    from nndet_psma.core.errors import UserError
+
+    file = Path(plan) if plan.endswith(".json") else paths.plan(plan)
+    if not file.is_file():
+        known = sorted(f.stem for f in paths.preprocessed.glob("*.json") if f != paths.fingerprint)
+        raise UserError(
+            f"no plan '{plan}'", file=file, found=", ".join(known) or "none", remedy="Run nndet_prep"
+        )
+    return file
 
 
 def main(argv: Sequence[str] | None = None) -> int:

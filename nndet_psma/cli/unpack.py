@@ -15,7 +15,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nndet_unpack",
         description="The embedded engine reads its store without unpacking; this opens every case and says so.",
     )
-    parser.add_argument("path", type=Path, help="folder of preprocessed cases: TASK/preprocessed/store")
+    parser.add_argument(
+        "path", type=Path, help="folder of preprocessed cases: TASK/preprocessed/store/IDENTIFIER"
+    )
     parser.add_argument("num_processes", type=int, nargs="?", default=1, help="accepted, not needed")
     return parser
 

@@ -14,7 +14,7 @@ from nndet_psma.core.geometry import Geometry
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.inference.raw_predictions import RawMeta, RawPrediction
-from nndet_psma.inference.slices import predict_slices
+from nndet_psma.models.slices import predict_slices
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import stage_region
 from nndet_psma.trainers.maskrcnn25d import load_detector

@@ -25,7 +25,7 @@ from nndet_psma.inference.predictor import CasePredictor
 from nndet_psma.inference.raw_predictions import is_current, read_raw, write_raw
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.postproc.sweep import SweepCase, SweepResult, SweepRow, sweep
-from nndet_psma.postproc.sweep_grid import SweepGrid
+from nndet_psma.postproc.sweep_grid import sweep_grid
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.store import inputs_hash, read_case
 
@@ -111,15 +111,6 @@ def sweep_case(file: Path, store: Path) -> SweepCase:
     )
     depth = case.geometry.shape[0]
     return SweepCase(case.case_id, raw.voters, truth, len(ids), depth, case.geometry.spacing)
-
-
-def sweep_grid(plan: Plan) -> SweepGrid:
-    """The plan's grid; None (off) is always tried by the sweep itself."""
-    grid = {name: tuple(v for v in values if v is not None) for name, values in plan.postproc_grid.items()}
-    try:
-        return SweepGrid(**grid)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"postproc_grid of the plan is wrong: {error}", remedy="Correct the plan") from None
 
 
 def _image_grid(case: PreparedCase) -> Geometry:

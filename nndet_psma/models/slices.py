@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ def predict_slices(
     device: torch.device,
     batch_size: int,
     mirrored: bool = False,
+    only: NDArray[np.int64] | None = None,
 ) -> Detections:
     """2D boxes on the store grid with columns ``slice``, ``zone_mm`` and ``hu_quantiles``.
 
@@ -43,8 +45,11 @@ def predict_slices(
         device: where the model is.
         batch_size: slices per forward pass.
         mirrored: look at the left-right mirror image (test-time augmentation); boxes come back unmirrored.
+        only: axial slices to look at; all of the stage's region when omitted.
     """
     region = stage_region(case, plan, stage)
+    if only is not None:
+        region = replace(region, slices=np.intersect1d(region.slices, only))
     mapping = _case_map(region, plan, stage, mirrored)
     parts: list[tuple[int, dict[str, Tensor]]] = []
     for slices, images in _batches(case, region, plan, stage, mapping, batch_size):

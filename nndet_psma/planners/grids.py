@@ -9,6 +9,7 @@ import numpy as np
 from nndet_psma.artifacts.fingerprint import Histogram
 
 _STEPS = 10
+_PAPER_PIXEL_MM = 0.648  # 10 pixels are 6.48 mm there
 _NMS_IOU = 0.3  # small nodes: a box displaced by a third of its side has an IoU of 0.5 and is the same node
 
 
@@ -42,10 +43,27 @@ def postproc_grid(lesion_hu: Histogram, margin_mm: float | None, voters: int) ->
         low, high = lesion_hu.quantile(0.75), lesion_hu.quantile(0.99)
         thresholds = sorted({float(5 * round(v / 5)) for v in np.linspace(low, high, 5)})
     zones = [] if margin_mm is None else [round(margin_mm * i / _STEPS, 3) for i in range(1, _STEPS + 1)]
+    return _grid(zones, thresholds, round(_NMS_IOU * _STEPS), voters)
+
+
+def paper_grid(has_ct: bool, margin_mm: float | None, voters: int) -> dict[str, list[Any]]:
+    """Table 3 of Xu et al. 2023 as it stands: tau4 1..10 pixels of 0.648 mm, tau5 80..160 HU, tau1 and tau6 0.1..1.
+
+    Values beyond the margin are left out: nothing is seen there. tau2 ends at the number of voters.
+    """
+    zones: list[float] = []
+    if margin_mm is not None:
+        pixels = [round(i * _PAPER_PIXEL_MM, 3) for i in range(1, _STEPS + 1)]
+        zones = [zone for zone in pixels if zone <= margin_mm]
+    thresholds = [80.0, 100.0, 120.0, 140.0, 160.0] if has_ct else []
+    return _grid(zones, thresholds, _STEPS, voters)
+
+
+def _grid(zones: list[float], thresholds: list[float], vote_steps: int, voters: int) -> dict[str, list[Any]]:
     return {
         "zone_mm": [None, *zones],
         "hu_threshold": [None, *thresholds],
         "hu_quantile": [round(i / _STEPS, 1) for i in range(1, _STEPS + 1)],
-        "vote_iou": [round(i / _STEPS, 1) for i in range(1, round(_NMS_IOU * _STEPS) + 1)],
+        "vote_iou": [round(i / _STEPS, 1) for i in range(1, vote_steps + 1)],
         "min_votes": list(range(1, voters + 1)),
     }

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
-from nndet_psma.artifacts.plan import FoldPlan, Plan, Target
+from nndet_psma.artifacts.plan import Plan, Target
 from nndet_psma.core.registry import Registry
+from nndet_psma.planners.folds import FoldChoice
 from nndet_psma.planners.options import PlannerOptions
 
 
@@ -21,7 +22,7 @@ class Planner(Protocol):
         plan_id: str,
         trainer: str,
         target: Target,
-        folds: list[FoldPlan],
+        folds: FoldChoice,
     ) -> Plan:
         """The plan called ``plan_id`` for training with ``trainer`` on ``target``."""
         ...

@@ -1,4 +1,4 @@
-"""Planning rules: pure functions from the fingerprint to one value each, with their source."""
+"""Planning rules for sizes and shares: pure functions from measurements to one value each, with their source."""
 
 from __future__ import annotations
 
@@ -8,54 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.artifacts.fingerprint import Histogram
-from nndet_psma.artifacts.plan import Window
-
 _FINEST_STRIDE = 4
 _MAX_LEVELS = 4
 _SIZES_PER_LEVEL = 2
-
-
-def window_name(lower: float, upper: float) -> str:
-    """Name of an HU window that is safe in file names: ``hu_m97_310`` for -97..310, ``hu_m97p4_310`` for -97.4..310."""
-    return "hu_" + "_".join(f"{'m' if v < 0 else ''}{abs(v):g}".replace(".", "p") for v in (lower, upper))
-
-
-def quantile_windows(
-    lesion_hu: Histogram, tails_percent: Sequence[float], soft_tissue: tuple[float, float]
-) -> list[Window]:
-    """HU windows from the HU of all lesion voxels, tails cut symmetrically, plus soft tissue.
-
-    Source: Xu et al. 2023, "Windowing analysis" and table 2. Windows that come out equal are kept once; without
-    lesion voxels only soft tissue remains.
-    """
-    limits = []
-    if lesion_hu.total:
-        limits = [(lesion_hu.quantile(t / 100), lesion_hu.quantile(1 - t / 100)) for t in tails_percent]
-    limits.append(soft_tissue)
-    unique = dict.fromkeys((lower, upper) for lower, upper in limits if lower < upper)
-    return [Window(window_name(lower, upper), lower, upper) for lower, upper in unique]
-
-
-def window_overlap(first: Window, second: Window) -> float:
-    """Intersection over union of two windows on the HU axis."""
-    overlap = max(0.0, min(first.upper, second.upper) - max(first.lower, second.lower))
-    return overlap / (max(first.upper, second.upper) - min(first.lower, second.lower))
-
-
-def most_different_windows(windows: Sequence[Window], count: int) -> list[Window]:
-    """``count`` windows that overlap each other least, in their given order.
-
-    Greedy farthest-point choice starting from the last window (soft tissue): bagging gains from voters that see
-    different things, and near-equal windows cost a training each.
-    """
-    if count >= len(windows):
-        return list(windows)
-    chosen = [windows[-1]]
-    while len(chosen) < count:
-        rest = [window for window in windows if window not in chosen]
-        chosen.append(min(rest, key=lambda w: max(window_overlap(w, c) for c in chosen)))
-    return [window for window in windows if window in chosen]
 
 
 def target_spacing(spacings: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -84,8 +39,13 @@ def ctv_margin(outside_mm: Sequence[float], coverage: float, minimum_mm: float) 
     return margin, float(np.mean(ordered <= margin))
 
 
-def neighbour_slices(median_height_mm: float, spacing_z_mm: float) -> int:
-    """Slices on each side that show a whole lesion from its middle slice; 1 (the paper's value) to 3."""
+def neighbour_slices(median_height_mm: float, spacing_z_mm: float, deepest_case: int) -> int:
+    """Slices on each side that show a whole lesion from its middle slice; 1 (the paper's value) to 3.
+
+    None where no case has more than one slice (2D data).
+    """
+    if deepest_case == 1:
+        return 0
     return int(np.clip(math.ceil((median_height_mm / spacing_z_mm - 1) / 2 - 1e-9), 1, 3))
 
 
@@ -137,9 +97,9 @@ def aspect_ratios(heights: NDArray[np.float64], widths: NDArray[np.float64]) -> 
     return sorted({round(float(q), 2) for q in quantiles})
 
 
-def fold_count(wanted: int, patients: int) -> int:
-    """Folds: ``wanted``, but at least two patients in each validation set, and at least two folds."""
-    return max(2, min(wanted, patients // 2))
+def fitting_scale(plane_voxels: tuple[float, float], longest_side_pixels: float) -> float:
+    """Detector pixels per voxel at which the longer side of the plane has ``longest_side_pixels``."""
+    return round(longest_side_pixels / max(plane_voxels), 3)
 
 
 def positive_fraction(positive_slices: int, slices: int) -> float:

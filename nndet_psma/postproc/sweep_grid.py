@@ -8,6 +8,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from nndet_psma.artifacts.plan import Plan
+from nndet_psma.core.errors import UserError
 from nndet_psma.postproc.hu_filter import QUANTILES
 from nndet_psma.postproc.settings import PostprocSettings
 
@@ -84,3 +86,16 @@ class SweepGrid:
         if len(distinct) > MAX_SCORE_THRESHOLDS:
             distinct = np.quantile(distinct, np.linspace(0, 1, MAX_SCORE_THRESHOLDS), method="nearest")
         return np.unique([0.0, *distinct])
+
+
+def sweep_grid(plan: Plan) -> SweepGrid:
+    """The plan's grid; None (off) is always tried by the sweep itself.
+
+    Raises:
+        UserError: a key or value of ``postproc_grid`` is wrong.
+    """
+    grid = {name: tuple(v for v in values if v is not None) for name, values in plan.postproc_grid.items()}
+    try:
+        return SweepGrid(**grid)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"postproc_grid of the plan is wrong: {error}", remedy="Correct the plan") from None

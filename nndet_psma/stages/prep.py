@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
@@ -11,14 +12,17 @@ from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.cases import list_cases
 from nndet_psma.dataset.checks import check_task, raise_if_errors
-from nndet_psma.dataset.clinical import read_clinical
-from nndet_psma.dataset.description import read_description
+from nndet_psma.dataset.clinical import patient_of, read_clinical
+from nndet_psma.dataset.description import DatasetDescription, read_description
 from nndet_psma.dataset.findings import Finding
 from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.planners.describe import compare_plans
 from nndet_psma.planners.fingerprint import measure_fingerprint
 from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.planners.prepare import make_plan
 from nndet_psma.preprocess.build import build_store
+from nndet_psma.report.analysis import draw_analysis
+from nndet_psma.stages.plan_check import check_plan
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def prepare_task(
         UserError: the data set has errors (all are listed by ``say``; the first is raised), or planning is refused.
     """
     description = read_description(paths.root)
+    _check_existing_plan(paths, config, description)
     findings = _check(paths, full_check, processes, say) if check and config.prep.check else []
     cases = list_cases(paths, description)
     if config.prep.fingerprint:
@@ -76,11 +81,37 @@ def prepare_task(
         fingerprint = Fingerprint.read(paths.fingerprint)
     plan, kept = _plan(paths, config, options, fingerprint)
     say(f"plan {plan.plan_id}: {'kept' if kept else 'written'}")
+    if config.prep.fingerprint:
+        draw_analysis(fingerprint, plan, paths.analysis / plan.plan_id)
     made: list[str] = []
     if config.prep.process:
-        made = build_store(paths.store, cases, description, plan, preprocessing_processes)
+        made = build_store(
+            paths.store(plan.data_identifier), cases, description, plan, preprocessing_processes
+        )
         say(f"preprocessed {len(made)} cases, {len(cases) - len(made)} were current")
     return PrepResult(findings, fingerprint, plan, kept, made, len(cases))
+
+
+def _check_existing_plan(paths: TaskPaths, config: Any, description: DatasetDescription) -> None:
+    """A plan that is going to be kept, perhaps edited by hand, is judged before anything costly is done."""
+    file = paths.plan(config.plan)
+    planned = bool(config.prep.plan)
+    if (planned and not file.is_file()) or (planned and config.prep.overwrite):
+        return
+    check_plan_file(paths, file, description)
+
+
+def check_plan_file(paths: TaskPaths, file: Path, description: DatasetDescription) -> Plan:
+    """Read a plan and compare it with the raw task; see :func:`nndet_psma.stages.plan_check.check_plan`.
+
+    Raises:
+        UserError: the plan contradicts itself, the data set or the package.
+    """
+    plan = Plan.read(file)
+    names = [case.case_id for case in list_cases(paths, description)]
+    clinical = read_clinical(paths)
+    check_plan(plan, file, description, names, {name: patient_of(name, clinical) for name in names})
+    return plan
 
 
 def _check(paths: TaskPaths, full: bool, processes: int, say: Callable[[str], None]) -> list[Finding]:
@@ -104,9 +135,10 @@ def _plan(
     )
     made = override_plan(made, plain_overwrites(config))
     if file.is_file() and not config.prep.overwrite:
-        differing = _differences(Plan.read(file), made)
+        there = Plan.read(file)
+        differing = list(dict.fromkeys(row.key.split(".")[0] for row in compare_plans(there, made)))
         if not differing:
-            return made, True
+            return there, True
         raise UserError(
             "another plan of this name exists (edited by hand, or made with other data or options)",
             file=file,
@@ -115,12 +147,6 @@ def _plan(
         )
     made.write(file)
     return made, False
-
-
-def _differences(first: Plan, second: Plan) -> list[str]:
-    """Top-level keys whose values differ."""
-    own, other = first.to_json(), second.to_json()
-    return [key for key in own if own[key] != other[key]]
 
 
 def plain_overwrites(config: Any) -> dict[str, Any]:
@@ -148,26 +174,3 @@ def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
-
-
-def describe_plan(plan: Plan) -> Sequence[tuple[str, str, str, str]]:
-    """Rows (key, value, rule, evidence) of the plan's decisions."""
-    rows = []
-    for key, decision in plan.decisions.items():
-        rows.append((key, _value_text(plan, key), decision.rule, decision.evidence))
-    return rows
-
-
-def _value_text(plan: Plan, key: str) -> str:
-    value: Any = plan
-    for part in key.split("."):
-        value = getattr(value, part)
-    if key == "windows":
-        return ", ".join(f"{w.lower:g}..{w.upper:g}" for w in plan.windows) or "none"
-    if key == "stages":
-        return ", ".join(f"{s.name}: {s.iterations} at {s.learning_rate:g}" for s in plan.stages)
-    if key == "augmentation":
-        return f"scale {value.scale}, rotation {value.rotation_degrees:g}"
-    if key == "postproc_grid":
-        return ", ".join(f"{name} {len(values)}" for name, values in value.items()) + " values"
-    return f"{value:g}" if isinstance(value, float) else str(value)

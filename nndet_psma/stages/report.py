@@ -24,6 +24,7 @@ from nndet_psma.inference.ablation import AblationRow
 from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.inference.raw_predictions import RawPrediction, read_raw
 from nndet_psma.inference.tuning import RAW_FOLDER as VAL_RAW
+from nndet_psma.planners.describe import describe_plan
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.report.build import build_report
 from nndet_psma.report.case_images import load_images, load_labels
@@ -32,7 +33,6 @@ from nndet_psma.report.removed import PlacedBox, removed_boxes
 from nndet_psma.report.source import MetricRows, Raw, ReportSource
 from nndet_psma.stages.evaluate import TEST_PREDICTIONS
 from nndet_psma.stages.predict import RAW_FOLDER as TEST_RAW
-from nndet_psma.stages.prep import describe_plan
 from nndet_psma.stages.sweep import INFERENCE_PLAN, VAL_PREDICTIONS
 
 REPORT = "report.html"

@@ -27,9 +27,8 @@ _FINISHED = "finished"  # holds the hash of the weights and the plan
 def sweep_fold(paths: TaskPaths, folder: ModelFolder, fold: int, config: Any) -> InferencePlan:
     """Predict the fold's validation cases, tune on them, write thresholds, table and predictions."""
     device = choose_device(config.inference_kwargs.device)
-    predict_validation(
-        folder, fold, paths.store, device=device, batch_size=config.inference_kwargs.batch_size
-    )
+    store = paths.store(folder.plan(fold).data_identifier)
+    predict_validation(folder, fold, store, device=device, batch_size=config.inference_kwargs.batch_size)
     return _tune(paths, folder, fold, [fold], config.sweep.criterion)
 
 
@@ -57,10 +56,9 @@ def consolidate(
     if not sweep_boxes or paths is None:
         return InferencePlan.read(target / INFERENCE_PLAN)
     device = choose_device(config.inference_kwargs.device)
+    store = paths.store(plans[folds[0]].data_identifier)
     for fold in folds:
-        predict_validation(
-            folder, fold, paths.store, device=device, batch_size=config.inference_kwargs.batch_size
-        )
+        predict_validation(folder, fold, store, device=device, batch_size=config.inference_kwargs.batch_size)
     return _tune(paths, folder, CONSOLIDATED, folds, config.sweep.criterion)
 
 
@@ -97,7 +95,7 @@ def _tune(
     plan = folder.plan(target_fold)
     target = folder.fold(target_fold)
     files = _raw_files(folder, folds)
-    tuned, result = tune(files, paths.store, plan, criterion=criterion, folds=folds)
+    tuned, result = tune(files, paths.store(plan.data_identifier), plan, criterion=criterion, folds=folds)
     write_sweep(target / "sweep.json", result)
     tuned.write(target / INFERENCE_PLAN)
     settings = PostprocSettings(**tuned.settings)

@@ -13,9 +13,12 @@ from nndet_psma.core.atomic import write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.logs import LOGGER, log_to
+from nndet_psma.dataset.clinical import patient_of, read_clinical
+from nndet_psma.dataset.description import read_description
 from nndet_psma.dataset.paths import TaskPaths
 from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.preprocess.build import preprocessing_hash
+from nndet_psma.stages.plan_check import check_plan
 from nndet_psma.stages.prep import override_plan, plain_overwrites
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
@@ -46,6 +49,8 @@ def train_fold(paths: TaskPaths, models: Path, config: Any, fold: int) -> ModelF
             file=paths.plan(config.plan),
             remedy="Give these overwrites to nndet_prep, too (with -o prep.overwrite=true)",
         )
+    store = paths.store(plan.data_identifier)
+    _check(plan, paths, paths.plan(config.plan), store)
     if not 0 <= fold < len(plan.folds):
         raise UserError(
             f"fold {fold} does not exist",
@@ -65,12 +70,32 @@ def train_fold(paths: TaskPaths, models: Path, config: Any, fold: int) -> ModelF
     # weights that are there keep their own plan until the trainer has accepted the new one
     if mode == "overwrite" or not (target / "plan.json").is_file():
         _write_provenance(target, plan, config)
-    job = FoldJob(plan, fold, paths.store, target, settings, mode == "overwrite", config.exp.voter)
+    job = FoldJob(plan, fold, store, target, settings, mode == "overwrite", config.exp.voter)
     with log_to(target / "train.log"):
         LOGGER.info("fold %d of %s, plan %s", fold, config.exp.id, plan.content_hash())
+        if plan.target.device == "cpu" and _gpu_visible():
+            LOGGER.warning(
+                "the plan is a small one for the CPU; nndet_prep -o plan_cfg.target=gpu plans for this GPU"
+            )
         trainer.train(job)
     _write_provenance(target, plan, config)
     return folder
+
+
+def _gpu_visible() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _check(plan: Plan, paths: TaskPaths, file: Path, store: Path) -> None:
+    """The plan against the preprocessed cases; raw data need not be on the machine that trains."""
+    if not store.is_dir():
+        raise UserError("the cases are not preprocessed for this plan", file=store, remedy="Run nndet_prep")
+    names = [folder.name for folder in store.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    clinical = read_clinical(paths)
+    patients = {name: patient_of(name, clinical) for name in names}
+    check_plan(plan, file, read_description(paths.root), names, patients)
 
 
 def folds_to_train(config: Any, plan: Plan) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,21 @@ class SliceBatches(Dataset[dict[str, Any]]):
         case_ids: training cases.
         batch_size: slices per step.
         seed: of sampling and augmentation.
+        hard: names ``case:z`` of slices without a lesion that are drawn in the planned share.
 
     Raises:
         UserError: none of the cases has a lesion in the stage's region.
     """
 
     def __init__(
-        self, store: Path, plan: Plan, stage: Stage, case_ids: list[str], batch_size: int, seed: int
+        self,
+        store: Path,
+        plan: Plan,
+        stage: Stage,
+        case_ids: list[str],
+        batch_size: int,
+        seed: int,
+        hard: Sequence[str] = (),
     ) -> None:
         self.plan = plan
         self.stage = stage
@@ -64,6 +73,8 @@ class SliceBatches(Dataset[dict[str, Any]]):
         self.cases = [read_case(store, case_id) for case_id in case_ids]
         self.regions = [stage_region(case, plan, stage) for case in self.cases]
         self.positive, self.negative = self._index()
+        names = set(hard)
+        self.hard = [ref for ref in self.negative if self._name(ref) in names]
         if not self.positive:
             raise UserError(
                 f"none of the {len(case_ids)} training cases has a lesion in the region of stage '{stage.name}'",
@@ -104,8 +115,11 @@ class SliceBatches(Dataset[dict[str, Any]]):
         return {
             "images": torch.stack([image for image, _ in items]),
             "targets": [target for _, target in items],
-            "slices": [f"{self.cases[ref.case].case_id}:{ref.z}" for ref in refs],
+            "slices": [self._name(ref) for ref in refs],
         }
+
+    def _name(self, ref: SliceRef) -> str:
+        return f"{self.cases[ref.case].case_id}:{ref.z}"
 
     def _draw_slices(self, rng: np.random.Generator) -> list[SliceRef]:
         wanted = (
@@ -114,8 +128,11 @@ class SliceBatches(Dataset[dict[str, Any]]):
         wanted = max(1, wanted)
         positive = [self.positive[i] for i in rng.integers(len(self.positive), size=wanted)]
         rest = self.batch_size - wanted
+        difficult = round(rest * self.plan.hard_negative_fraction) if self.hard else 0
+        hard = [self.hard[i] for i in rng.integers(len(self.hard), size=difficult)] if difficult else []
+        rest -= difficult
         negative = [self.negative[i] for i in rng.integers(len(self.negative), size=rest)] if rest else []
-        return positive + negative
+        return positive + hard + negative
 
     def _load(self, ref: SliceRef, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         case, region = self.cases[ref.case], self.regions[ref.case]

@@ -25,10 +25,13 @@ from nndet_psma.models.weights import read_model, read_state, write_model
 from nndet_psma.preprocess.store import inputs_hash
 from nndet_psma.trainers.batches import SliceBatches
 from nndet_psma.trainers.loop import LoopSettings, Losses, train_loop
+from nndet_psma.trainers.memory_check import MemoryWatch
+from nndet_psma.trainers.mining import hard_negatives, keep_scores, mine, mined_before
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
 from nndet_psma.trainers.settings import TrainerSettings, adjusted_stage, stages_for
 
 MODEL_FILE = "model.safetensors"
+_FINISHED = "finished"
 _MAX_WORKERS = 8
 
 
@@ -67,6 +70,7 @@ def stage_hash(
             kept,
             batch,
             plan.positive_fraction,
+            plan.hard_negative_fraction,
             plan.optimizer,
             to_plain(stage),
             plan.folds[fold].train,
@@ -97,7 +101,7 @@ def _train_stage(job: FoldJob, stage: Stage) -> None:
         model = _run_loop(job, stage, model, accelerator, made_from, seed)
     if accelerator.is_main_process:
         write_model(model, folder / MODEL_FILE)
-        write_text(folder / "finished", made_from)
+        write_text(folder / _FINISHED, made_from)
         LOGGER.info("stage %s: finished", stage.name)
     accelerator.wait_for_everyone()
 
@@ -107,10 +111,18 @@ def _run_loop(
 ) -> nn.Module:
     batch_size = job.settings.batch_size or job.plan.batch_size
     cases = job.plan.folds[job.fold].train
-    batches = SliceBatches(job.store, job.plan, stage, cases, batch_size, seed)
+    hard = _hard_negatives(job, stage, accelerator)
+    batches = SliceBatches(job.store, job.plan, stage, cases, batch_size, seed, hard)
+    folder, precision = job.folder / stage.name, job.settings.precision
+    watch = MemoryWatch(job.plan, stage, folder, batch_size, precision, accelerator.device)
     with progress_bar(f"fold {job.fold} {stage.name}", stage.iterations) as advance:
+
+        def on_step(step: int, loss: float) -> None:
+            advance(step, f"loss {loss:.3f}")
+            watch(step)
+
         settings = LoopSettings(
-            folder=job.folder / stage.name,
+            folder=folder,
             made_from=made_from,
             seed=seed,
             workers=_workers(job.settings),
@@ -121,9 +133,29 @@ def _run_loop(
             momentum=job.settings.sgd_momentum,
             weight_decay=job.settings.weight_decay,
             images_per_step=batch_size,
-            on_step=lambda step, loss: advance(step, f"loss {loss:.3f}"),
+            on_step=on_step,
         )
         return train_loop(model, _detector_losses, batches, stage, settings, accelerator)
+
+
+def _hard_negatives(job: FoldJob, stage: Stage, accelerator: Accelerator) -> list[str]:
+    """Slices that fooled the stage this one starts from; none where it starts from the backbone alone."""
+    if stage.start_from is None or job.plan.hard_negative_fraction == 0:
+        return []
+    parent, folder = job.plan.stage(stage.start_from), job.folder / stage.start_from
+    cases = job.plan.folds[job.fold].train
+    made_from = hash_json([(folder / _FINISHED).read_text(), stage.region])
+    scores = mined_before(folder, made_from)
+    if scores is None:
+        model = load_detector(job.plan, parent, folder / MODEL_FILE, accelerator.device)
+        batch_size = job.settings.batch_size or job.plan.batch_size
+        scores = mine(
+            model, job.store, cases, job.plan, parent, stage, device=accelerator.device, batch_size=batch_size
+        )
+        keep_scores(folder, made_from, scores)
+    hard = hard_negatives(scores)
+    LOGGER.info("stage %s: %d of %d slices without a lesion are hard", stage.name, len(hard), len(scores))
+    return hard
 
 
 def _detector_losses(model: nn.Module, batch: Any) -> Losses:
@@ -160,7 +192,7 @@ def _without_weights(plan: Plan) -> Detector:
 
 
 def _is_finished(folder: Path, made_from: str) -> bool:
-    marker = folder / "finished"
+    marker = folder / _FINISHED
     if not marker.is_file() or not (folder / MODEL_FILE).is_file():
         return False
     if marker.read_text() != made_from:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 from artifact_samples import ARTIFACTS, FINGERPRINT, PLAN
@@ -32,7 +33,7 @@ def test_round_trip_is_equal(artifact, tmp_path):
 def test_another_version_is_refused_with_the_remedy(artifact, tmp_path):
     file = tmp_path / "a.json"
     file.write_text(json.dumps(artifact.to_json() | {"version": 99}))
-    message = rf"a\.json: {artifact.schema} of another schema version; expected 1; found 99\. .*again"
+    message = rf"a\.json: {artifact.schema} of another schema version; expected {artifact.version}; found 99\. .*again"
     with pytest.raises(UserError, match=message):
         type(artifact).read(file)
 
@@ -103,6 +104,32 @@ def _set(content, path, value):
         (("batch_size",), 0, "batch_size must be at least 1"),
         (("spacing",), [3.0, 0.0, 1.0], "spacing must be positive"),
         (("neighbours",), -1, "neighbours must not be negative"),
+        (("margin_mm",), -1.0, "margins must not be negative"),
+        (("margin_mm",), 0.5, "zone_mm 1 lies beyond margin_mm 0.5: nothing is seen there"),
+        (("positive_fraction",), 0.0, r"positive_fraction must lie in \(0, 1\]"),
+        (("hard_negative_fraction",), 1.5, r"hard_negative_fraction must lie in \[0, 1\]"),
+        (("ctv_modality",), 0, "ct_modality and ctv_modality are both 0"),
+        (("scalings", 0, "modality"), 2, "scaling 'PET' names modality 2"),
+        (("postproc_grid", "min_votes"), [1, 3], "min_votes 3 of only 2 voters"),
+        (("folds", 0, "val"), ["a"], "fold 0 trains and validates on case a"),
+        (("folds", 1, "val"), [], "fold 1 has no validation case"),
+        (("stages", 1, "milestones"), [166, 133], "stage 'narrow': milestones .* do not ascend"),
+        (("stages", 1, "milestones"), [500], "stage 'narrow': milestones .* within 200 iterations"),
+        (("stages", 1, "warmup"), 300, "stage 'narrow': warm-up of 300 in 200 iterations"),
+        (("stages", 1, "learning_rate"), 0.0, "stage 'narrow': 200 iterations at a rate of 0.0"),
+        (("detector", "levels"), [2, 1], "levels ascend among the ResNet layers 1..4"),
+        (("detector", "levels"), [1, 5], "levels ascend among the ResNet layers 1..4"),
+        (
+            ("detector", "input_size"),
+            [64, 100],
+            r"input_size \(64, 100\) is no multiple of the coarsest stride 8",
+        ),
+        (("detector", "body_input_size"), [0, 64], r"body_input_size \(0, 64\) is no multiple"),
+        (("detector", "scale"), 0.0, "scales must be positive"),
+        (("detector", "input_std"), 0.0, "input_std must be positive"),
+        (("detector", "roi_samples"), 0, "samples, proposals and detections per slice must be at least 1"),
+        (("detector", "nms_iou"), 0.0, "min_score 0.02 or nms_iou 0.0 is out of range"),
+        (("detector", "aspect_ratios"), [], "anchor sizes and aspect ratios must be positive"),
     ],
 )
 def test_contradictions_of_an_edited_plan(path, value, message, tmp_path):
@@ -122,6 +149,28 @@ def test_plan_without_voter(tmp_path):
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"p\.json: .*no stage is a voter"):
         Plan.read(file)
+
+
+def test_a_stage_that_sees_nothing(tmp_path):
+    content = copy.deepcopy(PLAN.to_json())
+    content["stages"][0]["windows"] = []
+    content["scalings"] = []
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="stage 'wsi' sees nothing"):
+        Plan.read(file)
+
+
+def test_plans_that_prepare_images_alike_share_a_folder():
+    alike = replace(PLAN, plan_id="OTHER", margin_mm=9.0, windows=PLAN.windows[::-1], batch_size=2)
+    assert alike.data_identifier == PLAN.data_identifier
+    assert PLAN.data_identifier.startswith("3x1x1mm_")
+    for change in (
+        {"spacing": (3.0, 1.0, 1.0001)},
+        {"body_margin_mm": 6.0},
+        {"modalities": {"0": "CT", "1": "PET"}},
+    ):
+        assert replace(PLAN, ctv_modality=None, **change).data_identifier != PLAN.data_identifier
 
 
 def test_plan_look_ups():

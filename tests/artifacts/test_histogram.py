@@ -31,7 +31,19 @@ def test_by_hand():
     assert [found.quantile(q) for q in (0, 0.5, 0.51, 1)] == [3, 3, 5, 5]
 
 
+@given(values, st.floats(-1100, 3100))
+def test_share_above_agrees_with_counting(sample, threshold):
+    assert Histogram.of(sample).share_above(threshold) == np.mean(sample > threshold)
+
+
+def test_from_counts_cuts_empty_ends():
+    assert Histogram.from_counts(-3, np.array([0, 0, 4, 0, 1, 0])) == Histogram(-1, [4, 0, 1])
+    assert Histogram.from_counts(-3, np.zeros(4, np.int64)) == Histogram()
+
+
 def test_nothing():
     assert Histogram.of(np.zeros(0)) == Histogram.pooled([]) == Histogram()
     with pytest.raises(ValueError, match="quantile of an empty histogram"):
         Histogram().quantile(0.5)
+    with pytest.raises(ValueError, match="share of an empty histogram"):
+        Histogram().share_above(0.0)

@@ -67,7 +67,7 @@ def test_task_without_models(in_task, capsys):
 
 def test_no_plan_yet(raw, capsys):
     fails(capsys, train.main, ["900"], "PSMA25D.json", "does not exist")
-    fails(capsys, plan.main, ["show", "900"], "PSMA25D.json", "does not exist")
+    fails(capsys, plan.main, ["show", "900"], "PSMA25D.json", "no plan 'PSMA25D'", "Run nndet_prep")
 
 
 @pytest.mark.parametrize(

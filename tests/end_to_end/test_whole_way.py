@@ -25,7 +25,7 @@ from nndet_psma.dataset.images import write_volume
 def test_files_of_every_stage(trained):
     paths, model = trained.paths, trained.model
     assert paths.fingerprint.is_file()
-    assert sorted(p.name for p in paths.store.iterdir()) == TRAINING
+    assert sorted(p.name for p in trained.store.iterdir()) == TRAINING
     for fold in ("fold0", "fold1"):
         stages = {path.parent.name for path in (model / fold).glob("*/model.safetensors")}
         assert stages == {stage.name for stage in trained.plan.stages}

@@ -21,7 +21,7 @@ from nndet_psma.dataset.cases import RawCase
 from nndet_psma.dataset.images import original_geometry, read_volume, write_volume
 from nndet_psma.inference.postprocessing import make_prediction
 from nndet_psma.inference.raw_predictions import RawMeta, RawPrediction
-from nndet_psma.inference.slices import predict_slices
+from nndet_psma.models.slices import predict_slices
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.preprocess.build import load_case
 from nndet_psma.stages.predict import description_from_plan

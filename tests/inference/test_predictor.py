@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 def _predict(place, fold, **options):
     predictor = CasePredictor(ModelFolder(place.model), fold, device=CPU, **options)
-    case = read_case(place.paths.store, "case_0")
+    case = read_case(place.store, "case_0")
     return predictor, predictor.predict(case, case.source, "made")
 
 

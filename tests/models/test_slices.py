@@ -14,7 +14,7 @@ import torch
 from fake_models import FixedBoxes
 
 from nndet_psma.core.geometry import Geometry
-from nndet_psma.inference.slices import predict_slices
+from nndet_psma.models.slices import predict_slices
 from nndet_psma.preprocess.prepare import PreparedCase
 
 SHAPE = (3, 20, 30)

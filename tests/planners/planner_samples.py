@@ -25,36 +25,111 @@ def table_2_histogram() -> Histogram:
     return Histogram(-97, [counts.get(value, 0) for value in range(-97, 401)])
 
 
+def box_lesion(
+    number: int,
+    size: tuple[int, int, int],
+    *,
+    spacing: tuple[float, float, float] = (3.0, 1.0, 1.0),
+    corner: tuple[int, int, int] = (4, 50, 50),
+    outside: float | None = 0.0,
+    label: int = 0,
+) -> LesionFingerprint:
+    """A cuboid of ``size`` voxels (z, y, x) at ``corner``; ``outside`` None is a lesion of a case without CTV."""
+    mm = [n * s for n, s in zip(size, spacing, strict=True)]
+    box = (*map(float, corner), *(float(c + n) for c, n in zip(corner, size, strict=True)))
+    return LesionFingerprint(
+        instance=number,
+        label=label,
+        volume_mm3=mm[0] * mm[1] * mm[2],
+        box=box,
+        size_mm=(mm[0], mm[1], mm[2]),
+        slices=size[0],
+        outside_ctv_mm=outside,
+        inside_ctv_mm=None if outside is None else 2.0,
+        share_in_ctv=None if outside is None else 1.0 if outside == 0 else 0.5,
+        short_axis_mm=min(mm[1:]),
+        long_axis_mm=(mm[1] ** 2 + mm[2] ** 2) ** 0.5,
+        size_voxels=size,
+        slice_sizes_mm=[(mm[1], mm[2])] * size[0],
+        medians={"CT": 40.0},
+    )
+
+
 def lesion(number: int = 1, side: float = 6.0, outside: float | None = 0.0) -> LesionFingerprint:
     """Two slices of 3 mm, ``side`` x ``side`` voxels of 1 mm."""
-    box = (4.0, 50.0, 50.0, 6.0, 50.0 + side, 50.0 + side)
-    return LesionFingerprint(number, 0, 6.0 * side**2, box, (6.0, side, side), 2, outside)
+    return box_lesion(number, (2, int(side), int(side)), outside=outside)
 
 
-def statistics(low: float, mid: float, high: float, lesion_mid: float | None) -> IntensityStatistics:
-    return IntensityStatistics(mid, 1.0, low, mid, high, None, lesion_mid, None)
+def statistics(low: float, mid: float, high: float) -> IntensityStatistics:
+    return IntensityStatistics(1000, mid, 1.0, low, low, mid, high, high)
+
+
+def regions(
+    low: float, mid: float, high: float, lesion_mid: float | None = None
+) -> dict[str, IntensityStatistics]:
+    """Statistics of the body, and of lesions that all have the value ``lesion_mid``."""
+    found = {"body": statistics(low, mid, high)}
+    if lesion_mid is not None:
+        found["lesion"] = statistics(lesion_mid, lesion_mid, lesion_mid)
+    return found
+
+
+def hand_made_case(
+    case_id: str,
+    *,
+    patient: str = "",
+    stratum: str = "",
+    shape: tuple[int, int, int] = (20, 200, 300),
+    spacing: tuple[float, float, float] = (3.0, 1.0, 1.0),
+    body_box: tuple[float, ...] = (0.0, 20.0, 30.0, 20.0, 180.0, 270.0),
+    ctv_box: tuple[float, ...] | None = None,
+    intensities: dict[str, dict[str, IntensityStatistics]] | None = None,
+    lesions: list[LesionFingerprint] | None = None,
+    lesion_hu: Histogram | None = None,
+    region_hu: Histogram | None = None,
+) -> CaseFingerprint:
+    """A case of which only what matters to a test need be said; lesions lie in slices of their own."""
+
+    def volume(box: tuple[float, ...]) -> float:
+        sides = [(box[3 + axis] - box[axis]) * spacing[axis] for axis in range(3)]
+        return sides[0] * sides[1] * sides[2]
+
+    searched = ctv_box or body_box
+    found = lesions or []
+    return CaseFingerprint(
+        case_id=case_id,
+        patient_id=patient or case_id,
+        stratum=stratum,
+        inputs="0" * 16,
+        shape=shape,
+        spacing=spacing,
+        body_box=body_box,
+        ctv_box=ctv_box,
+        body_volume_mm3=volume(body_box),
+        ctv_volume_mm3=None if ctv_box is None else volume(ctv_box),
+        positive_slices=sum(lesion.slices for lesion in found),
+        search_slices=int(searched[3] - searched[0]),
+        intensities=intensities or {},
+        lesions=found,
+        lesion_hu=lesion_hu or Histogram(),
+        region_hu=region_hu or Histogram(),
+    )
 
 
 def case(
     number: int, *, ctv: bool = True, ct: bool = True, pet: bool = False, lesions: int = 2
 ) -> CaseFingerprint:
     """A case of 20 x 200 x 300 voxels of (3, 1, 1) mm, CTV of 12 x 80 x 100 voxels."""
-    intensities = {"CT": statistics(-100, 40, 300, 60)} if ct else {}
+    intensities = {"CT": regions(-100, 40, 300, 60)} if ct else {}
     if pet:
-        intensities["PET"] = statistics(0.0, 1.0, 4.0, 9.0)
-    return CaseFingerprint(
-        case_id=f"case_{number}",
-        patient_id=f"patient_{number}",
-        stratum="",
-        inputs="0" * 16,
-        shape=(20, 200, 300),
-        spacing=(3.0, 1.0, 1.0),
-        body_box=(0.0, 20.0, 30.0, 20.0, 180.0, 270.0),
+        intensities["PET"] = regions(0.0, 1.0, 4.0, 9.0)
+    return hand_made_case(
+        f"case_{number}",
+        patient=f"patient_{number}",
         ctv_box=(2.0, 60.0, 100.0, 14.0, 140.0, 200.0) if ctv else None,
         intensities=intensities,
         lesions=[lesion(i + 1, 5.0 + i, 2.0 * i if ctv else None) for i in range(lesions)],
         lesion_hu=table_2_histogram() if ct and lesions else Histogram(),
-        region_hu=Histogram(),
     )
 
 

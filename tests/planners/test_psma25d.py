@@ -7,21 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planner_samples import box_lesion, hand_made_case, regions
 
-from nndet_psma.artifacts.fingerprint import (
-    CaseFingerprint,
-    Fingerprint,
-    Histogram,
-    IntensityStatistics,
-    LesionFingerprint,
-)
+from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram, LesionFingerprint
 from nndet_psma.artifacts.plan import FoldPlan, Plan, Target
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.paths import TaskPaths
 from nndet_psma.planners import prepare
+from nndet_psma.planners.describe import BOOKKEEPING, describe_plan
+from nndet_psma.planners.folds import FoldChoice
 from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.planners.psma25d import PSMA25DPlanner
-from nndet_psma.stages.prep import describe_plan
 
 CPU, GPU = Target("cpu", 0.0), Target("gpu", 24.0)
 # 5 of 1000 voxels between neighbouring limits: table 2 of Xu et al. 2023, as in test_rules
@@ -34,12 +30,11 @@ TABLE_2 = Histogram.of(
         ]
     )
 )
-STATISTICS = IntensityStatistics(20.0, 50.0, -100.0, 30.0, 8.0, 3.0, 5.0, 12.0)
+STATISTICS = regions(-100.0, 30.0, 8.0, 5.0)
 
 
 def lesion(number: int, side: int, outside: float | None) -> LesionFingerprint:
-    box = (10.0, 30.0, 30.0, 13.0, 30.0 + side, 30.0 + side)
-    return LesionFingerprint(number, 0, side**2 * 9.0, box, (9.0, side, side), 3, outside)
+    return box_lesion(number, (3, side, side), corner=(10, 30, 30), outside=outside)
 
 
 def hand_made(modalities: tuple[str, ...] = ("CT", "CTV"), cases: int = 6, lesions: int = 2) -> Fingerprint:
@@ -49,25 +44,22 @@ def hand_made(modalities: tuple[str, ...] = ("CT", "CTV"), cases: int = 6, lesio
     for i in range(cases):
         found = [lesion(n + 1, 8 + i, 1.5 * n if has_ctv else None) for n in range(lesions)]
         made.append(
-            CaseFingerprint(
-                case_id=f"case_{i}",
-                patient_id="patient" if i < 2 else f"case_{i}",
+            hand_made_case(
+                f"case_{i}",
+                patient="patient" if i < 2 else f"case_{i}",
                 stratum="high" if i % 2 else "low",
-                inputs="0",
                 shape=(40, 200, 240),
-                spacing=(3.0, 1.0, 1.0),
                 body_box=(0.0, 20.0, 20.0, 40.0, 180.0, 220.0),
                 ctv_box=(5.0, 50.0, 60.0, 35.0, 130.0, 160.0) if has_ctv else None,
                 intensities={name: STATISTICS for name in modalities if name != "CTV"},
                 lesions=found,
                 lesion_hu=TABLE_2 if has_ct and found else Histogram(),
-                region_hu=Histogram(),
             )
         )
     return Fingerprint("Task900_X", {str(i): m for i, m in enumerate(modalities)}, {"0": "node"}, made)
 
 
-FOLDS = [FoldPlan(["case_2", "case_3"], ["case_0", "case_1"])]
+FOLDS = FoldChoice([FoldPlan(["case_2", "case_3"], ["case_0", "case_1"])], "by hand", "four cases")
 
 
 def plan_for(fingerprint: Fingerprint, target: Target = CPU, options: PlannerOptions | None = None) -> Plan:
@@ -93,8 +85,9 @@ def test_plan_is_valid_complete_and_deterministic(
     assert plan_for(fingerprint, target).content_hash() == plan.content_hash()
     assert plan.made_from == fingerprint.content_hash()
     rows = describe_plan(plan)
-    assert {"spacing", "margin_mm", "windows", "stages", "batch_size", "neighbours"} <= {r[0] for r in rows}
     assert all(all(row) for row in rows)  # no empty value, rule or evidence
+    decided = {row.key.split(".")[0] for row in rows}
+    assert set(plan.to_json()) - decided == set(BOOKKEEPING)  # nothing is decided without saying why
     stride = 2 ** (max(plan.detector.levels) + 1)
     for size in (*plan.detector.input_size, *plan.detector.body_input_size):
         assert size % stride == 0
@@ -114,8 +107,9 @@ def test_with_ct_and_ctv() -> None:
     # median side (8 + ... + 13) / 6 = 10.5 voxels become 32 pixels: 3.047, in steps of 0.05 downwards
     assert plan.detector.scale == pytest.approx(3.0)
     # CTV box 80 x 100 voxels grown by 6.48 on each side: 92.96 x 112.96 voxels
+    stride = 2 ** (max(plan.detector.levels) + 1)
     for size, side in zip(plan.detector.input_size, (92.96, 112.96), strict=True):
-        assert side * 3 <= size < side * 3 + 2 ** (max(plan.detector.levels) + 1)
+        assert side * plan.detector.scale <= size < side * plan.detector.scale + stride
     # 12 lesions on 3 slices each of 6 CTVs with 30 slices: 2 * 36 / 180 is below a half
     assert plan.positive_fraction == 0.5
     assert plan.channels(plan.voters[0]) == 3
@@ -143,7 +137,7 @@ def test_voters_are_limited_by_machine_and_user() -> None:
     assert len(plan_for(hand_made(), CPU).voters) == 3
     limited = plan_for(hand_made(), GPU, PlannerOptions(max_voters=2))
     assert [voter.name for voter in limited.voters] == ["hu_m79_141", "hu_m125_225"]
-    assert "hu_m97_310" in limited.decisions["windows"].evidence
+    assert "left out as most alike: -97..310, -90..169, -84..151" in limited.decisions["windows"].evidence
     assert limited.postproc_grid["min_votes"] == [1, 2]
 
 
@@ -186,8 +180,127 @@ def test_no_lesion_is_refused() -> None:
         plan_for(hand_made(lesions=0))
 
 
+def test_windows_as_channels() -> None:
+    plan = plan_for(hand_made(), CPU, PlannerOptions(channels="multiwindow"))
+    first, only = plan.stages
+    assert first.name == "wsi"
+    assert (only.name, only.voter, only.start_from) == ("multiwindow", True, "wsi")
+    assert only.windows == [window.name for window in plan.windows]
+    assert len(plan.windows) == 5  # channels cost little: the CPU's limit on voters does not count
+    assert plan.channels(only) == 5 * 3
+    assert plan.postproc_grid["min_votes"] == [1]
+
+
+def test_the_papers_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nndet_psma.cli.config import compose_config, plain
+
+    config = compose_config("Task900_X", ["train=psma25d_xu2023"])
+    # data that would give something else: lesions far outside, of 12 slices, and another HU distribution
+    fingerprint = hand_made()
+    far = [box_lesion(1, (12, 30, 30), corner=(10, 30, 30), outside=20.0)]
+    fingerprint = replace(
+        fingerprint,
+        cases=[replace(c, lesions=far, lesion_hu=Histogram(0, [1] * 100)) for c in fingerprint.cases],
+    )
+    plan = plan_for(fingerprint, Target("gpu", 48.0, 4), PlannerOptions.parse(plain(config.plan_cfg)))
+    assert [(w.lower, w.upper) for w in plan.windows] == [
+        (-97, 310), (-90, 169), (-84, 151), (-79, 141), (-125, 225),
+    ]  # fmt: skip
+    assert (plan.margin_mm, plan.neighbours) == (6.48, 1)
+    assert "contains 0.0% of 6 lesions" in plan.decisions["margin_mm"].evidence
+    assert (plan.detector.backbone, plan.detector.weights, plan.batch_size) == (
+        "resnext101_32x8d",
+        "imagenet",
+        64,
+    )
+    assert plan.optimizer == "sgd"
+    wsi, *voters = plan.stages
+    assert (wsi.iterations, wsi.learning_rate, wsi.milestones) == (3000, 0.01, [2000])
+    assert {(v.iterations, v.learning_rate, tuple(v.milestones)) for v in voters} == {
+        (6000, 0.005, (4000, 5000))
+    }
+    assert (plan.augmentation.rotation_degrees, plan.augmentation.scale) == (180.0, (0.89, 1.11))
+    assert plan.detector.anchor_sizes == [[32.0], [64.0], [128.0], [256.0]][: len(plan.detector.levels)]
+    assert plan.detector.aspect_ratios == [0.5, 1.0, 2.0]
+    assert plan.postproc_grid["hu_threshold"] == [None, 80.0, 100.0, 120.0, 140.0, 160.0]
+    assert plan.postproc_grid["zone_mm"][-1] == 6.48
+    longest = max(112.96 * plan.detector.scale, 92.96 * plan.detector.scale)
+    assert longest == pytest.approx(720, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"spacing": (2.0, 0.5, 0.5)}, lambda p: p.spacing == (2.0, 0.5, 0.5)),
+        ({"neighbours": 0}, lambda p: p.neighbours == 0 and p.channels(p.voters[0]) == 1),
+        ({"margin_mm": 3.0}, lambda p: p.margin_mm == 3.0 and p.postproc_grid["zone_mm"][-1] == 3.0),
+        ({"backbone": "resnet50"}, lambda p: p.detector.backbone == "resnet50"),
+        ({"weights": "none"}, lambda p: (p.detector.weights, p.detector.norm) == ("none", "batch")),
+        ({"batch_size": 3}, lambda p: p.batch_size == 3),
+        (
+            {"windows": [(0.0, 100.0), (-50.0, 200.0)]},
+            lambda p: [w.upper for w in p.windows] == [100.0, 200.0],
+        ),
+        ({"augmentation": "light"}, lambda p: p.augmentation.rotation_degrees == 15.0),
+        ({"wsi_pretraining": False}, lambda p: p.hard_negative_fraction == 0.0),
+        ({"input_side": 400}, lambda p: max(p.detector.input_size) in range(400, 433)),
+    ],
+)
+def test_the_user_decides(options: dict, expected) -> None:
+    plan = plan_for(hand_made(), GPU, PlannerOptions(**options))
+    assert expected(plan)
+    assert plan != plan_for(hand_made(), GPU)
+
+
+def test_a_batch_that_does_not_fit_is_said() -> None:
+    plan = plan_for(hand_made(), Target("gpu", 8.0), PlannerOptions(batch_size=64, input_side=800))
+    assert plan.batch_size == 64
+    assert "more than the 8 GB of the GPU" in plan.decisions["batch_size"].evidence
+
+
+def test_a_backbone_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(UserError, match="resnext101_32x8d does not fit the GPU"):
+        plan_for(hand_made(), Target("gpu", 2.0), PlannerOptions(backbone="resnext101_32x8d", input_side=800))
+
+
+def test_a_small_gpu_gets_smaller_slices() -> None:
+    large, small = (
+        plan_for(hand_made(), Target("gpu", gb), PlannerOptions(input_side=3000)) for gb in (80, 3)
+    )
+    assert small.detector.scale < large.detector.scale
+    assert small.detector.input_size[0] < large.detector.input_size[0]
+    assert "shrunk to fit the memory" in small.decisions["detector.scale"].rule
+
+
+def test_two_dimensional_data() -> None:
+    fingerprint = hand_made()
+    flat = [
+        replace(
+            case,
+            shape=(1, 200, 240),
+            body_box=(0.0, 20.0, 20.0, 1.0, 180.0, 220.0),
+            ctv_box=(0.0, 50.0, 60.0, 1.0, 130.0, 160.0),
+            lesions=[box_lesion(1, (1, 9, 9), corner=(0, 60, 70))],
+            positive_slices=1,
+            search_slices=1,
+        )
+        for case in fingerprint.cases
+    ]
+    plan = plan_for(replace(fingerprint, cases=flat))
+    assert plan.neighbours == 0
+    assert plan.channels(plan.voters[0]) == 1
+
+
+def test_several_classes_and_modalities() -> None:
+    fingerprint = replace(hand_made(("CT", "PET", "CTV")), labels={"0": "node", "1": "bone"})
+    plan = plan_for(fingerprint)
+    assert plan.classes == {"0": "node", "1": "bone"}
+    assert [s.name for s in plan.scalings] == ["PET"]
+    assert plan.channels(plan.voters[0]) == (1 + 1) * 3
+
+
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "_visible_gpu_gb", lambda: None)
+    monkeypatch.setattr(prepare, "_visible_gpus_gb", lambda: [])
 
 
 def test_target_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,30 +313,11 @@ def test_target_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_target_with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "_visible_gpu_gb", lambda: 80.0)
-    assert prepare.choose_target(PlannerOptions()) == Target("gpu", 80.0)
+    monkeypatch.setattr(prepare, "_visible_gpus_gb", lambda: [80.0, 48.0])
+    assert prepare.choose_target(PlannerOptions()) == Target("gpu", 48.0)  # the smaller of the two
+    assert prepare.choose_target(PlannerOptions(num_gpus=2)) == Target("gpu", 48.0, 2)
     assert prepare.choose_target(PlannerOptions(gpu_memory_gb=11)) == Target("gpu", 11)
     assert prepare.choose_target(PlannerOptions(target="cpu")) == CPU
-
-
-def test_folds_keep_patients_together(tmp_path: Path) -> None:
-    fingerprint = hand_made()
-    folds = prepare.choose_folds(fingerprint, TaskPaths(tmp_path), PlannerOptions(num_folds=5))
-    assert len(folds) == 2  # 5 patients: two in each validation set
-    ids = sorted(case.case_id for case in fingerprint.cases)
-    assert sorted(case for fold in folds for case in fold.val) == ids
-    for fold in folds:
-        assert sorted(fold.train + fold.val) == ids
-        assert ("case_0" in fold.val) == ("case_1" in fold.val)
-
-
-def test_folds_of_the_user_win(tmp_path: Path) -> None:
-    (tmp_path / "splits.json").write_text('[{"train": ["case_2"], "val": ["case_0", "case_1"]}]')
-    folds = prepare.choose_folds(hand_made(), TaskPaths(tmp_path), PlannerOptions())
-    assert folds == [FoldPlan(["case_2"], ["case_0", "case_1"])]
-    (tmp_path / "splits.json").write_text('[{"train": ["case_1"], "val": ["case_0"]}]')
-    with pytest.raises(UserError, match="patient"):
-        prepare.choose_folds(hand_made(), TaskPaths(tmp_path), PlannerOptions())
 
 
 def test_unknown_planner_lists_the_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,60 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nndet_psma.artifacts.fingerprint import Histogram
-from nndet_psma.artifacts.plan import Window
 from nndet_psma.planners import rules
-
-SOFT_TISSUE = (-125.0, 225.0)
-TAILS = [0.5, 1.0, 1.5, 2.0]
-
-
-def histogram_of_table_2() -> Histogram:
-    """1000 lesion voxels with 5 (0.5 %) between neighbouring limits of table 2 of Xu et al. 2023."""
-    lower = np.repeat([-97, -90, -84, -79], 5)  # the 5th, 10th, 15th and 20th smallest value
-    upper = np.repeat([141, 151, 169, 310, 400], 5)  # 400: the 0.5 % above the 99.5 % quantile
-    return Histogram.of(np.concatenate([lower, np.full(955, 40), upper]))
-
-
-def test_windows_are_those_of_table_2() -> None:
-    windows = rules.quantile_windows(histogram_of_table_2(), TAILS, SOFT_TISSUE)
-    limits = [(w.lower, w.upper) for w in windows]
-    assert limits == [(-97, 310), (-90, 169), (-84, 151), (-79, 141), (-125, 225)]
-    assert windows[0].name == "hu_m97_310"
-    assert windows[-1].name == "hu_m125_225"
-
-
-def test_equal_windows_are_kept_once() -> None:
-    # all tails of two values that fill half of the voxels each are the same window, and it is also soft tissue
-    histogram = Histogram.of(np.repeat([-125, 225], 500))
-    assert [w.name for w in rules.quantile_windows(histogram, TAILS, SOFT_TISSUE)] == ["hu_m125_225"]
-
-
-@pytest.mark.parametrize("histogram", [Histogram(), Histogram.of(np.full(50, 40))])
-def test_only_soft_tissue_remains_without_spread(histogram: Histogram) -> None:
-    windows = rules.quantile_windows(histogram, TAILS, SOFT_TISSUE)
-    assert [(w.lower, w.upper) for w in windows] == [SOFT_TISSUE]
-
-
-def test_window_overlap_by_hand() -> None:
-    # -100..100 and 0..300 share 100 of 400 HU
-    assert rules.window_overlap(Window("a", -100, 100), Window("b", 0, 300)) == pytest.approx(0.25)
-    assert rules.window_overlap(Window("a", -100, 0), Window("b", 50, 100)) == 0
-
-
-def test_most_different_windows_of_table_2() -> None:
-    windows = rules.quantile_windows(histogram_of_table_2(), TAILS, SOFT_TISSUE)
-    # overlap with soft tissue (-125..225): 322/435 = .740, 259/350 = .740, 235/350 = .671, 220/350 = .629 -> -79..141;
-    # then the largest overlap with either: -97..310 max(.740, 220/407) = .7402, -90..169 max(.740, .849) -> -97..310
-    assert [w.name for w in rules.most_different_windows(windows, 2)] == ["hu_m79_141", "hu_m125_225"]
-    assert [w.name for w in rules.most_different_windows(windows, 3)] == [
-        "hu_m97_310",
-        "hu_m79_141",
-        "hu_m125_225",
-    ]
-    assert rules.most_different_windows(windows, 5) == windows
-    assert rules.most_different_windows(windows, 9) == windows
-    assert rules.most_different_windows(windows, 1) == windows[-1:]
 
 
 def test_spacing_is_the_median_with_one_value_in_plane() -> None:
@@ -105,7 +52,8 @@ def test_margin_property(microns: list[int], coverage: float) -> None:
     ],
 )
 def test_neighbours(height: float, spacing: float, expected: int) -> None:
-    assert rules.neighbour_slices(height, spacing) == expected
+    assert rules.neighbour_slices(height, spacing, deepest_case=40) == expected
+    assert rules.neighbour_slices(height, spacing, deepest_case=1) == 0
 
 
 @pytest.mark.parametrize(
@@ -192,13 +140,6 @@ def test_aspect_ratios_are_quantiles_once_each() -> None:
     # height / width with width 4, sorted: .25 .5 .5 1 1 1 1 1 1 2 4; positions 1, 5 and 9 of 0..10
     assert rules.aspect_ratios(heights, np.full(11, 4.0)) == [0.5, 1.0, 2.0]
     assert rules.aspect_ratios(np.ones(5), np.ones(5)) == [1.0]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "patients", "expected"), [(5, 100, 5), (5, 10, 5), (5, 9, 4), (5, 3, 2), (2, 50, 2)]
-)
-def test_fold_count(wanted: int, patients: int, expected: int) -> None:
-    assert rules.fold_count(wanted, patients) == expected
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from nndet_psma.cli.config import compose_config, plain
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.findings import Finding
 from nndet_psma.dataset.images import write_volume
+from nndet_psma.planners.describe import describe_plan
 from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.preprocess.store import read_case
 from nndet_psma.stages import prep
-from nndet_psma.stages.prep import describe_plan, override_plan, plain_overwrites, prepare_task
+from nndet_psma.stages.prep import override_plan, plain_overwrites, prepare_task
 
 CASES = [f"case_{i}" for i in range(6)]
 
@@ -67,7 +68,7 @@ def test_end_to_end(prepared):
     ]
     assert Plan.read(place.paths.plan("PSMA25D")) == result.plan
     assert Fingerprint.read(place.paths.fingerprint) == result.fingerprint
-    assert sorted(file.name for file in place.paths.store.iterdir()) == CASES
+    assert sorted(file.name for file in place.store.iterdir()) == CASES
     assert result.plan.made_from == result.fingerprint.content_hash()
 
 
@@ -81,7 +82,7 @@ def test_what_was_measured_and_stored(prepared):
     assert case.lesions[0].volume_mm3 == (instances == 1).sum() * 16
     assert case.lesion_hu.total == (instances > 0).sum()
     assert case.region_hu.total == ((ctv > 0) & (instances == 0)).sum()
-    stored = read_case(place.paths.store, "case_0")
+    stored = read_case(place.store, "case_0")
     # same spacing, so the store is a crop of the file: all slices, the body and 5 mm (3 pixels) round it
     corner = stored.source.to_voxels(stored.geometry.to_patient(np.zeros((1, 3))))[0].round().astype(int)
     part = tuple(slice(a, a + n) for a, n in zip(corner, stored.geometry.shape, strict=True))
@@ -155,11 +156,11 @@ def test_parts_can_be_left_out(own, monkeypatch):
 
 
 def test_findings_are_said_in_full_and_errors_stop(own, monkeypatch):
-    warning = Finding("odd", "warning", None, "is odd")
+    warning = Finding("PET not SUV", "warning", None, "is odd")
     monkeypatch.setattr(prep, "check_task", lambda *_, **__: [warning])
     _, said = _run(own, check=True)
     assert said[1] == "warning: is odd."  # no file and no remedy: nothing is said of them
-    error = Finding("bad", "error", "a.nii", "is bad", expected="good", remedy="Mend it")
+    error = Finding("NaN voxels", "error", "a.nii", "is bad", expected="good", remedy="Mend it")
     monkeypatch.setattr(prep, "check_task", lambda *_, **__: [error, error, warning])
     with pytest.raises(UserError, match=r"a\.nii: is bad; expected good\. Mend it\. 1 more errors"):
         _run(own, check=True)
@@ -236,6 +237,6 @@ def test_description_of_the_plan(prepared):
     assert rows["margin_mm"] == "6.48"
     assert rows["batch_size"] == "2"
     first = prepared[1].plan.stages[0]
-    assert rows["stages"].startswith(f"wsi: {first.iterations} at {first.learning_rate:g}, hu_")
+    assert rows["stages"].startswith(f"wsi: {first.iterations} at {first.learning_rate:g}, 3 channels; hu_")
     assert rows["windows"].endswith("-125..225")
     assert set(rows) == set(prepared[1].plan.decisions)

@@ -83,8 +83,8 @@ def test_changed_store_is_predicted_again(own_copy):
     name = folder.plan(0).folds[0].val[0]
     raw = folder.fold(0) / "sweep_predictions" / f"{name}.npz"
     before = read_raw(raw).meta.made_from
-    case = read_case(own_copy.paths.store, name)
-    write_case(own_copy.paths.store, replace(case, arrays={k: v + 50 for k, v in case.arrays.items()}), "new")
+    case = read_case(own_copy.store, name)
+    write_case(own_copy.store, replace(case, arrays={k: v + 50 for k, v in case.arrays.items()}), "new")
     stage.sweep_fold(own_copy.paths, folder, 0, compose_config(TASK, []))
     assert read_raw(raw).meta.made_from != before
 

@@ -27,7 +27,7 @@ def _job(place, folder, **changes) -> FoldJob:
     values = {
         "plan": place.plan,
         "fold": 0,
-        "store": place.paths.store,
+        "store": place.store,
         "folder": folder,
         "settings": SETTINGS,
     }
@@ -136,7 +136,8 @@ def test_no_iterations_write_the_weights_that_a_stage_starts_from(tiny_task, tmp
 def test_voter_with_more_channels_starts_from_the_same_response(tiny_task, tmp_path):
     plan = tiny_task.plan
     both = [window.name for window in plan.windows]
-    wide = replace(plan, stages=[plan.stages[0], replace(plan.stages[1], windows=both)])
+    stages = [plan.stages[0], replace(plan.stages[1], windows=both)]
+    wide = replace(plan, stages=stages, postproc_grid={**plan.postproc_grid, "min_votes": [1]})
     _train(tiny_task, tmp_path, plan=wide, settings=replace(SETTINGS, iterations=0))
     narrow = load_file(tmp_path / "wsi/model.safetensors")
     widened = load_file(tmp_path / plan.stages[1].name / "model.safetensors")
@@ -162,10 +163,8 @@ def test_changed_data_are_refused(tiny_task, whole, tmp_path):
 
     place = tiny_task.copy(tmp_path)
     name = place.plan.folds[0].train[0]
-    case = read_case(place.paths.store, name)
-    write_case(
-        place.paths.store, replace(case, arrays={k: v + 1 for k, v in case.arrays.items()}), "new files"
-    )
+    case = read_case(place.store, name)
+    write_case(place.store, replace(case, arrays={k: v + 1 for k, v in case.arrays.items()}), "new files")
     with pytest.raises(UserError, match="another plan, fold, configuration or data"):
         _train(place, whole)
 

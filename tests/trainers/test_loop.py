@@ -37,7 +37,12 @@ def _losses(model, batch):
 
 
 def _stage(iterations: int = 6, **changes) -> Stage:
-    values = {"learning_rate": 0.1, "milestones": [4], "warmup": 2, **changes}
+    values = {
+        "learning_rate": 0.1,
+        "milestones": [min(4, iterations)],
+        "warmup": min(2, iterations),
+        **changes,
+    }
     return Stage("s", "search", [], None, True, iterations, **values)
 
 
@@ -161,7 +166,7 @@ def test_learning_overfits_one_batch(tiny_task):
 
     plan = replace(tiny_task.plan, augmentation=Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0))
     stage = replace(plan.stages[-1], iterations=40, learning_rate=0.003, milestones=[], warmup=5)
-    batch = SliceBatches(tiny_task.paths.store, plan, stage, ["case_0", "case_1"], 4, 0)[0]
+    batch = SliceBatches(tiny_task.store, plan, stage, ["case_0", "case_1"], 4, 0)[0]
     torch.manual_seed(0)
     model = build_detector(plan.detector, plan.channels(stage), 1).train()
     optimizer = build_optimizer(model, stage, _settings(None, optimizer="adamw"))

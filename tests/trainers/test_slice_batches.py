@@ -16,6 +16,7 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.store import inputs_hash, read_case, write_case
 from nndet_psma.trainers.batches import SliceBatches
 
+NO_ZONES = {"postproc_defaults": {}, "postproc_grid": {}}
 STILL = Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 
 
@@ -25,7 +26,7 @@ def plan(tiny_task):
 
 
 def _batches(tiny_task, plan, stage=-1, cases=("case_0", "case_1", "case_5"), batch_size=4, seed=7):
-    return SliceBatches(tiny_task.paths.store, plan, plan.stages[stage], list(cases), batch_size, seed)
+    return SliceBatches(tiny_task.store, plan, plan.stages[stage], list(cases), batch_size, seed)
 
 
 def _equal(first, second):
@@ -144,7 +145,7 @@ def test_nothing_is_seen_outside_the_region(tiny_task):
     columns 12.5 to 51.5. Interpolation reaches half a voxel (0.75 pixels) farther.
     """
     rough = replace(STILL, blur_probability=1.0, blur_sigma=2.0, noise_std=0.2)
-    batches = _batches(tiny_task, replace(tiny_task.plan, augmentation=rough, margin_mm=2.0))
+    batches = _batches(tiny_task, replace(tiny_task.plan, augmentation=rough, margin_mm=2.0, **NO_ZONES))
     for step in range(3):
         for image in batches[step]["images"]:
             assert image[:, 10:38, 14:50].any(dim=0).float().mean() > 0.95
@@ -162,7 +163,7 @@ def test_mean_and_deviation_are_applied_last(tiny_task, plan):
 def test_windows_are_applied_when_a_batch_is_made(tiny_task, plan):
     """Two windows as channels: the second of -125..225 HU turns 30 HU of background into 155 / 350."""
     stage = replace(plan.stages[-1], windows=[w.name for w in plan.windows])
-    batches = SliceBatches(tiny_task.paths.store, plan, stage, ["case_0"], 1, 0)
+    batches = SliceBatches(tiny_task.store, plan, stage, ["case_0"], 1, 0)
     images = batches[0]["images"]
     assert images.shape[1] == 2 * (2 * plan.neighbours + 1)
     assert plan.windows[1].name == "hu_m125_225"
@@ -171,14 +172,14 @@ def test_windows_are_applied_when_a_batch_is_made(tiny_task, plan):
 
 
 def _with_instances(tiny_task, tmp_path, instances, classes):
-    case = read_case(tiny_task.paths.store, "case_0")
+    case = read_case(tiny_task.store, "case_0")
     changed = replace(case, instances=instances, classes=classes)
     write_case(tmp_path / "store", changed, "test")
     return tmp_path / "store"
 
 
 def test_lesion_outside_the_region_is_no_target(tiny_task, plan, tmp_path):
-    case = read_case(tiny_task.paths.store, "case_0")
+    case = read_case(tiny_task.store, "case_0")
     instances = np.array(case.instances)
     instances[4, 1:4, 1:4] = 3  # a corner of the body crop, far from the CTV
     store = _with_instances(tiny_task, tmp_path, instances, {1: 0, 2: 0, 3: 0})
@@ -197,7 +198,7 @@ def _identity_map(batches):
 
 
 def test_no_lesion_at_all(tiny_task, plan, tmp_path):
-    empty = np.zeros(read_case(tiny_task.paths.store, "case_0").geometry.shape, np.int16)
+    empty = np.zeros(read_case(tiny_task.store, "case_0").geometry.shape, np.int16)
     store = _with_instances(tiny_task, tmp_path, empty, {})
     with pytest.raises(
         UserError, match=r"none of the 1 training cases has a lesion in the region of stage 'hu_"
@@ -209,10 +210,10 @@ def test_case_that_is_not_preprocessed(tiny_task, plan):
     with pytest.raises(UserError, match=r"case nobody is not preprocessed.*Run nndet_prep"):
         _batches(tiny_task, plan, cases=("nobody",))
     with pytest.raises(UserError, match="case nobody is not preprocessed"):
-        inputs_hash(tiny_task.paths.store, "nobody")
+        inputs_hash(tiny_task.store, "nobody")
 
 
 def test_case_without_labels(tiny_task, plan, tmp_path):
-    write_case(tmp_path, replace(read_case(tiny_task.paths.store, "case_0"), instances=None), "test")
+    write_case(tmp_path, replace(read_case(tiny_task.store, "case_0"), instances=None), "test")
     with pytest.raises(UserError, match="was preprocessed without labels"):
         SliceBatches(tmp_path, plan, plan.stages[-1], ["case_0"], 4, 0)
