@@ -32,12 +32,17 @@ class Window:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Linear scaling of a modality other than CT: ``lower..upper`` (its own unit) to [0, 1], clipped."""
+    """Linear scaling of a modality other than CT: ``lower..upper`` to [0, 1], clipped.
+
+    The limits are in the modality's own unit (SUV), or, where ``zscore`` is set, in standard deviations from the mean
+    of the case's body: for images in arbitrary units.
+    """
 
     modality: int
     name: str
     lower: float
     upper: float
+    zscore: bool = False
 
     def __post_init__(self) -> None:
         if not self.lower < self.upper:
@@ -351,8 +356,14 @@ class Plan(Artifact):
     def data_identifier(self) -> str:
         """Folder of the preprocessed cases: plans that prepare images alike share it (nnDetection's name for it)."""
         z, y, x = (f"{step:.4g}" for step in self.spacing)
-        choices = [self.spacing, self.body_margin_mm, self.modalities, self.ct_modality, self.ctv_modality]
+        choices: list[Any] = [self.spacing, self.body_margin_mm, self.modalities]
+        choices += [self.ct_modality, self.ctv_modality, self.zscored]
         return f"{z}x{y}x{x}mm_{hash_json(choices)[:6]}"
+
+    @property
+    def zscored(self) -> list[str]:
+        """Names of the modalities that are stored as z-scores."""
+        return [scaling.name for scaling in self.scalings if scaling.zscore]
 
     @property
     def ct_name(self) -> str | None:

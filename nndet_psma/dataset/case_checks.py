@@ -18,10 +18,9 @@ from nndet_psma.dataset.header_checks import (
     mismatch_fault,
     read_head,
 )
-from nndet_psma.dataset.images import Volume
+from nndet_psma.dataset.images import Volume, read_volume
 from nndet_psma.dataset.inspection import Inspection
 from nndet_psma.dataset.instances import check_classes, read_instances
-from nndet_psma.dataset.read_once import read_once
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def _read(head: FileHead, findings: list[Finding]) -> Volume | None:
     if not head.usable:
         return None
     try:
-        return read_once(head.file, head.header, head.own_geometry)
+        return read_volume(head.file, header=head.header, geometry=head.own_geometry)
     except UserError as error:
         findings.append(Finding.of(error, "unreadable image"))
     except OSError as error:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nndet_psma.core.geometry import Geometry
 from nndet_psma.dataset.cases import RawCase
+from nndet_psma.dataset.content_digest import content_digest
 from nndet_psma.dataset.description import DatasetDescription, Role
 from nndet_psma.dataset.fault_kinds import Fault
 from nndet_psma.dataset.findings import Finding
@@ -19,7 +20,6 @@ from nndet_psma.dataset.images import Volume
 from nndet_psma.dataset.instances import disagreement, instance_ids
 from nndet_psma.dataset.lesion_checks import lesion_faults
 from nndet_psma.dataset.mask_checks import CoarseBody, binary_fault, coarse_body, leak_fault, region_faults
-from nndet_psma.dataset.read_once import content_digest
 
 _MASKS = (Role.CTV, Role.BLADDER, Role.PROSTATE)
 

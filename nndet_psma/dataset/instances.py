@@ -41,7 +41,7 @@ def read_instances(file: Path) -> dict[int, int]:
 
 
 def read_labels(case: RawCase, description: DatasetDescription) -> tuple[Volume, dict[int, int]]:
-    """Instance mask (int32, canonical axes) and class by instance id of a labelled case.
+    """Instance mask (the smallest integer type that holds the ids, canonical axes) and class by instance id.
 
     Raises:
         UserError: a file is missing, the mask holds values that are no ids, mask and JSON disagree, or a class
@@ -55,7 +55,8 @@ def read_labels(case: RawCase, description: DatasetDescription) -> tuple[Volume,
     ids = instance_ids(volume.array, case.label)
     if set(ids.tolist()) != set(classes):
         raise disagreement(set(ids.tolist()), set(classes), case.label, case.instances)
-    return Volume(volume.array.astype(np.int32), volume.geometry), classes
+    smallest = np.min_scalar_type(int(ids.max(initial=0)))
+    return Volume(volume.array.astype(smallest, copy=False), volume.geometry), classes
 
 
 def instance_ids(mask: NDArray[Any], file: Path) -> NDArray[np.int64]:

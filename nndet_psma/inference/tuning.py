@@ -109,8 +109,9 @@ def sweep_case(file: Path, store: Path) -> SweepCase:
         slice=np.array(slices, dtype=np.int64),
         lesion=np.array(lesions, dtype=np.int64),
     )
+    total = len(ids) + len(case.lost_instances)  # those without a voxel of their own can only be missed
     depth = case.geometry.shape[0]
-    return SweepCase(case.case_id, raw.voters, truth, len(ids), depth, case.geometry.spacing)
+    return SweepCase(case.case_id, raw.voters, truth, total, depth, case.geometry.spacing)
 
 
 def _image_grid(case: PreparedCase) -> Geometry:

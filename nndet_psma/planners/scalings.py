@@ -6,27 +6,58 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nndet_psma.artifacts.fingerprint import Fingerprint
+from nndet_psma.artifacts.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
 from nndet_psma.artifacts.plan import Scaling
+from nndet_psma.dataset.description import Role
 from nndet_psma.planners.ledger import Ledger
+
+# In a unit that means the same in every patient (SUV, mm2/s) or no intensities at all; the rest is arbitrary.
+_SAME_UNIT = (Role.CT, Role.PET, Role.ADC, Role.BLADDER, Role.PROSTATE)
 
 
 def plan_scalings(ledger: Ledger, fingerprint: Fingerprint, without: Sequence[int | None]) -> list[Scaling]:
-    """Every modality but those of ``without`` (CT, CTV): 0.5 % of the body to its 99.5 %, or to the lesions' median.
+    """Every modality but those of ``without`` (CT, CTV): 0.5 % of the body to its 99.5 %, or the lesions' median.
 
-    Source: nnU-Net and nnDetection clip to the 0.5 % and 99.5 % quantiles; lesions brighter than nearly everything
-    (PET) would be cut off there.
+    Source: nnU-Net and nnDetection clip CT to the 0.5 % and 99.5 % quantiles; lesions brighter than nearly everything
+    (PET) would be cut off there. As there, images in arbitrary units (DWI, T2, unknown names) are z-scored case by
+    case.
     """
     scalings = []
     for index, name in fingerprint.modalities.items():
-        if int(index) in without:
-            continue
-        regions = [case.intensities[name] for case in fingerprint.cases]
-        body = [found.get("body") or found["outside"] for found in regions]  # no body found: the whole image
-        lower = float(np.median([f.percentile_00_5 for f in body]))
-        medians = [found["lesion"].percentile_50 for found in regions if "lesion" in found]
-        upper = max(float(np.median([f.percentile_99_5 for f in body])), float(np.median(medians or [0.0])))
-        scalings.append(Scaling(int(index), name, lower, upper if upper > lower else lower + 1.0))
-    evidence = "; ".join(f"{s.name}: {s.lower:.4g} to {s.upper:.4g}" for s in scalings)
+        if int(index) not in without:
+            zscore = _role(name) not in _SAME_UNIT
+            scalings.append(Scaling(int(index), name, *_limits(fingerprint, name, zscore), zscore))
+    evidence = "; ".join(
+        f"{s.name}: {s.lower:.4g} to {s.upper:.4g}{' standard deviations of the case' if s.zscore else ''}"
+        for s in scalings
+    )
     ledger.note("scalings", "scalings.plan_scalings", evidence or "every modality is CT or CTV")
     return scalings
+
+
+def _limits(fingerprint: Fingerprint, name: str, zscore: bool) -> tuple[float, float]:
+    """Medians over the cases of the lower and upper limit."""
+    lows, highs, lesions = [], [], []
+    for case in fingerprint.cases:
+        body = _body(case, name)
+        mean, std = (body.mean, body.std or 1.0) if zscore else (0.0, 1.0)
+        lows.append((body.percentile_00_5 - mean) / std)
+        highs.append((body.percentile_99_5 - mean) / std)
+        lesion = case.intensities[name].get("lesion")
+        if lesion is not None:
+            lesions.append((lesion.percentile_50 - mean) / std)
+    lower = float(np.median(lows))
+    upper = max([float(np.median(highs)), *([float(np.median(lesions))] if lesions else [])])
+    return lower, upper if upper > lower else lower + 1.0
+
+
+def _body(case: CaseFingerprint, name: str) -> IntensityStatistics:
+    found = case.intensities[name]
+    return found.get("body") or found["outside"]  # no body found: the whole image
+
+
+def _role(name: str) -> Role:
+    try:
+        return Role(name.strip().upper())
+    except ValueError:
+        return Role.OTHER

@@ -70,7 +70,7 @@ def preprocessing_hash(plan: Plan, inputs: str) -> str:
     A CTV margin counts only where it lies beyond the reach of the stored distances (50 mm).
     """
     choices = [plan.spacing, plan.body_margin_mm, plan.modalities, plan.ctv_modality, plan.ct_modality]
-    return hash_json([_FORMAT, inputs, *choices, reach_mm(plan.margin_mm)])
+    return hash_json([_FORMAT, inputs, *choices, reach_mm(plan.margin_mm), plan.zscored])
 
 
 def load_case(

@@ -72,7 +72,9 @@ class CaseAssembly:
     def __init__(self, case_id: str, plan: Plan, name: str, reference: Volume) -> None:
         self.case_id = case_id
         self.plan = plan
-        self.grid: StoreGrid = _body_grid(reference, plan, name == plan.ct_name)
+        body = body_voxels(reference, name == plan.ct_name)
+        self.grid: StoreGrid = _body_grid(reference, plan, body)
+        self._body = body if plan.zscored else None
         self._arrays: dict[str, NDArray] = {}
         self._distance: NDArray[np.int16] | None = None
         self._instances: NDArray[np.int16] | None = None
@@ -83,7 +85,10 @@ class CaseAssembly:
     def add_image(self, name: str, volume: Volume) -> None:
         """Crop and resample an image."""
         to_store = ct_on if name == self.plan.ct_name else image_on
-        self._arrays[name] = to_store(volume.array, self.grid)
+        stored = to_store(volume.array, self.grid)
+        if self._body is not None and name in self.plan.zscored:
+            stored = _zscored(stored, volume.array[self._body] if self._body.any() else volume.array)
+        self._arrays[name] = stored
 
     def add_ctv(self, ctv: Volume) -> None:
         """Crop and resample the CTV and measure the distance to it.
@@ -158,15 +163,22 @@ def reference_modality(names: list[str], plan: Plan) -> str:
     return plan.ct_name if plan.ct_name in names else names[0]
 
 
-def body_box(volume: Volume, is_ct: bool) -> NDArray[np.int64]:
-    """Box ``(z0, y0, x0, z1, y1, x1)`` of the body in canonical voxels; the whole image where none is found."""
-    mask = body_mask(volume.array, volume.geometry.spacing) if is_ct else nonzero_mask(volume.array)
-    box = mask_box(mask)
-    return np.array([0, 0, 0, *volume.array.shape]) if box is None else box
+def body_voxels(volume: Volume, is_ct: bool) -> NDArray[np.bool_]:
+    """Mask (z, y, x) of the body in a CT, or of what is not zero in another modality."""
+    return body_mask(volume.array, volume.geometry.spacing) if is_ct else nonzero_mask(volume.array)
 
 
-def _body_grid(reference: Volume, plan: Plan, is_ct: bool) -> StoreGrid:
-    box, source = body_box(reference, is_ct), reference.geometry
+def _zscored(stored: NDArray, body: NDArray) -> NDArray[np.float32]:
+    """Standard deviations from the mean of the body's voxels; zeros where these do not vary."""
+    mean, std = float(body.mean(dtype=np.float64)), float(body.std(dtype=np.float64))
+    return ((stored - np.float32(mean)) / np.float32(std or 1.0)).astype(np.float32)
+
+
+def _body_grid(reference: Volume, plan: Plan, body: NDArray[np.bool_]) -> StoreGrid:
+    """Grid of the body's box, of the whole image where there is no body."""
+    source = reference.geometry
+    found = mask_box(body)
+    box = np.array([0, 0, 0, *source.shape]) if found is None else found
     margin = np.ceil(plan.body_margin_mm / np.array(source.spacing)).astype(np.int64)
     margin[0] = source.shape[0]  # all axial slices stay: neighbours and table positions need them
     lower = np.maximum(box[:3] - margin, 0)

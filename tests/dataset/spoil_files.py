@@ -66,27 +66,27 @@ def _die(task: GoodTask, monkeypatch) -> None:
 def _fail(task: GoodTask, monkeypatch) -> None:
     from nndet_psma.dataset import case_checks
 
-    original = case_checks.read_once
+    original = case_checks.read_volume
 
-    def read_once(file, *rest):
+    def read_volume(file, **rest):
         if file.name == "case_b_0002.nii.gz":
             raise MemoryError("no room")
-        return original(file, *rest)
+        return original(file, **rest)
 
-    monkeypatch.setattr(case_checks, "read_once", read_once)
+    monkeypatch.setattr(case_checks, "read_volume", read_volume)
 
 
 def _disk_error(task: GoodTask, monkeypatch) -> None:
     from nndet_psma.dataset import case_checks
 
-    original = case_checks.read_once
+    original = case_checks.read_volume
 
-    def read_once(file, *rest):
+    def read_volume(file, **rest):
         if file.name == "case_b_0002.nii.gz":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return original(file, *rest)
+        return original(file, **rest)
 
-    monkeypatch.setattr(case_checks, "read_once", read_once)
+    monkeypatch.setattr(case_checks, "read_volume", read_volume)
 
 
 def _corrupt(task: GoodTask) -> None:

@@ -22,7 +22,7 @@ def _labels(task):
 def test_labels(raw_task):
     volume, classes = _labels(raw_task)
     assert classes == {1: 0, 2: 0}
-    assert volume.array.dtype == np.int32
+    assert volume.array.dtype == np.uint8
     assert (volume.array == 1).sum() == 1
     assert (volume.array == 2).sum() == 8
 

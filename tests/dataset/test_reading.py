@@ -15,20 +15,27 @@ from hypothesis.extra import numpy as hnp
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.geometry import Geometry
+from nndet_psma.dataset.content_digest import content_digest
 from nndet_psma.dataset.images import read_volume, write_volume
 from nndet_psma.dataset.instances import value_counts
 from nndet_psma.dataset.nifti_header import parse_header
-from nndet_psma.dataset.read_once import content_digest, read_once
 
 TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"]
 GRID = Geometry((5, 6, 7), (3.0, 1.0, 1.5), (10.0, -20.0, 30.0))
 
 
 def _same(file):
-    ours, itks = read_once(file), read_volume(file)
-    assert ours.array.dtype == itks.array.dtype
-    assert ours.geometry == itks.geometry
-    np.testing.assert_array_equal(ours.array, itks.array)
+    """Values, type and grid are those that ITK reads and turns to LPS."""
+    image = sitk.ReadImage(str(file))
+    if image.GetDimension() == 4:
+        image = image[:, :, :, 0]
+    image = sitk.DICOMOrient(image, "LPS")
+    ours, itks = read_volume(file), sitk.GetArrayFromImage(image)
+    assert ours.array.dtype == itks.dtype
+    np.testing.assert_array_equal(ours.array, itks)
+    np.testing.assert_allclose(ours.geometry.spacing, image.GetSpacing()[::-1], rtol=1e-6)
+    np.testing.assert_allclose(ours.geometry.origin, image.GetOrigin(), atol=1e-4)
+    np.testing.assert_allclose(ours.geometry.direction, image.GetDirection(), atol=1e-6)
 
 
 def _array(dtype="int16", shape=GRID.shape):
@@ -68,7 +75,7 @@ def test_slope_and_intercept(tmp_path, scale, dtype):
     content = bytearray(file.read_bytes())
     struct.pack_into("<2f", content, 112, *scale)
     file.write_bytes(bytes(content))
-    ours, itks = read_once(file).array, read_volume(file).array
+    ours, itks = read_volume(file).array, sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
     assert ours.dtype == itks.dtype
     np.testing.assert_allclose(ours, itks, rtol=1e-6)
 
@@ -97,6 +104,16 @@ def test_big_endian_and_a_trailing_axis(tmp_path):
     _same(file)
 
 
+def test_a_spacing_of_zero_is_not_taken_for_one(tmp_path):
+    file = tmp_path / "a.nii"
+    write_volume(file, _array(), GRID)
+    content = bytearray(file.read_bytes())
+    struct.pack_into("<f", content, 80, 0.0)
+    file.write_bytes(bytes(content))
+    with pytest.raises(UserError, match=r"spacing is not positive; found .*0\.0"):
+        read_volume(file)
+
+
 def test_qform_by_hand():
     """A rotation of 90 degrees about z is the quaternion (cos 45, 0, 0, sin 45): x goes to y, y to -x."""
     header = bytearray(540)
@@ -116,12 +133,12 @@ def test_nan_is_told_from_infinity(tmp_path):
     array[1, 2, 3] = np.inf
     write_volume(tmp_path / "a.nii.gz", array, GRID)
     with pytest.raises(UserError, match="1 such voxels") as caught:
-        read_once(tmp_path / "a.nii.gz")
+        read_volume(tmp_path / "a.nii.gz")
     assert caught.value.kind == "infinite voxels"
     array[0, 0, :2] = np.nan
     write_volume(tmp_path / "a.nii.gz", array, GRID)
     with pytest.raises(UserError, match="3 such voxels") as caught:
-        read_once(tmp_path / "a.nii.gz")
+        read_volume(tmp_path / "a.nii.gz")
     assert caught.value.kind == "NaN voxels"
 
 
@@ -130,16 +147,16 @@ def test_several_gzip_members_and_padding(tmp_path):
     content = (tmp_path / "a.nii").read_bytes()
     file = tmp_path / "b.nii.gz"
     file.write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:]) + bytes(64))
-    np.testing.assert_array_equal(read_once(file).array, _array())
+    np.testing.assert_array_equal(read_volume(file).array, _array())
 
 
 def test_memory_is_one_volume(tmp_path):
     """16 MB of int16 in 100 slices: the array, blocks of 1 MB, and no second copy."""
     shape = (100, 256, 320)
     write_volume(tmp_path / "a.nii.gz", np.zeros(shape, np.int16), Geometry(shape, (1.0, 1.0, 1.0)))
-    read_once(tmp_path / "a.nii.gz")
+    read_volume(tmp_path / "a.nii.gz")
     tracemalloc.start()
-    array = read_once(tmp_path / "a.nii.gz").array
+    array = read_volume(tmp_path / "a.nii.gz").array
     content_digest(array)
     value_counts(array)
     peak = tracemalloc.get_traced_memory()[1]
