@@ -36,7 +36,7 @@ STAGES = (
         "prep",
         "nndet_prep",
         "raw_splitted, dataset.json, clinical.csv, splits.json",
-        "preprocessed/fingerprint.json, preprocessed/PLAN.json, preprocessed/store",
+        "preprocessed/fingerprint.json, preprocessed/PLAN.json, preprocessed/store, preprocessed/analysis",
         "nndet_psma.stages.prep.prepare_task",
     ),
     StageEntry(

@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gpu_memory_gb", type=float, help="plan for a GPU of this size (none is needed now)"
     )
+    parser.add_argument("--num_gpus", type=int, help="GPUs of that size that train together (default 1)")
     parser.add_argument(
         "-np", "--num_processes", type=int, default=2, help="processes for check and fingerprint"
     )
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     overrides = list(args.overwrites)
     if args.gpu_memory_gb is not None:
         overrides += ["plan_cfg.target=gpu", f"plan_cfg.gpu_memory_gb={args.gpu_memory_gb}"]
+    if args.num_gpus is not None:
+        overrides += ["plan_cfg.target=gpu", f"plan_cfg.num_gpus={args.num_gpus}"]
     for task in args.tasks:
         paths = find_task(task)
         config = compose_config(paths.name, overrides)
