@@ -10,7 +10,7 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
 from nndet_psma.dataset.fault_kinds import KINDS, Fault, Severity
 
-SCHEMA = "check_report"
+SCHEMA = "nndet_psma.check_report"
 VERSION = 1
 
 

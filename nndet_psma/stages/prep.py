@@ -9,9 +9,10 @@ from typing import Any
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.plan import Plan
+from nndet_psma.core.atomic import write_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.cases import list_cases
-from nndet_psma.dataset.checks import check_task, raise_if_errors
+from nndet_psma.dataset.checks import check_report, raise_if_errors
 from nndet_psma.dataset.clinical import patient_of, read_clinical
 from nndet_psma.dataset.description import DatasetDescription, read_description
 from nndet_psma.dataset.findings import Finding
@@ -23,6 +24,8 @@ from nndet_psma.planners.prepare import make_plan
 from nndet_psma.preprocess.build import build_store
 from nndet_psma.report.analysis import draw_analysis
 from nndet_psma.stages.plan_check import check_plan
+
+CHECK_FILE = "check.json"
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,12 @@ def check_plan_file(paths: TaskPaths, file: Path, description: DatasetDescriptio
 
 def _check(paths: TaskPaths, full: bool, processes: int, say: Callable[[str], None]) -> list[Finding]:
     say("check of all files" if full else "check of names, headers and labels")
-    findings = check_task(paths, full=full, num_processes=processes if full else 1)
-    for finding in findings:
+    report = check_report(paths, full=full, num_processes=processes if full else 1)
+    write_json(paths.preprocessed / CHECK_FILE, report.to_json())
+    for finding in report.findings:
         say(f"{finding.severity}: {finding.to_error()}")
-    raise_if_errors(findings)
-    return findings
+    raise_if_errors(report.findings)
+    return report.findings
 
 
 def _plan(

@@ -41,7 +41,7 @@ def test_findings_in_table_and_file(labels, capsys, tmp_path):
     write_volume(labels / "case_2.nii.gz", tiny_case("case_2")[2].astype(np.float32), GRID)
     assert _run("Tiny", "--full", "--json", str(tmp_path / "out.json")) == 1
     content = json.loads((tmp_path / "out.json").read_text())
-    assert (content["schema"], content["version"], content["task"]) == ("check_report", 1, TASK)
+    assert (content["schema"], content["version"], content["task"]) == ("nndet_psma.check_report", 1, TASK)
     assert (content["errors"], content["warnings"], content["full"]) == (2, 1, True)
     assert content["training_cases"] == len(TRAINING)
     kinds = [finding["kind"] for finding in content["findings"]]

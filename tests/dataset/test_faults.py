@@ -132,7 +132,7 @@ def test_report_as_json():
         Finding("NaN voxels", "error", "a", "bad", found="1", remedy="mend"),
     ]
     content = CheckReport("Task1_A", True, 2, 1, 5, ["x"], findings).to_json()
-    assert content["schema"] == "check_report"
+    assert content["schema"] == "nndet_psma.check_report"
     assert content["version"] == 1
     assert (content["errors"], content["warnings"]) == (1, 1)
     assert content["counts"] == {"no lesions": 1, "NaN voxels": 1}

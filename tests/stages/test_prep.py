@@ -14,7 +14,7 @@ from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.cli.config import compose_config, plain
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.findings import Finding
+from nndet_psma.dataset.findings import CheckReport, Finding
 from nndet_psma.dataset.images import write_volume
 from nndet_psma.planners.describe import describe_plan
 from nndet_psma.planners.options import PlannerOptions
@@ -148,7 +148,7 @@ def test_without_a_plan_there_is_none_to_keep(raw_place, tmp_path):
 def test_parts_can_be_left_out(own, monkeypatch):
     monkeypatch.setattr(prep, "measure_fingerprint", lambda *_, **__: pytest.fail("measured"))
     monkeypatch.setattr(prep, "build_store", lambda *_: pytest.fail("built"))
-    monkeypatch.setattr(prep, "check_task", lambda *_, **__: pytest.fail("checked"))
+    monkeypatch.setattr(prep, "check_report", lambda *_, **__: pytest.fail("checked"))
     parts = ["prep.fingerprint=false", "prep.process=false", "prep.check=false"]
     result, said = _run(own, *parts, check=True)
     assert said == ["plan PSMA25D: kept"]
@@ -157,13 +157,16 @@ def test_parts_can_be_left_out(own, monkeypatch):
 
 def test_findings_are_said_in_full_and_errors_stop(own, monkeypatch):
     warning = Finding("PET not SUV", "warning", None, "is odd")
-    monkeypatch.setattr(prep, "check_task", lambda *_, **__: [warning])
+    monkeypatch.setattr(prep, "check_report", lambda *_, **__: CheckReport(TASK, True, findings=[warning]))
     _, said = _run(own, check=True)
     assert said[1] == "warning: is odd."  # no file and no remedy: nothing is said of them
     error = Finding("NaN voxels", "error", "a.nii", "is bad", expected="good", remedy="Mend it")
-    monkeypatch.setattr(prep, "check_task", lambda *_, **__: [error, error, warning])
+    found = CheckReport(TASK, True, findings=[error, error, warning])
+    monkeypatch.setattr(prep, "check_report", lambda *_, **__: found)
     with pytest.raises(UserError, match=r"a\.nii: is bad; expected good\. Mend it\. 1 more errors"):
         _run(own, check=True)
+    report = json.loads((own.paths.preprocessed / "check.json").read_text())
+    assert (report["schema"], report["errors"], report["warnings"]) == ("nndet_psma.check_report", 2, 1)
 
 
 def test_new_case_is_measured_and_made_alone(own):
