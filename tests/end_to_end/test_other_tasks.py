@@ -116,3 +116,24 @@ def test_one_case_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert prep.main(["900", "-np", "1", "-npp", "1", "-o", *OPTIONS]) == 2
     assert "lesions in at least two patients" in capsys.readouterr().err
     assert not place.paths.plan("PSMA25D").exists()
+
+
+def test_windows_as_channels(raw_place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The preset trains, tunes and predicts with one detector of all windows times three slices."""
+    from safetensors.numpy import load_file
+
+    place = raw_place.copy(tmp_path)
+    place.models.mkdir()
+    place.enter(monkeypatch)
+    windows = "plan_cfg.windows=[[0.0,100.0],[110.0,190.0],[-125.0,225.0]]"
+    preset = ["train=psma25d_multiwindow", "plan_cfg.target=cpu", "plan_cfg.num_folds=2", windows, FEW]
+    detector = f"+plan_overwrites.detector={DETECTOR}"
+    assert prep.main(["900", "-np", "1", "-npp", "1", "-o", *preset, detector]) == 0
+    assert train.main(["900", "--sweep", "-o", "train=psma25d_multiwindow", "trainer_cfg.num_workers=0"]) == 0
+    folder = place.models / TASK / "MaskRCNN25D_PSMA25D_MultiWindow" / "fold0"
+    widths = {
+        stage: load_file(folder / stage / "model.safetensors")["backbone.body.conv1.weight"].shape[1]
+        for stage in ("wsi", "multiwindow")
+    }
+    assert widths == {"wsi": 3, "multiwindow": 9}
+    assert read_json(folder / "plan_inference.json")["settings"]["min_votes"] == 1
