@@ -196,7 +196,7 @@ def network_of(det: Detector, channels: int = 3) -> Network:
 
 def _print_tables() -> None:
     print("_STAGE_BYTES: dict[tuple[str, bool], dict[str, Stages]] = {")
-    for mixed, norms in ((False, ("batch", "frozen")), (True, ("frozen", "group"))):
+    for mixed, norms in ((False, ("batch", "frozen")), (True, ("group",))):
         for backbone in BACKBONES:
             found = {n: tuple(round(v) for v in measured_stage_bytes(backbone, n, mixed)) for n in norms}
             print(f'    ("{backbone}", {mixed}): {found},'.replace("'", '"'))

@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
     elif args.command == "check":
         _check(paths, _file(paths, args.plan))
     else:
-        print_plan(Plan.read(_file(paths, args.plan)))
+        plan = Plan.read(_file(paths, args.plan))
+        print_plan(plan)
+        print_cost(plan, paths)
     return 0
 
 
@@ -59,6 +61,33 @@ def print_plan(plan: Plan) -> None:
     for row in describe_plan(plan):
         table.add_row(*(escape(cell) for cell in row))
     console().print(table)
+
+
+def print_cost(plan: Plan, paths: TaskPaths) -> None:
+    """Table of the estimated hours and memory; what training took stands beside it once there is a model."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from nndet_psma.planners.cost import cost_rows
+    from nndet_psma.report.training_cost import compared_rows, true_cost
+
+    folds = sorted((_models(paths) / f"{plan.trainer}_{plan.plan_id}").glob("fold*"))
+    measured = true_cost(folds)
+    table = Table(
+        "cost", "estimate", *(["measured"] if measured.stages else []), "rule", "evidence", title="cost"
+    )
+    for row in compared_rows(plan, measured) if measured.stages else cost_rows(plan):
+        table.add_row(*(escape(cell) for cell in row))
+    console().print(table)
+
+
+def _models(paths: TaskPaths) -> Path:
+    """Folder of the task's models; one that does not exist where $det_models is not set."""
+    import os
+
+    from nndet_psma.dataset.paths import MODELS_VARIABLE
+
+    return Path(os.environ.get(MODELS_VARIABLE, "")).expanduser() / paths.name
 
 
 def print_differences(first: Plan, second: Plan) -> None:

@@ -29,9 +29,9 @@ def run_command(
     except UserError as error:
         sys.stderr.write(f"{parser.prog}: error: {' '.join(str(error).split())}\n")
         return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{parser.prog}: interrupted; start the same command again to go on\n")
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"{parser.prog}: {str(error) or 'interrupted; start the same command again to go on'}\n")
+        return int(getattr(error, "exit_code", EXIT_INTERRUPTED))
     except BrokenPipeError:
         # the reader of our output went away (for example "| head"); nothing to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -28,15 +28,18 @@ def run(args: argparse.Namespace) -> int:
     from nndet_psma.dataset.paths import find_task, models_root
     from nndet_psma.stages.sweep import sweep_fold
     from nndet_psma.stages.train import folds_to_train, train_fold
+    from nndet_psma.trainers.distributed import is_main
 
+    main = is_main()
+    tell = say if main else lambda text: None  # under a launcher one process speaks for all
     paths = find_task(args.task)
     config = compose_config(paths.name, args.overwrites)
     plan = Plan.read(paths.plan(config.plan))
     for fold in folds_to_train(config, plan):
-        say(f"fold {fold}: training {config.exp.id}")
+        tell(f"fold {fold}: training {config.exp.id}")
         folder = train_fold(paths, models_root(), config, fold)
-        say(f"fold {fold}: trained, weights in {folder.fold(fold)}")
-        if args.sweep:
+        tell(f"fold {fold}: trained, weights in {folder.fold(fold)}")
+        if args.sweep and main:
             report_thresholds(sweep_fold(paths, folder, fold, config))
     return 0
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = {
+COMMANDS = {  # by module
     "example": "make a phantom task",
     "convert": "make a task from a folder of NIfTI studies",
     "check": "list every fault of a task's raw data",
@@ -14,6 +14,7 @@ COMMANDS = {
     "plan": "show what was planned and why",
     "unpack": "open every preprocessed case",
     "train": "train a fold",
+    "train_all": "train every fold, here or on a cluster; state in train_all.json",
     "sweep": "tune the thresholds of a fold",
     "consolidate": "combine folds into one model",
     "predict": "find lesions",
@@ -35,14 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    if arguments[0] not in COMMANDS:
-        sys.stderr.write(
-            f"nndet_psma: error: unknown command '{arguments[0]}'; one of {', '.join(COMMANDS)}\n"
-        )
+    name = arguments[0].replace("-", "_")
+    if name not in COMMANDS:
+        known = ", ".join(map(_spelling, COMMANDS))
+        sys.stderr.write(f"nndet_psma: error: unknown command '{arguments[0]}'; one of {known}\n")
         return 2
-    module = import_module(f"nndet_psma.cli.{arguments[0]}")
+    module = import_module(f"nndet_psma.cli.{name}")
     code: int = module.main(arguments[1:])
     return code
+
+
+def _spelling(module: str) -> str:
+    """A command as it is typed; its module has an underscore where the command has a hyphen."""
+    return module.replace("_", "-")
 
 
 def _print_help() -> None:
@@ -50,5 +56,5 @@ def _print_help() -> None:
         "usage: nndet_psma COMMAND [arguments]\n\nSelf-configuring detection of PSMA-positive lymph nodes.\n"
     )
     for name, text in COMMANDS.items():
-        print(f"  {name:<12} {text}")
+        print(f"  {_spelling(name):<12} {text}")
     print("\nnndet_psma COMMAND --help tells more. Most commands also exist as nndet_COMMAND.")

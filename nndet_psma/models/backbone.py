@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.resnet import ResNet
-from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from nndet_psma.artifacts.plan import Detector
 from nndet_psma.core.errors import UserError
+from nndet_psma.models.norms import FrozenBatchNorm
 from nndet_psma.models.weights import read_state
 
 _GROUP_NORM_CHANNELS_PER_GROUP = 8
+_OWN_PREFIX = "backbone.body."  # of the detectors that a stage writes
 
 
 def build_backbone(detector: Detector, channels: int) -> BackboneWithFPN:
@@ -105,6 +106,12 @@ def _imagenet_weights(detector: Detector) -> dict[str, Tensor]:
 
 def _load_backbone_file(body: nn.Module, file: Path) -> None:
     state = read_state(file)
+    if any(name.startswith(_OWN_PREFIX) for name in state):
+        raise UserError(
+            "holds a whole detector, not a backbone",
+            file=file,
+            remedy="Start from it with -o trainer_cfg.start_weights=PATH",
+        )
     own = body.state_dict()
     wrong = [
         f"{name} {list(state[name].shape)} instead of {list(own[name].shape)}"
@@ -125,7 +132,7 @@ def _load_backbone_file(body: nn.Module, file: Path) -> None:
 
 def _norm_layer(norm: str) -> Callable[..., nn.Module]:
     if norm == "frozen":
-        return FrozenBatchNorm2d
+        return FrozenBatchNorm
     if norm == "group":
         return partial(_group_norm)
     return nn.BatchNorm2d

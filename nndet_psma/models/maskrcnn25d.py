@@ -10,10 +10,12 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from nndet_psma.artifacts.plan import Detector
 from nndet_psma.models.backbone import build_backbone
+from nndet_psma.models.sampling import BoxSampler
 from nndet_psma.models.transform import PassThroughTransform
 
 _BOX_POOL = 7
 _MASK_POOL = 14
+_RPN_POSITIVE_SHARE, _ROI_POSITIVE_SHARE = 0.5, 0.25  # torchvision's defaults
 
 
 def build_detector(detector: Detector, channels: int, classes: int) -> FasterRCNN:
@@ -48,6 +50,9 @@ def build_detector(detector: Detector, channels: int, classes: int) -> FasterRCN
         if detector.mask_branch
         else FasterRCNN(backbone, **kwargs)
     )
+    # drawn per image, so that several processes draw what one process draws
+    model.rpn.fg_bg_sampler = BoxSampler(detector.rpn_samples, _RPN_POSITIVE_SHARE, stream=0)
+    model.roi_heads.fg_bg_sampler = BoxSampler(detector.roi_samples, _ROI_POSITIVE_SHARE, stream=1)
     model.transform = PassThroughTransform(channels, size_divisible=2 ** (max(detector.levels) + 1))
     return model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nndet_psma.artifacts.plan import Plan, Stage
-from nndet_psma.core.boxes import Boxes, clip_boxes, from_torchvision
+from nndet_psma.core.boxes import clip_boxes, from_torchvision
 from nndet_psma.core.detections import Detections
+from nndet_psma.models.box_evidence import with_evidence
 from nndet_psma.planners.rules import input_size
-from nndet_psma.postproc.hu_filter import QUANTILES
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import Region, stage_region
 from nndet_psma.preprocess.warp import PlaneMap, plane_map, warp
@@ -23,7 +23,6 @@ from nndet_psma.preprocess.windows import channel_sources, slice_channels
 _MIN_SIDE_VOXELS = 0.5
 
 
-@torch.no_grad()
 def predict_slices(
     model: nn.Module,
     case: PreparedCase,
@@ -50,18 +49,50 @@ def predict_slices(
     region = stage_region(case, plan, stage)
     if only is not None:
         region = replace(region, slices=np.intersect1d(region.slices, only))
+    return predict_region(
+        [model], case, plan, stage, region, device=device, batch_size=batch_size, mirrored=mirrored
+    )[0]
+
+
+@torch.no_grad()
+def predict_region(
+    models: Sequence[nn.Module],
+    case: PreparedCase,
+    plan: Plan,
+    stage: Stage,
+    region: Region,
+    *,
+    device: torch.device,
+    batch_size: int,
+    mirrored: bool = False,
+) -> list[Detections]:
+    """What :func:`predict_slices` finds, for several detectors of one stage (its folds): slices are prepared once.
+
+    Args:
+        models: detectors of the stage in evaluation mode on ``device``.
+        case: prepared case.
+        plan: scale and channels.
+        stage: windows.
+        region: of the stage, :func:`~nndet_psma.preprocess.region.stage_region`.
+        device: where the models are.
+        batch_size: slices per forward pass.
+        mirrored: look at the mirror image.
+    """
     mapping = _case_map(region, plan, stage, mirrored)
-    parts: list[tuple[int, dict[str, Tensor]]] = []
+    parts: list[list[Detections]] = [[] for _ in models]
     for slices, images in _batches(case, region, plan, stage, mapping, batch_size):
-        outputs = model([image.to(device) for image in images])
-        parts += [
-            (z, {k: v.cpu() for k, v in output.items()}) for z, output in zip(slices, outputs, strict=True)
-        ]
-    found = [_detections(z, output, mapping, case) for z, output in parts]
-    detections = Detections.concatenate([part for part in found if len(part)] or found[:1], dim=2)
-    if "slice" not in detections.columns:
-        detections = Detections.empty(2, {"slice": np.zeros(0, dtype=np.int64)})
-    return _with_evidence(detections, case, plan)
+        batch = [image.to(device, non_blocking=True) for image in images]
+        for part, model in zip(parts, models, strict=True):
+            outputs = [{k: v.cpu() for k, v in output.items() if k != "masks"} for output in model(batch)]
+            part += [_detections(z, found, mapping, case) for z, found in zip(slices, outputs, strict=True)]
+    return [with_evidence(_joined(part), case, plan) for part in parts]
+
+
+def _joined(parts: list[Detections]) -> Detections:
+    found = Detections.concatenate([part for part in parts if len(part)] or parts[:1], dim=2)
+    if "slice" in found.columns:
+        return found
+    return Detections.empty(2, {"slice": np.zeros(0, dtype=np.int64)})
 
 
 def _case_map(region: Region, plan: Plan, stage: Stage, mirrored: bool) -> PlaneMap:
@@ -99,22 +130,3 @@ def _detections(z: int, output: dict[str, Tensor], mapping: PlaneMap, case: Prep
         dim=2,
         slice=np.full(int(keep.sum()), z, dtype=np.int64),
     )
-
-
-def _with_evidence(detections: Detections, case: PreparedCase, plan: Plan) -> Detections:
-    """Add what the filters ask: distance outside the CTV, HU quantiles of every box."""
-    z = detections.columns["slice"]
-    centres = (detections.boxes[:, :2] + detections.boxes[:, 2:]) / 2
-    points = np.column_stack([z + 0.5, centres]) if len(detections) else np.zeros((0, 3))
-    quantiles = np.full((len(detections), len(QUANTILES)), np.nan, dtype=np.float32)
-    if plan.ct_name is not None:
-        ct = case.arrays[plan.ct_name]
-        for row, (index, box) in enumerate(zip(z.tolist(), detections.boxes, strict=True)):
-            quantiles[row] = _box_quantiles(ct[index], box)
-    return detections.with_columns(zone_mm=case.zone_mm(points), hu_quantiles=quantiles)
-
-
-def _box_quantiles(plane: NDArray, box: Boxes) -> NDArray[np.float32]:
-    y0, x0 = np.floor(box[:2]).astype(int)
-    y1, x1 = np.maximum(np.ceil(box[2:]).astype(int), [y0 + 1, x0 + 1])
-    return np.quantile(plane[y0:y1, x0:x1], QUANTILES).astype(np.float32)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from nndet_psma.core.atomic import atomic_file
 from nndet_psma.core.errors import UserError
 
+_OTHER = "They belong to another plan (network, anchors, classes or channels)"
 _DAMAGE = (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError)
 
 
@@ -42,9 +44,18 @@ def read_state(file: Path) -> dict[str, Tensor]:
 
 def write_model(model: nn.Module, file: Path) -> None:
     """Write the state of ``model`` as safetensors, atomically."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_state(model.state_dict(), file)
+
+
+def write_state(state: Mapping[str, Tensor], file: Path) -> None:
+    """Write tensors by name as safetensors, atomically.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_file(file) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(save(plain))  # its own writer hides which error the system gave
 
 
 def read_model(model: nn.Module, file: Path) -> None:
@@ -53,20 +64,28 @@ def read_model(model: nn.Module, file: Path) -> None:
     Raises:
         UserError: names the first layer that is missing, unknown or of another shape.
     """
-    state, own = read_state(file), model.state_dict()
+    load_state(model, read_state(file), file)
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
+    """Load ``state``, which was read from ``file``, into ``model``; every tensor must be there and fit.
+
+    Raises:
+        UserError: names the first layer that is missing, unknown or of another shape.
+    """
+    own = model.state_dict()
     for name, tensor in own.items():
         if name not in state:
-            raise UserError(f"weights lack the layer {name}", file=file, remedy="They belong to another plan")
+            raise UserError(f"weights lack the layer {name}", file=file, remedy=_OTHER)
         if state[name].shape != tensor.shape:
             raise UserError(
                 f"weights do not fit at {name}",
                 file=file,
                 expected=str(list(tensor.shape)),
                 found=str(list(state[name].shape)),
+                remedy=_OTHER,
             )
     extra = sorted(set(state) - set(own))
     if extra:
-        raise UserError(
-            f"weights hold an unknown layer {extra[0]}", file=file, remedy="They belong to another plan"
-        )
-    model.load_state_dict(state)
+        raise UserError(f"weights hold an unknown layer {extra[0]}", file=file, remedy=_OTHER)
+    model.load_state_dict(dict(state))

@@ -24,20 +24,20 @@ MIN_PIXELS = 128 * 128
 
 # Bytes kept for backward per input pixel of three channels, by (backbone, mixed precision) and norm: stem, layers 1..4,
 # each layer with the input of its lateral FPN convolution. What follows from these is left out: in fp32 "group" keeps
-# what "batch" keeps, and mixed "batch" half of it. Autocast runs GroupNorm in fp32, and torchvision's frozen
-# BatchNorm multiplies by fp32 buffers: there activations are kept in fp32 and again in 16 bit, so mixed precision
-# costs memory instead of saving it.
+# what "batch" keeps, and mixed "batch" and "frozen" half of their fp32 (models.norms keeps 16 bits; torchvision's
+# frozen norm would not). Autocast runs GroupNorm in fp32: there activations are kept in fp32 and again in 16 bit, so
+# mixed precision costs memory instead of saving it.
 _STAGE_BYTES: dict[tuple[str, bool], dict[str, Stages]] = {
     ("resnet18", False): {"batch": (172, 144, 72, 36, 18), "frozen": (108, 80, 32, 16, 8)},
     ("resnet50", False): {"batch": (172, 656, 464, 328, 92), "frozen": (108, 304, 216, 156, 42)},
     ("resnet101", False): {"batch": (172, 656, 464, 1144, 92), "frozen": (108, 304, 216, 564, 42)},
     ("resnext50_32x4d", False): {"batch": (172, 848, 640, 448, 128), "frozen": (108, 400, 304, 216, 60)},
     ("resnext101_32x8d", False): {"batch": (172, 1232, 992, 2320, 200), "frozen": (108, 592, 480, 1152, 96)},
-    ("resnet18", True): {"frozen": (102, 104, 64, 32, 16), "group": (166, 168, 104, 52, 26)},
-    ("resnet50", True): {"frozen": (102, 448, 388, 266, 79), "group": (166, 800, 636, 438, 129)},
-    ("resnet101", True): {"frozen": (102, 448, 388, 878, 79), "group": (166, 800, 636, 1458, 129)},
-    ("resnext50_32x4d", True): {"frozen": (102, 592, 520, 356, 106), "group": (166, 1040, 856, 588, 174)},
-    ("resnext101_32x8d", True): {"frozen": (102, 880, 784, 1760, 160), "group": (166, 1520, 1296, 2928, 264)},
+    ("resnet18", True): {"group": (166, 168, 104, 52, 26)},
+    ("resnet50", True): {"group": (166, 800, 636, 438, 129)},
+    ("resnet101", True): {"group": (166, 800, 636, 1458, 129)},
+    ("resnext50_32x4d", True): {"group": (166, 1040, 856, 588, 174)},
+    ("resnext101_32x8d", True): {"group": (166, 1520, 1296, 2928, 264)},
 }
 # Parameters of stem (three input channels) and layers 1..4, affine parameters of the norms included.
 _STAGE_PARAMETERS: dict[str, Stages] = {
@@ -170,8 +170,8 @@ def parameter_count(network: Network) -> int:
 
 def stage_bytes(backbone: str, norm: str, mixed: bool) -> list[float]:
     """Bytes kept for backward per input pixel (three channels) of stem and layers 1..4."""
-    if mixed and norm == "batch":
-        full = _STAGE_BYTES[backbone, False]["batch"]
+    if mixed and norm != "group":
+        full = _STAGE_BYTES[backbone, False][norm]
         return [full[0] / 2 + _POOL_INDEX_BYTES / 2, *(size / 2 for size in full[1:])]
     return list(_STAGE_BYTES[backbone, mixed]["batch" if norm == "group" and not mixed else norm])
 

@@ -1,10 +1,12 @@
 """One affine map from store pixels to detector pixels: planned scale, augmentation, crop; images and boxes alike.
 
-Sampling the map and applying it are separate, so a map can be recorded, replayed and inverted.
+Sampling the map and applying it are separate, so a map can be recorded, replayed and inverted. A part of the detector
+image has a map of its own, so that nothing is resampled where nothing is to be seen.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from nndet_psma.core.boxes import Boxes
+
+PixelBox = tuple[int, int, int, int]
+"""``(y0, x0, y1, x1)`` in whole pixels, half-open."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,47 @@ class PlaneMap:
 
     def boxes_to_store(self, boxes: Boxes) -> Boxes:
         """2D boxes from detector pixels to store voxels: hull of the four corners, exact without rotation."""
-        if len(boxes) == 0:
-            return boxes.copy()
-        corners = boxes[:, [[0, 1], [0, 3], [2, 1], [2, 3]]].reshape(-1, 2)
-        mapped = self.to_store(corners).reshape(-1, 4, 2)
-        return np.concatenate([mapped.min(axis=1), mapped.max(axis=1)], axis=1)
+        return _hulls(boxes, self.to_store)
+
+    def boxes_to_detector(self, boxes: Boxes) -> Boxes:
+        """2D boxes from store voxels to detector pixels: hull of the four corners, exact without rotation."""
+        return _hulls(boxes, self.to_detector)
+
+    def part(self, box: PixelBox) -> PlaneMap:
+        """Map of the detector pixels in ``box``, which may reach beyond the detector image."""
+        y0, x0, y1, x1 = box
+        return PlaneMap(self.matrix, self.matrix @ (y0, x0) + self.offset, (y1 - y0, x1 - x0))
+
+    def cropped(self, origin: tuple[int, int]) -> PlaneMap:
+        """The same for a store image whose first pixel is voxel ``origin`` (y, x)."""
+        return PlaneMap(self.matrix, self.offset - origin, self.size)
+
+    def view(self, box: PixelBox) -> PixelBox:
+        """Detector pixels that show any of the store voxels in ``box``; empty when none does.
+
+        Bilinear interpolation spreads a voxel by half its size.
+        """
+        spread = np.array([[box[0] - 0.5, box[1] - 0.5, box[2] + 0.5, box[3] + 0.5]])
+        (y0, x0, y1, x1), (height, width) = self.boxes_to_detector(spread)[0], self.size
+        y0, x0 = np.clip(np.floor([y0, x0]), 0, self.size).astype(int).tolist()
+        y1, x1 = np.clip(np.ceil([y1, x1]), (y0, x0), (height, width)).astype(int).tolist()
+        return y0, x0, y1, x1
+
+    def footprint(self, box: PixelBox) -> PixelBox:
+        """The part of the store voxels in ``box`` that this map's detector image is interpolated from."""
+        lower_y, lower_x, upper_y, upper_x = self.boxes_to_store(np.array([[0.0, 0.0, *self.size]]))[0]
+        # half a voxel of interpolation, and as much again for rounding
+        y0, x0 = np.clip(np.floor([lower_y - 1, lower_x - 1]), box[:2], box[2:]).astype(int).tolist()
+        y1, x1 = np.clip(np.ceil([upper_y + 1, upper_x + 1]), (y0, x0), box[2:]).astype(int).tolist()
+        return y0, x0, y1, x1
+
+
+def _hulls(boxes: Boxes, transform: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Boxes:
+    if len(boxes) == 0:
+        return boxes.copy()
+    corners = boxes[:, [[0, 1], [0, 3], [2, 1], [2, 3]]].reshape(-1, 2)
+    mapped = transform(corners).reshape(-1, 4, 2)
+    return np.concatenate([mapped.min(axis=1), mapped.max(axis=1)], axis=1)
 
 
 def plane_map(
@@ -74,14 +115,24 @@ def warp(image: NDArray[np.float32], mapping: PlaneMap, *, nearest: bool = False
 
     Bilinear, or nearest neighbour for instance ids.
     """
-    height, width = mapping.size
-    rows = torch.arange(height, dtype=torch.float32) + 0.5
-    columns = torch.arange(width, dtype=torch.float32) + 0.5
-    matrix, offset = torch.from_numpy(mapping.matrix).float(), torch.from_numpy(mapping.offset).float()
-    y = matrix[0, 0] * rows[:, None] + matrix[0, 1] * columns[None, :] + offset[0]
-    x = matrix[1, 0] * rows[:, None] + matrix[1, 1] * columns[None, :] + offset[1]
-    # grid_sample's coordinates run from -1 to 1 over the image's edges (align_corners=False): our edge coordinates
-    grid = torch.stack([2 * x / image.shape[2] - 1, 2 * y / image.shape[1] - 1], dim=-1)
     source = torch.from_numpy(np.ascontiguousarray(image))[None]
     mode = "nearest" if nearest else "bilinear"
-    return functional.grid_sample(source, grid[None], mode=mode, padding_mode="zeros", align_corners=False)[0]
+    grid = _sampling_grid(mapping, image.shape[1:])[None]
+    return functional.grid_sample(source, grid, mode=mode, padding_mode="zeros", align_corners=False)[0]
+
+
+def _sampling_grid(mapping: PlaneMap, shape: tuple[int, ...]) -> Tensor:
+    """``[height, width, 2]`` (x, y) that grid_sample reads from an image of ``shape`` (y, x).
+
+    Its coordinates run from -1 to 1 over the image's edges (align_corners=False): our edge coordinates. What depends on
+    row or column alone is computed first, so that a pixel costs one addition.
+    """
+    height, width = mapping.size
+    rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
+    grid = torch.empty((height, width, 2))
+    for axis in (0, 1):
+        (by_row, by_column), offset = mapping.matrix[axis] * (2 / shape[axis]), mapping.offset[axis]
+        down = torch.from_numpy(by_row * rows + (2 * offset / shape[axis] - 1)).float()
+        across = torch.from_numpy(by_column * columns).float()
+        torch.add(down[:, None], across, out=grid[..., 1 - axis])
+    return grid

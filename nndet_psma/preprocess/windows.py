@@ -38,7 +38,7 @@ def channel_sources(plan: Plan, stage: Stage) -> list[ChannelSource]:
 def apply_window(values: NDArray, lower: float, upper: float) -> NDArray[np.float32]:
     """``lower..upper`` to 0..1, clipped (Xu et al. 2023, figure 1)."""
     scaled = values.astype(np.float32)
-    _window(scaled, lower, upper)
+    _window(scaled, lower, upper, scaled)
     return scaled
 
 
@@ -78,22 +78,25 @@ def slice_channels(
         seen, kept = channels[:, rows, columns], kept[rows, columns]
         y0, y1, x0, x1 = y0 + rows.start, y0 + rows.stop, x0 + columns.start, x0 + columns.stop
     picks = np.clip(np.arange(z - neighbours, z + neighbours + 1), 0, depth - 1).tolist()
+    planes: dict[str, NDArray[np.float32]] = {}
     for number, source in enumerate(sources):
-        array = arrays[source.modality]
         group = seen[number * len(picks) : (number + 1) * len(picks)]
-        for channel, pick in zip(group, picks, strict=True):
-            channel[...] = array[pick, y0:y1, x0:x1]
-        _window(group, source.lower, source.upper)
+        if source.modality not in planes:  # several windows of one CT: read and converted once
+            array = arrays[source.modality]
+            planes[source.modality] = np.stack(
+                [array[pick, y0:y1, x0:x1] for pick in picks], dtype=np.float32
+            )
+        _window(planes[source.modality], source.lower, source.upper, group)
     if kept is not None:
         seen *= kept
     return channels
 
 
-def _window(values: NDArray[np.float32], lower: float, upper: float) -> None:
-    """Window float32 values in place."""
-    values -= np.float32(lower)
-    values /= np.float32(upper - lower)
-    np.clip(values, 0.0, 1.0, out=values)
+def _window(values: NDArray[np.float32], lower: float, upper: float, out: NDArray[np.float32]) -> None:
+    """Window float32 values into ``out``."""
+    np.subtract(values, np.float32(lower), out=out)
+    out /= np.float32(upper - lower)
+    np.clip(out, 0.0, 1.0, out=out)
 
 
 def _span(hits: NDArray[np.bool_]) -> slice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.preprocess.build import preprocessing_hash
 from nndet_psma.stages.plan_check import check_plan
 from nndet_psma.stages.prep import override_plan, plain_overwrites
+from nndet_psma.trainers.distributed import is_main
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
 
@@ -67,18 +69,20 @@ def train_fold(paths: TaskPaths, models: Path, config: Any, fold: int) -> ModelF
     if mode == "resume" and not target.is_dir():
         raise UserError("there is nothing to resume", file=target, remedy="Leave train.mode at auto")
     target.mkdir(parents=True, exist_ok=True)
+    main = is_main()
     # weights that are there keep their own plan until the trainer has accepted the new one
-    if mode == "overwrite" or not (target / "plan.json").is_file():
+    if main and (mode == "overwrite" or not (target / "plan.json").is_file()):
         _write_provenance(target, plan, config)
     job = FoldJob(plan, fold, store, target, settings, mode == "overwrite", config.exp.voter)
-    with log_to(target / "train.log"):
+    with log_to(target / "train.log") if main else nullcontext():
         LOGGER.info("fold %d of %s, plan %s", fold, config.exp.id, plan.content_hash())
         if plan.target.device == "cpu" and _gpu_visible():
             LOGGER.warning(
                 "the plan is a small one for the CPU; nndet_prep -o plan_cfg.target=gpu plans for this GPU"
             )
         trainer.train(job)
-    _write_provenance(target, plan, config)
+    if main:
+        _write_provenance(target, plan, config)
     return folder
 
 

@@ -1,199 +1,273 @@
-"""The one training loop: any model that maps a batch to losses, over accelerate."""
+"""The one training loop: any model that maps a batch to losses, on one or several processes of accelerate."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset, Subset
 
 from nndet_psma.artifacts.plan import Stage
 from nndet_psma.core.errors import UserError
-from nndet_psma.trainers.checkpoint import Progress, load_checkpoint, save_checkpoint
-from nndet_psma.trainers.metrics_log import MetricsLog
+from nndet_psma.core.logs import LOGGER
+from nndet_psma.models.sampling import seed_samplers
+from nndet_psma.models.weights import read_model
+from nndet_psma.trainers.average import WeightAverage
+from nndet_psma.trainers.checkpoint import (
+    CHECKPOINT_FOLDER,
+    MODEL_FILE,
+    Best,
+    Progress,
+    load_checkpoint,
+    save_best,
+    save_checkpoint,
+)
+from nndet_psma.trainers.distributed import (
+    gather,
+    image_numbers,
+    on_main,
+    shared_norms,
+    spread,
+    summed,
+    together,
+)
+from nndet_psma.trainers.failure import FAILED_FILE, LossWatch, failed_step, write_failure
+from nndet_psma.trainers.loading import Share, load_batches
+from nndet_psma.trainers.loop_settings import LoopSettings
+from nndet_psma.trainers.metrics_log import METRICS_FILE, MetricsLog
+from nndet_psma.trainers.observer import Observer, StepReport
+from nndet_psma.trainers.precision import Precision
+from nndet_psma.trainers.schedule import build_optimizer, learning_rate
+from nndet_psma.trainers.stopping import Stopped, StopRequest
 
+__all__ = ["LoopSettings", "Losses", "train_loop"]
 Losses = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """What the loop needs besides model and data.
-
-    Attributes:
-        folder: checkpoint/ and metrics.csv are kept here.
-        made_from: hash of everything that determines the result; a checkpoint of another hash is refused.
-        seed: of the model's own sampling (anchors, proposals); with the step it fixes every draw.
-        workers: loader processes.
-        save_every: steps between checkpoints.
-        log_every: steps between rows of metrics.csv.
-        clip_norm: gradient norm above which gradients are scaled down.
-        optimizer: "sgd" or "adamw".
-        momentum: of SGD (0.9 in Xu et al. 2023).
-        weight_decay: 1e-4 in Xu et al. 2023.
-        images_per_step: batch size, for the log.
-    """
-
-    folder: Path
-    made_from: str
-    seed: int
-    workers: int
-    save_every: int
-    log_every: int
-    clip_norm: float = 10.0
-    optimizer: str = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    images_per_step: int = 1
-    on_step: Callable[[int, float], None] = field(default=lambda step, loss: None)
+BEST_FOLDER = "best"
 
 
 def train_loop(
     model: nn.Module,
     compute_losses: Callable[[nn.Module, Any], Losses],
-    batches: Dataset[Any],
+    batches: Any,
     stage: Stage,
     settings: LoopSettings,
     accelerator: Accelerator,
 ) -> nn.Module:
     """Train ``model`` for ``stage.iterations`` steps, going on from the checkpoint in ``settings.folder``.
 
-    Item ``i`` of ``batches`` is the batch of step ``i``; random draws of a step depend on (seed, step) only, so an
-    interrupted and resumed run ends with the same weights as an uninterrupted one.
+    Item ``i`` of ``batches`` is the batch of step ``i`` over all processes; with several of them
+    ``batches.part(i, rank, world)`` is the part of one (images ``rank, rank + world, ...``). Random draws of a step
+    depend on (seed, step, image) only, so an interrupted and resumed run ends with the same weights as an
+    uninterrupted one, and several processes with those of one, up to rounding.
+
+    Ctrl-C and SIGTERM end the step, save, and raise :class:`~nndet_psma.trainers.stopping.Stopped`.
+
+    Args:
+        model: to train, in any mode, on any device.
+        compute_losses: parts of the loss; with several processes their mean over processes must be the loss of the
+            whole batch (see ``distributed.global_means``).
+        batches: see above; a dictionary with "slices" names its slices.
+        stage: iterations and rates.
+        settings: the rest.
+        accelerator: device and processes.
 
     Raises:
-        UserError: the loss is not finite (names the slices of the batch; the last good checkpoint stays), or the
-            checkpoint belongs to something else.
+        UserError: a loss or gradient is wrong (names the slices of the batch; the last checkpoint stays), the GPU or
+            the disk is full, or the checkpoint belongs to something else.
     """
-    optimizer = build_optimizer(model, stage, settings)
-    checkpoint = settings.folder / "checkpoint"
-    progress = load_checkpoint(checkpoint, model, optimizer, settings.made_from)
-    start = progress.step if progress else 0
-    log = MetricsLog(settings.folder / "metrics.csv", progress.metrics_rows if progress else 0)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    model.train()
-    clock = time.perf_counter()
-    for step, batch in enumerate(_remaining(batches, start, stage.iterations, settings, accelerator), start):
-        _seed_step(settings.seed, step)
-        losses = _optimise(model, optimizer, compute_losses, batch, stage, step, settings, accelerator)
-        settings.on_step(step + 1, losses["loss"])
-        if (step + 1) % settings.log_every == 0 or step + 1 == stage.iterations:
-            seconds = (time.perf_counter() - clock) / settings.log_every
-            log.add(
-                losses, step=step + 1, learning_rate=learning_rate(stage, step), **_speed(seconds, settings)
-            )
-            clock = time.perf_counter()
-        if (step + 1) % settings.save_every == 0 or step + 1 == stage.iterations:
-            _save(checkpoint, model, optimizer, step + 1, log, settings, accelerator)
-    unwrapped: nn.Module = accelerator.unwrap_model(model)
-    return unwrapped
+    loop = _Loop(model, compute_losses, stage, settings, accelerator)
+    loop.run(batches)
+    return loop.result()
 
 
-def learning_rate(stage: Stage, step: int) -> float:
-    """Rate at ``step``: linear warm-up from a thousandth, then a tenth after every milestone."""
-    rate = stage.learning_rate * 0.1 ** sum(step >= milestone for milestone in stage.milestones)
-    if step < stage.warmup:
-        rate *= 0.001 + 0.999 * step / stage.warmup
-    return rate
+class _Loop:
+    """State of one training; every method is called on all processes."""
 
-
-def build_optimizer(model: nn.Module, stage: Stage, settings: LoopSettings) -> Optimizer:
-    """The planned optimiser over all trainable parameters."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(trainable, lr=stage.learning_rate, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(
-        trainable, lr=stage.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
-
-
-def _remaining(
-    batches: Dataset[Any], start: int, stop: int, settings: LoopSettings, accelerator: Accelerator
-) -> Iterator[Any]:
-    loader = DataLoader(
-        Subset(batches, range(start, stop)),
-        batch_size=None,
-        num_workers=settings.workers,
-        pin_memory=accelerator.device.type == "cuda",
-        prefetch_factor=4 if settings.workers else None,
-        # spawned workers would import everything again; fork is safe as the dataset holds no threads
-        multiprocessing_context="fork" if settings.workers else None,
-    )
-    for batch in loader:
-        yield _to_device(batch, accelerator.device)
-
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {name: _to_device(value, device) for name, value in batch.items()}
-    if isinstance(batch, list):
-        return [_to_device(value, device) for value in batch]
-    return batch
-
-
-def _seed_step(seed: int, step: int) -> None:
-    torch.manual_seed((seed * 1_000_003 + step) % 2**63)
-
-
-def _optimise(
-    model: nn.Module,
-    optimizer: Optimizer,
-    compute_losses: Callable[[nn.Module, Any], Losses],
-    batch: Any,
-    stage: Stage,
-    step: int,
-    settings: LoopSettings,
-    accelerator: Accelerator,
-) -> dict[str, float]:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(stage, step)
-    with accelerator.autocast():
-        parts = compute_losses(model, batch)
-    total = torch.stack(list(parts.values())).sum()
-    values = {name: float(part.detach()) for name, part in parts.items()}
-    values["loss"] = float(total.detach())
-    if not math.isfinite(values["loss"]):
-        raise UserError(
-            f"the loss of stage '{stage.name}' is not finite at step {step + 1}",
-            found=f"{values} on the slices {', '.join(batch.get('slices', []))}",
-            remedy="The last checkpoint is kept; lower trainer_cfg.learning_rate and start again",
+    def __init__(
+        self,
+        model: nn.Module,
+        compute_losses: Callable[[nn.Module, Any], Losses],
+        stage: Stage,
+        settings: LoopSettings,
+        accelerator: Accelerator,
+    ) -> None:
+        self.stage, self.settings, self.accelerator = stage, settings, accelerator
+        self.compute_losses = compute_losses
+        self.finished = False
+        model = model.to(accelerator.device)
+        if settings.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        self.model: nn.Module = shared_norms(model, accelerator)
+        self.optimizer = build_optimizer(
+            self.model,
+            stage,
+            settings.optimizer,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
         )
-    optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(total)
-    accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
-    optimizer.step()
-    return values
+        self.precision = Precision(settings.precision, accelerator.device)
+        self.average = WeightAverage(self.model, settings.ema_decay) if settings.ema_decay else None
+        self._restore()
+        self.spread = spread(self.model, accelerator)
+
+    def _restore(self) -> None:
+        folder = self.settings.folder / CHECKPOINT_FOLDER
+        progress = load_checkpoint(
+            folder, self.model, self.optimizer, self.settings.made_from, self.average
+        ) or Progress(0, self.settings.made_from)
+        self.step, self.best = progress.step, progress.best
+        self.watch = LossWatch(progress.recent_losses, progress.skipped, progress.skipped_in_row)
+        self.precision.restore(progress.scaler)
+        self.log = MetricsLog(
+            self.settings.folder / METRICS_FILE,
+            progress.metrics_rows,
+            self.settings.log_every,
+            progress.metrics_pending,
+        )
+
+    def run(self, batches: Any) -> None:
+        """Make the steps that are left."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        share = Share(batches, self.step, self.stage.iterations, rank, world)
+        self.model.train()
+        with ExitStack() as ending:
+            observers = self._observers(ending)
+            stop = ending.enter_context(StopRequest())
+            source = load_batches(share, self.settings.workers, self.accelerator.device)
+            ending.callback(source.close)
+            (self.settings.folder / FAILED_FILE).unlink(missing_ok=True)
+            clock = time.perf_counter()
+            while self.step < self.stage.iterations:
+                batch = together(self.accelerator, partial(next, source))
+                losses, images, signal_number = self._make_step(batch, stop)
+                report = StepReport(
+                    self.step, self.stage.iterations, losses, learning_rate(self.stage, self.step - 1),
+                    images, time.perf_counter() - clock, batch,
+                )  # fmt: skip
+                self._after_step(report, observers, signal_number)
+                clock = time.perf_counter()
+            self.finished = True
+
+    def _observers(self, ending: ExitStack) -> list[Observer]:
+        """Observers of this process; all are told of the end, whatever ends the training."""
+        if not self.accelerator.is_main_process:
+            return []
+        observers: list[Observer] = [self.log, *self.settings.observers]
+        for observer in reversed(observers):
+            ending.callback(self._tell_end, observer)
+        return observers
+
+    def _tell_end(self, observer: Observer) -> None:
+        observer.on_end(self.finished)
+
+    def _make_step(self, batch: Any, stop: StopRequest) -> tuple[dict[str, float], int, int]:
+        """One step; returns losses, images of the step, and a signal that asks to stop (0 for none)."""
+        _seed_step(self.model, self.settings.seed, self.step, image_numbers(batch, self.accelerator))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.stage, self.step)
+        try:
+            parts, norm = self._optimise(batch)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"the GPU is full in step {self.step + 1} of stage '{self.stage.name}'",
+                remedy=self.settings.out_of_memory(),
+            ) from None
+        self.step += 1
+        # the one time per step that the device is waited for, so that the step's clock is honest
+        world, images = self.accelerator.num_processes, len(batch["slices"])
+        numbers = summed([*parts.values(), norm, images, stop.number], self.accelerator)
+        losses = {name: number / world for name, number in zip(parts, numbers, strict=False)}
+        losses["loss"] = sum(losses.values())
+        self._judge(losses, numbers[-3] / world, batch)
+        return losses, round(numbers[-2]), self._agreed_signal(numbers[-1], stop)
+
+    def _optimise(self, batch: Any) -> tuple[Losses, Tensor]:
+        with self.precision.autocast():
+            parts = self.compute_losses(self.spread, batch)
+        total = torch.stack([part.float() for part in parts.values()]).sum()
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        norm = self.precision.step(total, parameters, self.optimizer, self.settings.clip_norm)
+        return parts, norm
+
+    def _judge(self, losses: dict[str, float], norm: float, batch: Any) -> None:
+        skipped = self.precision.skipped(norm)
+        wrong = self.watch.judge(losses["loss"], norm, skipped)
+        if wrong is not None:
+            slices = [name for part in gather(self.accelerator, batch["slices"]) for name in part]
+            if self.accelerator.is_main_process:
+                write_failure(self.settings.folder, self.step, losses, slices, wrong)
+            raise failed_step(self.stage.name, self.step, losses, slices, wrong)
+        if self.average is not None and not skipped:
+            self.average.update(self.model, self.step)
+
+    def _agreed_signal(self, total: float, stop: StopRequest) -> int:
+        """A signal that reached any process stops all; each names its own, or SIGTERM when it got none."""
+        return 0 if total == 0 else stop.number or 15
+
+    def _after_step(self, report: StepReport, observers: list[Observer], signal_number: int) -> None:
+        settings, last = self.settings, self.step == self.stage.iterations
+        scores: dict[str, float] = {}
+        if settings.validate is not None and (last or self.step % settings.validate_every == 0):
+            scores = {"val_ap": self._validate(settings.validate)}
+        for observer in observers:
+            if hasattr(observer, "note") and observer is not self.log:
+                observer.note(**scores)  # goes with what it sends next
+            observer.on_step(report, self.model)
+        self.log.note(**scores)  # goes into the row of the step just told
+        if last or signal_number or self.step % settings.save_every == 0:
+            on_main(self.accelerator, self._save)
+        if signal_number:
+            raise Stopped(signal_number, self.step)
+
+    def _validate(self, validate: Callable[[nn.Module], float]) -> float:
+        """Value the present (averaged) weights; the best so far are kept in ``best/``."""
+        with ExitStack() as stack:
+            if self.average is not None:
+                stack.enter_context(self.average.applied(self.model))
+            self.model.eval()
+            value: float = together(self.accelerator, lambda: validate(self.model))
+            best = Best(self.step, value, self.settings.criterion)
+            LOGGER.info("stage %s: step %d, %s %.4f", self.stage.name, self.step, best.criterion, value)
+            if self.best is None or value > self.best.value:
+                self.best = best
+                folder = self.settings.folder / BEST_FOLDER
+                on_main(self.accelerator, lambda: save_best(folder, self.model, best))
+        self.model.train()
+        return value
+
+    def _save(self) -> None:
+        self.log.write()
+        progress = Progress(
+            self.step,
+            self.settings.made_from,
+            metrics_rows=len(self.log.rows),
+            metrics_pending=self.log.pending,
+            recent_losses=self.watch.recent,
+            skipped=self.watch.skipped,
+            skipped_in_row=self.watch.skipped_in_row,
+            scaler=self.precision.state(),
+            best=self.best,
+        )
+        folder = self.settings.folder / CHECKPOINT_FOLDER
+        save_checkpoint(folder, self.model, self.optimizer, progress, self.average)
+
+    def result(self) -> nn.Module:
+        """The model with the weights that are to be kept."""
+        if self.watch.skipped:
+            LOGGER.info("stage %s: fp16 left out %d steps", self.stage.name, self.watch.skipped)
+        if self.settings.select == "best":
+            read_model(self.model, self.settings.folder / BEST_FOLDER / MODEL_FILE)
+        elif self.average is not None:
+            self.average.copy_to(self.model)
+        return self.model
 
 
-def _speed(seconds: float, settings: LoopSettings) -> dict[str, float]:
-    memory = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
-    return {
-        "seconds_per_step": seconds,
-        "images_per_second": settings.images_per_step / seconds,
-        "memory_gb": memory,
-    }
-
-
-def _save(
-    folder: Path,
-    model: nn.Module,
-    optimizer: Any,
-    step: int,
-    log: MetricsLog,
-    settings: LoopSettings,
-    accelerator: Accelerator,
-) -> None:
-    if accelerator.is_main_process:
-        log.write()
-        plain = getattr(optimizer, "optimizer", optimizer)
-        progress = Progress(step, settings.made_from, len(log.rows))
-        save_checkpoint(folder, accelerator.unwrap_model(model), plain, progress)
+def _seed_step(model: nn.Module, seed: int, step: int, images: Sequence[int]) -> None:
+    number = (seed * 1_000_003 + step) % 2**63
+    torch.manual_seed(number)
+    seed_samplers(model, number, images)

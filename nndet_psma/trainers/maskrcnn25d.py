@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,34 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from nndet_psma.artifacts.plan import Detector, Plan, Stage
+from nndet_psma.artifacts.plan import Stage
 from nndet_psma.core.atomic import remove_leftovers, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.logs import LOGGER
-from nndet_psma.core.progress import progress_bar
-from nndet_psma.core.schema import to_plain
-from nndet_psma.models.maskrcnn25d import build_detector
-from nndet_psma.models.weights import read_model, read_state, write_model
+from nndet_psma.models.weights import write_model
+from nndet_psma.planners.memory import Training
 from nndet_psma.preprocess.store import inputs_hash
 from nndet_psma.trainers.batches import SliceBatches
+from nndet_psma.trainers.checkpoint import MODEL_FILE
+from nndet_psma.trainers.distributed import gather, global_means, join_processes, on_main, together
+from nndet_psma.trainers.identity import stage_hash
+from nndet_psma.trainers.lock import FolderLock
 from nndet_psma.trainers.loop import LoopSettings, Losses, train_loop
-from nndet_psma.trainers.memory_check import MemoryWatch
+from nndet_psma.trainers.memory_check import what_to_lower
 from nndet_psma.trainers.mining import hard_negatives, keep_scores, mine, mined_before
+from nndet_psma.trainers.precision import check_precision
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
-from nndet_psma.trainers.settings import TrainerSettings, adjusted_stage, stages_for
+from nndet_psma.trainers.selection import CRITERION, SliceHits, find_slice_hits
+from nndet_psma.trainers.settings import adjusted_stage, stages_for
+from nndet_psma.trainers.starting import load_detector, starting_detector
+from nndet_psma.trainers.trackers import tracker_arguments
+from nndet_psma.trainers.watching import stage_observers
 
-MODEL_FILE = "model.safetensors"
+__all__ = ["MODEL_FILE", "MaskRCNN25D", "load_detector", "stage_hash"]
 _FINISHED = "finished"
 _MAX_WORKERS = 8
+_OTHER = "Start over with -o train.mode=overwrite, or train under another name with -o exp.tag=_NAME"
 
 
 @TRAINERS.register
@@ -45,150 +52,226 @@ class MaskRCNN25D:
             _train_stage(job, adjusted_stage(stage, job.settings))
 
 
-def load_detector(plan: Plan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
-    """The trained detector of a stage, in evaluation mode."""
-    detector = _without_weights(plan)
-    model = build_detector(detector, plan.channels(stage), len(plan.classes))
-    read_model(model, file)
-    return model.to(device).eval()
+@dataclass(frozen=True)
+class _Run:
+    """One stage on its way; the lock is held by the main process."""
 
+    job: FoldJob
+    stage: Stage
+    accelerator: Accelerator
+    lock: FolderLock
+    made_from: str
 
-def stage_hash(
-    plan: Plan, stage: Stage, fold: int, settings: TrainerSettings, inputs: Sequence[str] = ()
-) -> str:
-    """Hash of what determines a stage's weights, its ancestors included; ``inputs`` are those of the cases."""
-    parent = None
-    if stage.start_from is not None:
-        ancestor = adjusted_stage(plan.stage(stage.start_from), settings)
-        parent = stage_hash(plan, ancestor, fold, settings, inputs)
-    run = {k: v for k, v in to_plain(settings).items() if k not in ("num_workers", "save_every", "log_every")}
-    names = ("detector", "augmentation", "windows", "scalings", "neighbours", "spacing", "margin_mm", "seed")
-    kept = {name: to_plain(getattr(plan, name)) for name in names}
-    batch = settings.batch_size or plan.batch_size
-    return hash_json(
-        [
-            kept,
-            batch,
-            plan.positive_fraction,
-            plan.hard_negative_fraction,
-            plan.optimizer,
-            to_plain(stage),
-            plan.folds[fold].train,
-            run,
-            parent,
-            list(inputs),
-        ]
-    )
+    @property
+    def folder(self) -> Path:
+        return self.job.folder / self.stage.name
+
+    @property
+    def seed(self) -> int:
+        return self.job.plan.seed if self.job.settings.seed is None else self.job.settings.seed
+
+    @property
+    def batch_size(self) -> int:
+        return self.job.settings.batch_size or self.job.plan.batch_size
+
+    @property
+    def images(self) -> int:
+        """Slices per step of one process, at most."""
+        return -(-self.batch_size // self.accelerator.num_processes)
+
+    @property
+    def training(self) -> Training:
+        settings = self.job.settings
+        gpus = self.accelerator.num_processes
+        return Training(self.job.plan.optimizer, settings.precision, settings.ema_decay is not None, gpus)
+
+    def share(self, case_ids: list[str]) -> list[str]:
+        """Cases that this process looks at."""
+        return case_ids[self.accelerator.process_index :: self.accelerator.num_processes]
 
 
 def _train_stage(job: FoldJob, stage: Stage) -> None:
     folder = job.folder / stage.name
-    if job.overwrite and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    inputs = [inputs_hash(job.store, case_id) for case_id in job.plan.folds[job.fold].train]
+    inputs = [inputs_hash(job.store, case_id) for case_id in _cases_read(job)]
     made_from = stage_hash(job.plan, stage, job.fold, job.settings, inputs)
-    if _is_finished(folder, made_from):
+    if not job.overwrite and _is_finished(folder, made_from):
         LOGGER.info("stage %s: finished before", stage.name)
         return
-    LOGGER.info("stage %s: %d iterations on %d cases", stage.name, stage.iterations, len(inputs))
-    accelerator = _accelerator(job.settings)
-    seed = job.plan.seed if job.settings.seed is None else job.settings.seed
-    torch.manual_seed(seed)
-    model = _initial_model(job, stage)
-    if stage.iterations > 0:
-        model = _run_loop(job, stage, model, accelerator, made_from, seed)
-    if accelerator.is_main_process:
-        write_model(model, folder / MODEL_FILE)
-        write_text(folder / _FINISHED, made_from)
-        LOGGER.info("stage %s: finished", stage.name)
-    accelerator.wait_for_everyone()
-
-
-def _run_loop(
-    job: FoldJob, stage: Stage, model: nn.Module, accelerator: Accelerator, made_from: str, seed: int
-) -> nn.Module:
+    check_precision(job.settings.precision)
     batch_size = job.settings.batch_size or job.plan.batch_size
-    cases = job.plan.folds[job.fold].train
-    hard = _hard_negatives(job, stage, accelerator)
-    batches = SliceBatches(job.store, job.plan, stage, cases, batch_size, seed, hard)
-    folder, precision = job.folder / stage.name, job.settings.precision
-    watch = MemoryWatch(job.plan, stage, folder, batch_size, precision, accelerator.device)
-    with progress_bar(f"fold {job.fold} {stage.name}", stage.iterations) as advance:
-
-        def on_step(step: int, loss: float) -> None:
-            advance(step, f"loss {loss:.3f}")
-            watch(step)
-
-        settings = LoopSettings(
-            folder=folder,
-            made_from=made_from,
-            seed=seed,
-            workers=_workers(job.settings),
-            save_every=job.settings.save_every,
-            log_every=job.settings.log_every,
-            clip_norm=job.settings.clip_norm,
-            optimizer=job.plan.optimizer,
-            momentum=job.settings.sgd_momentum,
-            weight_decay=job.settings.weight_decay,
-            images_per_step=batch_size,
-            on_step=on_step,
-        )
-        return train_loop(model, _detector_losses, batches, stage, settings, accelerator)
+    accelerator = join_processes(batch_size, **tracker_arguments(job.settings.trackers, folder))
+    run = _Run(job, stage, accelerator, FolderLock(folder), made_from)
+    on_main(accelerator, lambda: _open_folder(run))
+    try:
+        LOGGER.info("stage %s: %d iterations on %d cases", stage.name, stage.iterations, len(inputs))
+        torch.manual_seed(run.seed)
+        model = together(accelerator, lambda: _initial_model(run))
+        if stage.iterations > 0:
+            model = _run_loop(run, model)
+        on_main(accelerator, lambda: _finish(run, model))
+        _mine_for_children(run)
+    finally:
+        run.lock.release()
 
 
-def _hard_negatives(job: FoldJob, stage: Stage, accelerator: Accelerator) -> list[str]:
+def _cases_read(job: FoldJob) -> list[str]:
+    fold = job.plan.folds[job.fold]
+    return [*fold.train, *fold.val] if job.settings.select == "best" else fold.train
+
+
+def _open_folder(run: _Run) -> None:
+    """Lock the folder, then clear what an interrupted run, or with overwrite any run, left."""
+    run.lock.acquire()
+    if run.job.overwrite:
+        for path in run.folder.iterdir():
+            if path != run.lock.file:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    remove_leftovers(run.folder)
+
+
+def _finish(run: _Run, model: nn.Module) -> None:
+    write_model(model, run.folder / MODEL_FILE)
+    write_text(run.folder / _FINISHED, run.made_from)
+    LOGGER.info("stage %s: finished", run.stage.name)
+
+
+def _initial_model(run: _Run) -> nn.Module:
+    """The stage's detector with the weights of the stage before, of the user, or of the plan."""
+    job, stage = run.job, run.stage
+    if stage.start_from is not None:
+        return starting_detector(job.plan, stage, job.folder / stage.start_from / MODEL_FILE)
+    own = job.settings.start_weights
+    return starting_detector(job.plan, stage, None if own is None else Path(own))
+
+
+def _run_loop(run: _Run, model: nn.Module) -> nn.Module:
+    job, stage, accelerator = run.job, run.stage, run.accelerator
+    hard = _hard_negatives(run)
+    batches = together(accelerator, lambda: SliceBatches(
+        job.store, job.plan, stage, job.plan.folds[job.fold].train, run.batch_size, run.seed, hard
+    ))  # fmt: skip
+    if job.settings.compile:
+        model.get_submodule("backbone.body").compile()  # in place: names of weights stay
+    return train_loop(model, _DetectorLosses(accelerator), batches, stage, _loop_settings(run), accelerator)
+
+
+def _loop_settings(run: _Run) -> LoopSettings:
+    settings, device = run.job.settings, run.accelerator.device
+    every = settings.validation_steps(run.stage.iterations)
+    on_gpu = device.type == "cuda"
+    return LoopSettings(
+        folder=run.folder,
+        made_from=run.made_from,
+        seed=run.seed,
+        workers=loader_workers(settings.num_workers),
+        save_every=settings.save_every,
+        log_every=settings.log_every,
+        clip_norm=settings.clip_norm,
+        optimizer=run.job.plan.optimizer,
+        momentum=settings.sgd_momentum,
+        weight_decay=settings.weight_decay,
+        precision=settings.precision,
+        ema_decay=settings.ema_decay,
+        channels_last=on_gpu if settings.channels_last is None else settings.channels_last,
+        observers=_observers(run),
+        validate=None if every is None else lambda model: _validation_value(run, model),
+        validate_every=every or 1,
+        select=settings.select,
+        criterion=CRITERION,
+        out_of_memory=lambda: _remedy_for_full_gpu(run),
+    )
+
+
+def _observers(run: _Run) -> list[Any]:
+    if not run.accelerator.is_main_process:
+        return []
+    return [run.lock, *stage_observers(run.job, run.stage, run.accelerator, run.images, run.training)]
+
+
+def _hard_negatives(run: _Run) -> list[str]:
     """Slices that fooled the stage this one starts from; none where it starts from the backbone alone."""
+    job, stage = run.job, run.stage
     if stage.start_from is None or job.plan.hard_negative_fraction == 0:
         return []
-    parent, folder = job.plan.stage(stage.start_from), job.folder / stage.start_from
-    cases = job.plan.folds[job.fold].train
+    folder = job.folder / stage.start_from
     made_from = hash_json([(folder / _FINISHED).read_text(), stage.region])
-    scores = mined_before(folder, made_from)
+    # all or none mine, whatever each of them sees on a slow file system
+    known = gather(run.accelerator, mined_before(folder, made_from))
+    scores: dict[str, float] | None = known[0]
     if scores is None:
-        model = load_detector(job.plan, parent, folder / MODEL_FILE, accelerator.device)
-        batch_size = job.settings.batch_size or job.plan.batch_size
-        scores = mine(
-            model, job.store, cases, job.plan, parent, stage, device=accelerator.device, batch_size=batch_size
-        )
-        keep_scores(folder, made_from, scores)
+        mined = gather(run.accelerator, together(run.accelerator, lambda: _mine_share(run)))
+        scores = {name: score for part in mined for name, score in part.items()}
+        kept = scores
+        on_main(run.accelerator, lambda: keep_scores(folder, made_from, kept))
     hard = hard_negatives(scores)
     LOGGER.info("stage %s: %d of %d slices without a lesion are hard", stage.name, len(hard), len(scores))
     return hard
 
 
-def _detector_losses(model: nn.Module, batch: Any) -> Losses:
-    losses: Losses = model(list(batch["images"]), batch["targets"])
-    return losses
+def _mine_for_children(run: _Run) -> None:
+    """Mine once for all stages that start from this one: they may be trained side by side."""
+    children = [stage for stage in run.job.plan.stages if stage.start_from == run.stage.name]
+    for child in {stage.region: stage for stage in children}.values():
+        _hard_negatives(replace(run, stage=child))
 
 
-def _initial_model(job: FoldJob, stage: Stage) -> nn.Module:
-    """The stage's detector with the weights it starts from."""
-    if stage.start_from is None:
-        return build_detector(job.plan.detector, job.plan.channels(stage), len(job.plan.classes))
-    file = job.folder / stage.start_from / MODEL_FILE
-    model = build_detector(_without_weights(job.plan), job.plan.channels(stage), len(job.plan.classes))
-    if job.plan.channels(job.plan.stage(stage.start_from)) == job.plan.channels(stage):
-        read_model(model, file)
-        return model
-    return _with_widened_input(model, file)
+def _mine_share(run: _Run) -> dict[str, float]:
+    job, device = run.job, run.accelerator.device
+    parent = job.plan.stage(str(run.stage.start_from))
+    model = load_detector(job.plan, parent, job.folder / parent.name / MODEL_FILE, device)
+    cases = run.share(job.plan.folds[job.fold].train)
+    return mine(
+        model, job.store, cases, job.plan, parent, run.stage,
+        device=device, batch_size=run.images, advance=run.lock.beat,
+    )  # fmt: skip
 
 
-def _with_widened_input(model: nn.Module, file: Path) -> nn.Module:
-    """Parent weights with the first convolution repeated to more channels at equal response."""
-    state, own = read_state(file), model.state_dict()
-    for name, tensor in state.items():
-        if name in own and tensor.ndim == 4 and tensor.shape[1] != own[name].shape[1]:
-            channels = own[name].shape[1]
-            mean = tensor.mean(dim=1, keepdim=True) * tensor.shape[1] / channels
-            state[name] = mean.expand(-1, channels, -1, -1).contiguous()
-    model.load_state_dict(state)
-    return model
+def _validation_value(run: _Run, model: nn.Module) -> float:
+    """Average precision on the fold's validation cases, of which every process predicts its share."""
+    job = run.job
+    own = find_slice_hits(
+        model, job.store, run.share(job.plan.folds[job.fold].val), job.plan, run.stage,
+        device=run.accelerator.device, batch_size=run.images, advance=run.lock.beat,
+    )  # fmt: skip
+    total = SliceHits.none(len(job.plan.classes))
+    for part in gather(run.accelerator, own):
+        total.add(part)
+    value = total.average_precision()
+    if value is None:
+        raise UserError(
+            f"no validation case of fold {job.fold} has a lesion in the region of stage '{run.stage.name}'",
+            remedy="Select the last weights with trainer_cfg.select=last and trainer_cfg.validate_every=null",
+        )
+    return value
 
 
-def _without_weights(plan: Plan) -> Detector:
-    return replace(plan.detector, weights="none")
+class _DetectorLosses:
+    """Losses of a torchvision detector, weighted by the boxes that each process drew."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+
+    def __call__(self, model: nn.Module, batch: Any) -> Losses:
+        losses: Losses = model(list(batch["images"]), batch["targets"])
+        if self.accelerator.num_processes == 1:
+            return losses
+        plain: Any = self.accelerator.unwrap_model(model)
+        anchors, boxes = plain.rpn.fg_bg_sampler, plain.roi_heads.fg_bg_sampler
+        counts = {
+            "loss_objectness": anchors.drawn,
+            "loss_rpn_box_reg": anchors.drawn,
+            "loss_classifier": boxes.drawn,
+            "loss_box_reg": boxes.drawn,
+            "loss_mask": boxes.positives,
+        }
+        return global_means(losses, counts, self.accelerator)
+
+
+def _remedy_for_full_gpu(run: _Run) -> str:
+    device = run.accelerator.device
+    free, total = torch.cuda.mem_get_info(device)
+    others = total - free - torch.cuda.memory_reserved(device)
+    return what_to_lower(run.job.plan, run.stage, run.images, run.training, total / 1e9, max(0, others) / 1e9)
 
 
 def _is_finished(folder: Path, made_from: str) -> bool:
@@ -197,29 +280,22 @@ def _is_finished(folder: Path, made_from: str) -> bool:
         return False
     if marker.read_text() != made_from:
         raise UserError(
-            "was trained from another plan, fold, configuration or data",
-            file=folder,
-            remedy="Start over with -o train.mode=overwrite, or train under another name with -o exp.tag=_NAME",
+            "was trained from another plan, fold, configuration or data", file=folder, remedy=_OTHER
         )
     return True
 
 
-def _accelerator(settings: TrainerSettings) -> Accelerator:
-    if settings.precision != "no" and not torch.cuda.is_available():
-        raise UserError(
-            f"mixed precision {settings.precision} needs a GPU",
-            remedy="Leave trainer_cfg.precision at no on CPU",
+def loader_workers(wanted: int | None) -> int:
+    """Loader processes of this process: ``wanted``, at most its cores; None: its cores less one, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if wanted is None:
+        return min(_MAX_WORKERS, cores - 1)
+    if wanted > cores:
+        LOGGER.warning(
+            "trainer_cfg.num_workers=%d, but each training process has %d cores: %d are used",
+            wanted,
+            cores,
+            cores,
         )
-    accelerator = Accelerator(mixed_precision=settings.precision)
-    if accelerator.num_processes > 1:
-        raise UserError(
-            f"started on {accelerator.num_processes} processes, but a stage trains on one so far",
-            remedy="Start without the launcher; folds and voters can run side by side on several GPUs",
-        )
-    return accelerator
-
-
-def _workers(settings: TrainerSettings) -> int:
-    if settings.num_workers is not None:
-        return settings.num_workers
-    return min(_MAX_WORKERS, max(0, (os.cpu_count() or 1) - 1))
+    return min(wanted, cores)

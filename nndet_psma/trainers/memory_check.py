@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import torch
+from torch import nn
 
 from nndet_psma.artifacts.artifact import Artifact
 from nndet_psma.artifacts.plan import Plan, Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
-from nndet_psma.planners.memory import Network, Training, estimate_memory
+from nndet_psma.planners.memory import Network, Training, estimate_memory, max_images_for
+from nndet_psma.trainers.observer import StepReport
 
 MEMORY_FILE = "memory.json"
 _STEPS = (
@@ -60,26 +63,24 @@ class MemoryCheck(Artifact):
 
 
 def compare_memory(
-    plan: Plan, stage: Stage, batch_size: int, precision: str, peak: Peak, device: str
+    plan: Plan, stage: Stage, batch_size: int, training: Training, peak: Peak, device: str
 ) -> MemoryCheck:
-    """The estimate for a stage beside a measured peak; a pure function.
+    """The estimate for a stage (``batch_size`` slices on one GPU) beside a measured peak; a pure function.
 
     Raises:
         UserError: the planner has no numbers for the backbone or norm (a hand-edited plan).
     """
-    detector = plan.detector
-    size = detector.input_size if stage.region == "search" else detector.body_input_size
-    network = Network.of(detector, channels=plan.channels(stage), classes=len(plan.classes))
-    estimate = estimate_memory(network, size[0] * size[1], batch_size, Training(plan.optimizer, precision))
+    size, network = _load(plan, stage)
+    estimate = estimate_memory(network, size[0] * size[1], batch_size, training)
     estimated = estimate.total - estimate.context
     measured, allocated = peak.reserved / 1e9, peak.allocated / 1e9
     return MemoryCheck(
         stage=stage.name,
         device=device,
-        backbone=detector.backbone,
+        backbone=plan.detector.backbone,
         batch_size=batch_size,
         input_size=size,
-        precision=precision,
+        precision=training.precision,
         estimated_gb=round(estimated, 3),
         measured_gb=round(measured, 3),
         allocated_gb=round(allocated, 3),
@@ -87,8 +88,50 @@ def compare_memory(
     )
 
 
+def what_to_lower(
+    plan: Plan, stage: Stage, batch_size: int, training: Training, memory_gb: float, held_gb: float = 0.0
+) -> str:
+    """A remedy for a full GPU: the batch that fits by the planner's estimate, or else a smaller network.
+
+    Args:
+        plan: of the stage.
+        stage: that did not fit.
+        batch_size: slices per step of one GPU.
+        training: what else takes memory; its ``gpus`` share a batch.
+        memory_gb: memory of the GPU.
+        held_gb: what other processes hold of it.
+    """
+    try:
+        size, network = _load(plan, stage)
+    except UserError:
+        return "Lower trainer_cfg.batch_size"
+    room = max_images_for(memory_gb - held_gb, network, size[0] * size[1], training)
+    gpus = training.gpus
+    if room >= batch_size > 1:  # the estimate is wrong here, so trust it no further
+        return (
+            f"Lower trainer_cfg.batch_size from {batch_size * gpus} to {max(1, batch_size // 2) * gpus}; by the "
+            f"estimate {room * gpus} would fit, so see whether other programs hold GPU memory"
+        )
+    if 1 <= room < batch_size:
+        needed = estimate_memory(network, size[0] * size[1], room, training).total
+        return (
+            f"Lower trainer_cfg.batch_size from {batch_size * gpus} to {room * gpus} "
+            f"(about {needed:.1f} of {memory_gb:.1f} GB per GPU, {held_gb:.1f} held by others)"
+        )
+    return (
+        f"Not even one slice of {size[0]} x {size[1]} pixels fits {memory_gb:.1f} GB ({held_gb:.1f} held by others): "
+        f"plan for this GPU with nndet_prep -o plan_cfg.gpu_memory_gb={math.floor(memory_gb)} prep.overwrite=true"
+    )
+
+
+def _load(plan: Plan, stage: Stage) -> tuple[tuple[int, int], Network]:
+    detector = plan.detector
+    size = detector.input_size if stage.region == "search" else detector.body_input_size
+    return size, Network.of(detector, channels=plan.channels(stage), classes=len(plan.classes))
+
+
 class MemoryWatch:
-    """Called after every step; writes ``memory.json`` once, after the third step (or the stage's last).
+    """Writes ``memory.json`` once, after the third step (or the stage's last); an observer of the loop.
 
     Without a GPU it does nothing. Where the estimate is unknown it logs why and does no more.
 
@@ -96,34 +139,43 @@ class MemoryWatch:
         plan: with the estimate's numbers.
         stage: that is trained.
         folder: of the stage.
-        batch_size: slices per step.
-        precision: of ``trainer_cfg``.
+        batch_size: slices per step of one GPU.
+        training: what else takes memory.
         device: that it is trained on.
     """
 
     def __init__(
-        self, plan: Plan, stage: Stage, folder: Path, batch_size: int, precision: str, device: torch.device
+        self,
+        plan: Plan,
+        stage: Stage,
+        folder: Path,
+        batch_size: int,
+        training: Training,
+        device: torch.device,
     ) -> None:
         self.plan, self.stage, self.folder = plan, stage, folder
-        self.batch_size, self.precision, self.device = batch_size, precision, device
+        self.batch_size, self.training, self.device = batch_size, training, device
         self._waiting = _STEPS if device.type == "cuda" else 0
         if self._waiting:
             torch.cuda.empty_cache()  # what an earlier stage left must not count here
             torch.cuda.reset_peak_memory_stats(device)
 
-    def __call__(self, step: int) -> None:
-        """``step`` counts from 1; a resumed stage counts its own first steps."""
+    def on_step(self, report: StepReport, model: nn.Module) -> None:
+        """Count the step; a resumed stage counts its own first steps."""
         if not self._waiting:
             return
-        self._waiting = 0 if step == self.stage.iterations else self._waiting - 1
+        self._waiting = 0 if report.step == self.stage.iterations else self._waiting - 1
         if not self._waiting:
             self._record()
+
+    def on_end(self, finished: bool) -> None:
+        """Nothing is left to do."""
 
     def _record(self) -> None:
         peak = Peak(torch.cuda.max_memory_allocated(self.device), torch.cuda.max_memory_reserved(self.device))
         name = torch.cuda.get_device_name(self.device)
         try:
-            check = compare_memory(self.plan, self.stage, self.batch_size, self.precision, peak, name)
+            check = compare_memory(self.plan, self.stage, self.batch_size, self.training, peak, name)
         except UserError as error:
             LOGGER.info("stage %s: GPU memory not compared: %s", self.stage.name, error)
             return

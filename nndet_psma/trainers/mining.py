@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ def mine(
     *,
     device: torch.device,
     batch_size: int,
+    advance: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Highest score of a detection in each slice without a lesion, by ``case:z``.
 
@@ -52,13 +53,15 @@ def mine(
         wanted: the stage that is going to be trained: its slices are scored, and only boxes in its region count.
         device: where the model is.
         batch_size: slices per forward pass.
+        advance: called after every case.
     """
     scores: dict[str, float] = {}
-    with progress_bar(f"hard negatives for {wanted.name}", len(case_ids)) as advance:
+    with progress_bar(f"hard negatives for {wanted.name}", len(case_ids)) as show:
         for number, case_id in enumerate(case_ids, start=1):
             case = read_case(store, case_id)
             scores |= _score_case(model, case, plan, seen, wanted, device, batch_size)
-            advance(number, case_id)
+            show(number, case_id)
+            advance()
     return scores
 
 

@@ -12,10 +12,10 @@ from small_detector import small_detector
 from torch import nn
 from torchvision.models import resnet18
 from torchvision.models._api import WeightsEnum
-from torchvision.ops import FrozenBatchNorm2d
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.models.backbone import build_backbone, widen_input
+from nndet_psma.models.norms import FrozenBatchNorm
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5, 9])
@@ -35,11 +35,11 @@ def test_same_number_of_channels_keeps_colour_filters():
 
 
 @pytest.mark.parametrize(
-    ("norm", "kind"), [("batch", nn.BatchNorm2d), ("frozen", FrozenBatchNorm2d), ("group", nn.GroupNorm)]
+    ("norm", "kind"), [("batch", nn.BatchNorm2d), ("frozen", FrozenBatchNorm), ("group", nn.GroupNorm)]
 )
 def test_planned_norm_is_the_only_one(norm, kind):
     backbone = build_backbone(small_detector(norm=norm), channels=3)
-    kinds = (nn.BatchNorm2d, FrozenBatchNorm2d, nn.GroupNorm)
+    kinds = (nn.BatchNorm2d, FrozenBatchNorm, nn.GroupNorm)
     found = {type(module) for module in backbone.body.modules() if isinstance(module, kinds)}
     assert found == {kind}
     features = backbone(torch.rand(1, 3, 32, 32))
@@ -115,6 +115,16 @@ def test_local_weights_of_another_network(tmp_path, resnet_state):
         build_backbone(small_detector(weights=str(file)), channels=3)
     torch.save({"layer1.0.conv1.weight": resnet_state["layer1.0.conv1.weight"]}, file)
     with pytest.raises(UserError, match="hardly any layer of the backbone; found 1 of"):
+        build_backbone(small_detector(weights=str(file)), channels=3)
+
+
+def test_whole_detector_as_backbone_names_the_right_key(tmp_path):
+    from nndet_psma.models.maskrcnn25d import build_detector
+    from nndet_psma.models.weights import write_model
+
+    file = tmp_path / "model.safetensors"
+    write_model(build_detector(small_detector(), 3, 1), file)
+    with pytest.raises(UserError, match=r"whole detector, not a backbone.*trainer_cfg\.start_weights"):
         build_backbone(small_detector(weights=str(file)), channels=3)
 
 

@@ -80,8 +80,8 @@ def test_sampling_as_planned():
     planned = small_detector(proposals_train=11, proposals_test=7, roi_samples=6, rpn_samples=10, nms_iou=0.4)
     model = build_detector(planned, channels=3, classes=1)
     assert model.rpn._post_nms_top_n == {"training": 11, "testing": 7}
-    assert model.roi_heads.fg_bg_sampler.batch_size_per_image == 6
-    assert model.rpn.fg_bg_sampler.batch_size_per_image == 10
+    assert model.roi_heads.fg_bg_sampler.size == 6
+    assert model.rpn.fg_bg_sampler.size == 10
     assert (model.roi_heads.nms_thresh, model.roi_heads.detections_per_img) == (0.4, 5)
 
 

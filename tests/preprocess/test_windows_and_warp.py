@@ -168,3 +168,98 @@ def test_windowing_leaves_the_store_alone():
     apply_window(ct[0], 0, 4)
     slice_channels({"CT": ct}, [ChannelSource("CT", 0, 4)], 0, 1, np.ones((2, 2), bool))
     assert np.array_equal(ct, kept)
+
+
+class _Counted(np.ndarray):
+    reads = 0
+
+    def __getitem__(self, index):
+        _Counted.reads += 1
+        return np.asarray(super().__getitem__(index))
+
+
+def test_windows_of_one_ct_read_it_once():
+    ct = np.arange(40, dtype=np.int16).reshape(5, 2, 4)
+    sources = [ChannelSource("CT", 0, 4), ChannelSource("CT", 10, 30)]
+    _Counted.reads = 0
+    channels = slice_channels({"CT": ct.view(_Counted)}, sources, 2, 1)
+    assert _Counted.reads == 3  # the slice and its neighbours, not once more for the second window
+    assert channels.tobytes() == _slow_channels({"CT": ct}, sources, 2, 1, None).tobytes()
+
+
+maps = st.builds(
+    lambda scale, dy, dx, flip, angle: plane_map(
+        (9.0, 11.5), scale, (30, 36), rotation_degrees=angle, flip=flip, shift=(dy, dx)
+    ),
+    st.floats(0.5, 3), shifts, shifts, st.booleans(), st.floats(-180, 180),
+)  # fmt: skip
+corners = st.tuples(st.integers(0, 17), st.integers(0, 22), st.integers(1, 18), st.integers(1, 23))
+PICTURE = np.random.default_rng(3).uniform(0.1, 1, (2, 18, 23)).astype(np.float32)
+
+
+@given(maps, st.tuples(*[st.integers(-6, 20)] * 2), st.tuples(*[st.integers(1, 25)] * 2))
+@settings(max_examples=60, deadline=None)
+def test_a_part_shows_what_the_whole_shows_there(mapping, start, size) -> None:
+    (y, x), (height, width) = start, size
+    part = warp(PICTURE, mapping.part((y, x, y + height, x + width)))
+    larger = mapping.part((-6, -6, 45, 45))
+    whole = warp(PICTURE, larger)[:, y + 6 : y + 6 + height, x + 6 : x + 6 + width]
+    np.testing.assert_allclose(part.numpy(), whole.numpy(), atol=2e-5)
+
+
+def _filled(corner: tuple[int, int, int, int]) -> tuple[tuple[int, int, int, int], np.ndarray]:
+    box = min(corner[0], corner[2] - 1), min(corner[1], corner[3] - 1), corner[2], corner[3]
+    y0, x0, y1, x1 = box
+    image = np.zeros_like(PICTURE)
+    image[:, y0:y1, x0:x1] = PICTURE[:, y0:y1, x0:x1]
+    return box, image
+
+
+@given(maps, corners)
+@settings(max_examples=80, deadline=None)
+def test_nothing_of_a_box_is_seen_outside_its_view(mapping, corner) -> None:
+    box, image = _filled(corner)
+    y0, x0, y1, x1 = mapping.view(box)
+    shown = warp(image, mapping)
+    inside = shown[:, y0:y1, x0:x1].clone()
+    shown[:, y0:y1, x0:x1] = 0
+    assert float(shown.max()) < 1e-4  # rounding of coordinates leaves a trace on the very edge
+    # and the view is no larger than the hull of what can be seen, up to two pixels
+    if mapping.matrix[0, 1] == 0 and inside.numel():
+        rows = np.flatnonzero(inside.amax(dim=(0, 2)).numpy() > 0)
+        assert len(rows) >= y1 - y0 - 2
+
+
+@given(maps, corners)
+@settings(max_examples=80, deadline=None)
+def test_the_footprint_is_all_that_is_needed(mapping, corner) -> None:
+    box, image = _filled(corner)
+    y0, x0, y1, x1 = mapping.footprint(box)
+    if y0 == y1 or x0 == x1:
+        assert float(warp(image, mapping).max()) < 1e-4
+        return
+    assert box[0] <= y0 <= y1 <= box[2]
+    assert box[1] <= x0 <= x1 <= box[3]
+    cropped = warp(image[:, y0:y1, x0:x1], mapping.cropped((y0, x0)))
+    np.testing.assert_allclose(cropped.numpy(), warp(image, mapping).numpy(), atol=2e-5)
+
+
+def test_view_and_footprint_by_hand() -> None:
+    """Twofold, centred on (10, 20): detector (r, c) is store (6 + r / 2, 16 + c / 2)."""
+    mapping = plane_map((10.0, 20.0), 2.0, (16, 16))
+    assert mapping.view((8, 18, 10, 19)) == (3, 3, 9, 7)  # 2 * (8 - 6) - 1, 2 * (10 - 6) + 1
+    assert mapping.view((0, 0, 40, 40)) == (0, 0, 16, 16)
+    assert mapping.view((30, 18, 32, 19))[::2] == (16, 16)  # no row of it is seen
+    assert mapping.footprint((0, 0, 40, 40)) == (5, 15, 15, 25)
+    assert mapping.footprint((7, 17, 9, 30)) == (7, 17, 9, 25)
+    assert mapping.boxes_to_detector(np.array([[8.0, 18, 10, 19]])).tolist() == [[4, 4, 8, 6]]
+
+
+def test_half_a_turn_twice_changes_nothing() -> None:
+    image = np.random.default_rng(1).uniform(0, 1, (1, 31, 44)).astype(np.float32)
+    turn = plane_map((15.5, 22.0), 1.0, (31, 44), rotation_degrees=180.0)
+    once = warp(image, turn)
+    np.testing.assert_allclose(once.numpy(), image[:, ::-1, ::-1], atol=1e-5)
+    np.testing.assert_allclose(warp(once.numpy(), turn).numpy(), image, atol=2e-5)
+    ids = np.arange(31 * 44, dtype=np.float32).reshape(1, 31, 44)
+    assert np.array_equal(warp(warp(ids, turn, nearest=True).numpy(), turn, nearest=True).numpy(), ids)

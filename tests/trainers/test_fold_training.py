@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loop_observers import After
 from safetensors.torch import load_file
 from tiny_place import TRAIN_OPTIONS, environment
 
@@ -20,7 +21,7 @@ from nndet_psma.trainers.maskrcnn25d import MaskRCNN25D, load_detector, stage_ha
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
 
-SETTINGS = TrainerSettings(iterations=4, num_workers=0, save_every=2, log_every=2)
+SETTINGS = TrainerSettings(iterations=4, num_workers=0, save_every=2, log_every=2, pictures_every=0)
 
 
 def _job(place, folder, **changes) -> FoldJob:
@@ -67,11 +68,8 @@ def test_interrupted_fold_ends_with_the_same_bytes(tiny_task, whole, tmp_path, m
     real = module.train_loop
 
     def stopping(model, losses, batches, of_stage, settings, accelerator):
-        def interrupt(done, loss):
-            if of_stage.name == name and done == step:
-                raise KeyboardInterrupt
-
-        return real(model, losses, batches, of_stage, replace(settings, on_step=interrupt), accelerator)
+        observers = [After(step)] if of_stage.name == name else []
+        return real(model, losses, batches, of_stage, replace(settings, observers=observers), accelerator)
 
     monkeypatch.setattr(module, "train_loop", stopping)
     with pytest.raises(KeyboardInterrupt):
@@ -105,6 +103,112 @@ def test_killed_process_ends_with_the_same_bytes(tiny_task, whole, in_task):
     assert _weights(fold) == _weights(whole)
     assert (fold / "wsi/model.safetensors").stat().st_mtime_ns == before
     assert not list(fold.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signalled_command_saves_and_ends_with_the_same_bytes(tiny_task, whole, in_task, number):
+    """Ctrl-C or SIGTERM in the second stage, with loader processes; then the same command again."""
+    options = ["exp.fold=0", "trainer_cfg.iterations=4", *TRAIN_OPTIONS, "trainer_cfg.num_workers=1"]
+    # the signal comes from within a step, so that it is certain which one
+    code = (
+        "import sys, signal; import nndet_psma.trainers.maskrcnn25d as m; real = m.train_loop; calls = []\n"
+        "def loop(model, losses, batches, stage, *rest):\n"
+        "    def counting(inner, batch):\n"
+        "        calls.append(stage.name)\n"
+        f"        if len(calls) == 7: signal.raise_signal({int(number)})\n"
+        "        return losses(inner, batch)\n"
+        "    return real(model, counting, batches, stage, *rest)\n"
+        "m.train_loop = loop\n"
+        "from nndet_psma.cli.train import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "900", "-o", *options],
+        env=environment(in_task), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 128 + number, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "start the same command again to go on" in done.stderr
+    fold = in_task.model / "fold0"
+    second = fold / tiny_task.plan.stages[1].name
+    assert '"step": 3' in (second / "checkpoint/progress.json").read_text()
+    assert not (second / "lock.json").exists()
+    from nndet_psma.cli.train import main
+
+    assert main(["900", "-o", *options]) == 0
+    assert _weights(fold) == _weights(whole)
+
+
+def test_two_runs_in_one_folder(tiny_task, whole, tmp_path):
+    """The second is refused, finished stages need no lock, and the first goes on untouched."""
+    from nndet_psma.trainers.lock import FolderLock
+
+    before = sorted(tmp_path.rglob("*"))
+    with FolderLock(tmp_path / "wsi"):
+        for overwrite in (False, True):
+            with pytest.raises(UserError, match=rf"wsi: another training runs.*process {os.getpid()} on"):
+                _train(tiny_task, tmp_path, overwrite=overwrite)
+        assert [path.name for path in (tmp_path / "wsi").iterdir()] == ["lock.json"]
+    assert before == []
+    with FolderLock(whole / "wsi"):
+        _train(tiny_task, whole, voter="wsi")
+
+
+def test_overwrite_clears_the_folder(tiny_task, tmp_path):
+    (tmp_path / "wsi/best").mkdir(parents=True)
+    (tmp_path / "wsi/failed_step.json").write_text("{}")
+    _train(tiny_task, tmp_path, voter="wsi", settings=replace(SETTINGS, iterations=1), overwrite=True)
+    assert not (tmp_path / "wsi/best").exists()
+    assert not (tmp_path / "wsi/failed_step.json").exists()
+    assert not (tmp_path / "wsi/lock.json").exists()
+
+
+def test_best_of_validation_patients_resumes_too(tiny_task, tmp_path, monkeypatch):
+    """Averaged weights, validated after steps 2 and 4; interrupted after step 3."""
+    import nndet_psma.trainers.maskrcnn25d as module
+    from nndet_psma.trainers.checkpoint import Best
+
+    settings = replace(SETTINGS, select="best", validate_every=2, ema_decay=0.9)
+    jobs = {name: {"voter": "wsi", "settings": settings} for name in ("straight", "cut")}
+    _train(tiny_task, tmp_path / "straight", **jobs["straight"])
+    real = module._observers
+    monkeypatch.setattr(module, "_observers", lambda run: [*real(run), After(3)])
+    with pytest.raises(KeyboardInterrupt):
+        _train(tiny_task, tmp_path / "cut", **jobs["cut"])
+    monkeypatch.setattr(module, "_observers", real)
+    _train(tiny_task, tmp_path / "cut", **jobs["cut"])
+    assert _weights(tmp_path / "cut") == _weights(tmp_path / "straight")
+    best = Best.read(tmp_path / "cut/wsi/best/best.json")
+    assert best == Best.read(tmp_path / "straight/wsi/best/best.json")
+    assert best.step in (2, 4)
+    assert 0 <= best.value <= 1
+    assert "average precision at IoU 0.1 on validation patients" in best.criterion
+    assert (tmp_path / "cut/wsi/best/model.safetensors").read_bytes() == _weights(tmp_path / "cut")["wsi"]
+
+
+def test_validation_without_lesions(tiny_task, tmp_path):
+    from nndet_psma.artifacts.plan import FoldPlan
+
+    fold = FoldPlan(["case_0", "case_2"], ["case_5"])
+    plan = replace(tiny_task.plan, folds=[fold])
+    with pytest.raises(
+        UserError, match=r"no validation case of fold 0 has a lesion.*trainer_cfg\.select=last"
+    ):
+        _train(tiny_task, tmp_path, plan=plan, voter="wsi", settings=replace(SETTINGS, select="best"))
+
+
+def test_compiled_backbone_keeps_its_names(tiny_task, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    _train(tiny_task, tmp_path, voter="wsi", settings=replace(SETTINGS, iterations=1, compile=True))
+    assert compiled == ["IntermediateLayerGetter"]
+    assert "backbone.body.conv1.weight" in load_file(tmp_path / "wsi/model.safetensors")
+
+
+def test_channels_last_is_another_order_only(tiny_task, whole, tmp_path):
+    _train(tiny_task, tmp_path, voter="wsi", settings=replace(SETTINGS, channels_last=True))
+    ours, theirs = (load_file(folder / "wsi/model.safetensors") for folder in (tmp_path, whole))
+    moved = {name: (ours[name].float() - theirs[name].float()).abs().max() for name in ours}
+    assert max(moved.values()) < 0.02  # AdamW makes a step of its rate from a gradient of rounding size
 
 
 def test_workers_train_the_same_weights(tiny_task, whole, tmp_path):
@@ -196,6 +300,10 @@ def test_hash_changes_with_what_matters_only(tiny_task):
         stage_hash(plan, replace(voter, start_from=None), 0, SETTINGS),
         stage_hash(plan, voter, 0, replace(SETTINGS, learning_rate=0.5)),
         stage_hash(plan, voter, 0, SETTINGS, ["other data"]),
+        stage_hash(plan, voter, 0, replace(SETTINGS, ema_decay=0.9)),
+        stage_hash(plan, voter, 0, replace(SETTINGS, precision="fp16")),
+        stage_hash(plan, voter, 0, replace(SETTINGS, select="best")),
+        stage_hash(plan, voter, 0, replace(SETTINGS, select="best", validate_every=2)),
         # the ancestor's schedule
         stage_hash(
             replace(plan, stages=[replace(plan.stages[0], learning_rate=0.7), *plan.stages[1:]]), voter, 0, SETTINGS
@@ -205,9 +313,10 @@ def test_hash_changes_with_what_matters_only(tiny_task):
     assert len({start, *different}) == 1 + len(different)
     same = [
         stage_hash(plan, voter, 0, replace(SETTINGS, num_workers=5, save_every=1, log_every=1)),
+        stage_hash(plan, voter, 0, replace(SETTINGS, pictures_every=0, validate_every=2, channels_last=True)),
         stage_hash(replace(plan, postproc_grid={}, decisions={}, made_from="x"), voter, 0, SETTINGS),
     ]
-    assert same == [start, start]
+    assert same == [start, start, start]
 
 
 def test_mixed_precision_needs_a_gpu(tiny_task, tmp_path):

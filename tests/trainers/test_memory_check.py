@@ -10,7 +10,15 @@ import torch
 from artifact_samples import PLAN
 
 from nndet_psma.planners.memory import Network, Training, estimate_memory
-from nndet_psma.trainers.memory_check import MEMORY_FILE, MemoryCheck, MemoryWatch, Peak, compare_memory
+from nndet_psma.trainers.memory_check import (
+    MEMORY_FILE,
+    MemoryCheck,
+    MemoryWatch,
+    Peak,
+    compare_memory,
+    what_to_lower,
+)
+from nndet_psma.trainers.observer import StepReport
 
 
 @pytest.fixture
@@ -34,12 +42,18 @@ def gpu(monkeypatch):
 
 def _watch(plan, folder, device="cuda", **changes):
     stage = replace(plan.stages[0], milestones=[], warmup=0, **changes)
-    return MemoryWatch(plan, stage, folder, 2, "no", torch.device(device))
+    return MemoryWatch(plan, stage, folder, 2, Training(plan.optimizer), torch.device(device))
+
+
+def _tell(watch, step):
+    watch.on_step(
+        StepReport(step, watch.stage.iterations, {"loss": 1.0}, 0.1, 2, 1.0, {}), torch.nn.Identity()
+    )
 
 
 def test_comparison_leaves_the_context_out(plan):
     stage = plan.stages[0]
-    check = compare_memory(plan, stage, 2, "no", Peak(2 * 10**9, 3 * 10**9), "Test GPU")
+    check = compare_memory(plan, stage, 2, Training(plan.optimizer), Peak(2 * 10**9, 3 * 10**9), "Test GPU")
     size = plan.detector.body_input_size if stage.region == "body" else plan.detector.input_size
     network = Network.of(plan.detector, channels=plan.channels(stage), classes=len(plan.classes))
     estimate = estimate_memory(network, size[0] * size[1], 2, Training(plan.optimizer))
@@ -59,11 +73,12 @@ def test_written_once_after_the_third_step(plan, tmp_path, gpu, caplog):
     assert gpu == ["empty_cache", "reset_peak_memory_stats"]
     with caplog.at_level(logging.INFO, logger="nndet_psma"):
         for step in range(5, 9):  # a resumed stage begins in the middle
-            watch(step)
+            _tell(watch, step)
             assert (tmp_path / MEMORY_FILE).exists() == (step >= 7)
     assert gpu.count("max_memory_reserved") == 1
     check = MemoryCheck.read(tmp_path / MEMORY_FILE)
-    assert check == compare_memory(plan, watch.stage, 2, "no", Peak(2 * 10**9, 3 * 10**9), "Test GPU")
+    peak = Peak(2 * 10**9, 3 * 10**9)
+    assert check == compare_memory(plan, watch.stage, 2, Training(plan.optimizer), peak, "Test GPU")
     error = f"({100 * (check.ratio - 1):+.0f} %)"
     assert [
         r.getMessage()
@@ -74,16 +89,16 @@ def test_written_once_after_the_third_step(plan, tmp_path, gpu, caplog):
 
 def test_short_stage_is_recorded_at_its_end(plan, tmp_path, gpu):
     watch = _watch(plan, tmp_path, iterations=2)
-    watch(1)
+    _tell(watch, 1)
     assert not (tmp_path / MEMORY_FILE).exists()
-    watch(2)
+    _tell(watch, 2)
     assert (tmp_path / MEMORY_FILE).exists()
 
 
 def test_without_gpu_nothing_is_touched(plan, tmp_path, gpu):
     watch = _watch(plan, tmp_path, device="cpu", iterations=2)
-    watch(1)
-    watch(2)
+    _tell(watch, 1)
+    _tell(watch, 2)
     assert gpu == []
     assert list(tmp_path.iterdir()) == []
 
@@ -91,6 +106,32 @@ def test_without_gpu_nothing_is_touched(plan, tmp_path, gpu):
 def test_backbone_without_numbers_is_no_error(plan, tmp_path, gpu, caplog):
     wide = replace(plan, detector=replace(plan.detector, backbone="wide_resnet50_2"))
     with caplog.at_level(logging.INFO, logger="nndet_psma"):
-        _watch(wide, tmp_path, iterations=1)(1)
+        _tell(_watch(wide, tmp_path, iterations=1), 1)
     assert not (tmp_path / MEMORY_FILE).exists()
     assert "memory of this backbone is unknown" in caplog.text
+
+
+def test_full_gpu_names_the_batch_that_fits(plan):
+    """Memory for three slices and a bit (the planner uses 92 %), two GPUs with eight slices each."""
+    training = Training(plan.optimizer, gpus=2)
+    stage = plan.stages[0]
+    size = plan.detector.body_input_size if stage.region == "body" else plan.detector.input_size
+    network = Network.of(plan.detector, channels=plan.channels(stage), classes=len(plan.classes))
+    three, four = (estimate_memory(network, size[0] * size[1], n, training).total for n in (3, 4))
+    memory = (three + four) / 2 / 0.92
+    told = what_to_lower(plan, stage, 8, training, memory)
+    assert f"Lower trainer_cfg.batch_size from 16 to 6 (about {three:.1f} of {memory:.1f} GB per GPU" in told
+    assert "from 16 to 6" in what_to_lower(plan, stage, 8, training, memory + 5, held_gb=5)
+
+
+def test_full_gpu_against_the_estimate_halves_the_batch(plan):
+    told = what_to_lower(plan, plan.stages[0], 8, Training(plan.optimizer), 1000.0)
+    assert told.startswith("Lower trainer_cfg.batch_size from 8 to 4; by the estimate 64 would fit")
+
+
+def test_full_gpu_that_holds_nothing_needs_another_plan(plan):
+    told = what_to_lower(plan, plan.stages[0], 8, Training(plan.optimizer), 0.5)
+    assert "Not even one slice" in told
+    assert "plan_cfg.gpu_memory_gb=0" in told
+    wide = replace(plan, detector=replace(plan.detector, backbone="wide_resnet50_2"))
+    assert what_to_lower(wide, plan.stages[0], 8, Training(), 8.0) == "Lower trainer_cfg.batch_size"

@@ -20,6 +20,13 @@ STAGE = Stage("s", "search", [], None, True, 6000, 0.005, [4000, 5000], 600)
         ({"batch_size": 0}, "batch_size is too small: 0"),
         ({"num_workers": -1}, "num_workers is too small"),
         ({"save_every": 0}, "save_every and log_every must be at least 1"),
+        ({"validate_every": 0}, "validate_every is too small: 0"),
+        ({"pictures_every": -1}, "pictures_every is too small: -1"),
+        ({"ema_decay": 1.0}, "ema_decay must lie between 0 and 1, found 1.0"),
+        ({"select": "first"}, r"trainer_cfg\.select: expected one of \['last', 'best'\], found 'first'"),
+        ({"compile": 1}, r"trainer_cfg\.compile: expected bool, found 1"),
+        ({"clip_norm": 0.0}, "clip_norm and learning_rate must be above 0"),
+        ({"learning_rate": -1.0}, "clip_norm and learning_rate must be above 0"),
         ({"precision": "fp8"}, "precision must be no, fp16 or bf16, found fp8"),
     ],
 )
@@ -36,6 +43,24 @@ def test_milestones_and_warm_up_shrink_with_the_iterations():
     found = adjusted_stage(STAGE, TrainerSettings(iterations=60, learning_rate=0.1))
     assert (found.iterations, found.milestones, found.warmup, found.learning_rate) == (60, [40, 50], 6, 0.1)
     assert adjusted_stage(STAGE, TrainerSettings(iterations=0)).iterations == 0
+
+
+def test_validation_happens_only_when_asked_for():
+    assert TrainerSettings().validation_steps(200) is None
+    assert TrainerSettings(validate_every=7).validation_steps(200) == 7
+    assert TrainerSettings(select="best").validation_steps(200) == 20
+    assert TrainerSettings(select="best").validation_steps(3) == 1
+
+
+def test_keys_of_the_result():
+    """Defaults and what belongs to the machine are left out; when "best" looks decides what it finds."""
+    assert TrainerSettings(num_workers=3, save_every=1, log_every=1, trackers=["wandb"]).result_keys(10) == {}
+    assert (
+        TrainerSettings(channels_last=True, compile=True, pictures_every=0, validate_every=3).result_keys(10)
+        == {}
+    )
+    assert TrainerSettings(seed=3, ema_decay=0.9).result_keys(10) == {"seed": 3, "ema_decay": 0.9}
+    assert TrainerSettings(select="best").result_keys(20) == {"select": "best", "validate_every": 2}
 
 
 def test_one_stage_brings_its_ancestors(tiny_task):

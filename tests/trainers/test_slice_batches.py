@@ -7,13 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from tiny_place import tiny_case
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from nndet_psma.artifacts.plan import Augmentation
 from nndet_psma.core.boxes import boxes_from_instances
 from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.store import inputs_hash, read_case, write_case
+from nndet_psma.preprocess.warp import warp
+from nndet_psma.preprocess.windows import slice_channels
+from nndet_psma.trainers.augmentation import augmented_map, draw_augmentation
 from nndet_psma.trainers.batches import SliceBatches
 
 NO_ZONES = {"postproc_defaults": {}, "postproc_grid": {}}
@@ -50,6 +54,32 @@ def test_item_depends_on_its_number_alone(tiny_task):
     again = [backward[i] for i in (3, 2, 1, 0)][::-1]
     assert all(_equal(a, b) for a, b in zip(drawn, again, strict=True))
     assert not _equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize(("batch", "world"), [(4, 2), (5, 3), (3, 1), (4, 4)])
+def test_parts_together_are_the_item(tiny_task, batch, world):
+    batches = _batches(tiny_task, tiny_task.plan, batch_size=batch)
+    for step in (0, 3):
+        item = batches[step]
+        assert item["slots"] == list(range(batch))
+        parts = [
+            _batches(tiny_task, tiny_task.plan, batch_size=batch).part(step, r, world) for r in range(world)
+        ]
+        assert [part["slots"] for part in parts] == [list(range(r, batch, world)) for r in range(world)]
+        order = np.argsort([slot for part in parts for slot in part["slots"]])
+        joined = {
+            "images": torch.cat([part["images"] for part in parts])[torch.from_numpy(order)],
+            **{key: [v for part in parts for v in part[key]] for key in ("targets", "slices")},
+        }
+        joined |= {key: [joined[key][i] for i in order] for key in ("targets", "slices")}
+        assert _equal(item, joined)
+
+
+def test_every_slot_draws_for_itself(tiny_task):
+    batches = _batches(tiny_task, tiny_task.plan, cases=("case_1",))
+    batches.positive, batches.negative = batches.positive[:1], []
+    images = batches[0]["images"]  # the same slice four times
+    assert all(not torch.equal(images[i], images[j]) for i in range(4) for j in range(i))
 
 
 def test_seed_and_stage_change_the_draws(tiny_task):
@@ -217,3 +247,116 @@ def test_case_without_labels(tiny_task, plan, tmp_path):
     write_case(tmp_path, replace(read_case(tiny_task.store, "case_0"), instances=None), "test")
     with pytest.raises(UserError, match="was preprocessed without labels"):
         SliceBatches(tmp_path, plan, plan.stages[-1], ["case_0"], 4, 0)
+
+
+def _slow_image(batches, step, slot, name):
+    """The same slice, everything at full size: all pixels windowed, masked, resampled, smoothed by scipy."""
+    case_id, z = name.split(":")
+    number = [case.case_id for case in batches.cases].index(case_id)
+    case, region, plan = batches.cases[number], batches.regions[number], batches.plan
+    seed = np.random.SeedSequence((*batches.seed, step), spawn_key=(slot,))
+    draw = draw_augmentation(plan.augmentation, np.random.default_rng(seed))
+    mapping = augmented_map(draw, region.centre, batches._scale, batches._size)
+    height, width = mapping.size
+    wide = mapping.part((-2, -2, height + 2, width + 2))
+    kept = np.ones(case.geometry.shape[1:], bool)
+    if batches.stage.region == "search":
+        kept = case.search_mask(plan.margin_mm)[int(z)]
+    channels = slice_channels(case.arrays, batches.sources, int(z), plan.neighbours) * kept
+    image = warp(channels.astype(np.float32), wide).numpy()
+    if draw.blur:
+        image = np.stack([gaussian_filter(c, plan.augmentation.blur_sigma, radius=2) for c in image])
+    image = np.clip(image[:, 2:-2, 2:-2] * draw.brightness, 0, 1)
+    return image * (warp(kept[None].astype(np.float32), mapping).numpy() > 0)
+
+
+@pytest.mark.parametrize("stage", [0, -1])
+@pytest.mark.parametrize("zoom", [0.8, 2.5])
+def test_images_equal_the_slow_way(tiny_task, stage, zoom):
+    """At 2.5 the region reaches beyond the picture: only what is needed is read."""
+    rough = Augmentation((0.8, 1.25), 180.0, 0.5, 0.5, 1.0, 0.2, 0.0, 6.0)
+    detector = replace(tiny_task.plan.detector, scale=zoom, body_scale=zoom)
+    batches = _batches(tiny_task, replace(tiny_task.plan, augmentation=rough, detector=detector), stage)
+    for step in range(3):
+        item = batches[step]
+        for slot, (image, name) in enumerate(zip(item["images"], item["slices"], strict=True)):
+            difference = np.abs(image.numpy() - _slow_image(batches, step, slot, name))
+            # coordinates are rounded to 1e-5 pixels, so a pixel on the very edge of the region may appear or not
+            assert (difference > 1e-4).mean() < 2e-3
+            assert np.sort(difference.ravel())[: -image.numel() // 500].max() < 1e-4
+
+
+def test_a_draw_that_changes_nothing_shows_the_stored_slices(tiny_task, plan):
+    plan = replace(plan, detector=replace(plan.detector, body_scale=1.0))
+    batches = _batches(tiny_task, plan, stage=0, cases=("case_1",))
+    case = batches.cases[0]
+    _, height, width = case.geometry.shape
+    rows, columns = batches._size
+    assert (rows - height) % 2 == (columns - width) % 2 == 0  # so that pixels are voxels
+    item = batches[0]
+    for image, name in zip(item["images"], item["slices"], strict=True):
+        channels = slice_channels(case.arrays, batches.sources, int(name.split(":")[1]), plan.neighbours)
+        padded = np.zeros((channels.shape[0], rows, columns), np.float32)
+        y, x = (rows - height) // 2, (columns - width) // 2
+        padded[:, max(y, 0) : y + height, max(x, 0) : x + width] = channels[:, max(-y, 0) :, max(-x, 0) :]
+        np.testing.assert_allclose(image.numpy(), padded, atol=1e-5)
+
+
+def test_slices_without_lesion_train_the_background(tiny_task, plan):
+    detector = replace(plan.detector, mask_branch=True)
+    item = _batches(tiny_task, replace(plan, detector=detector, positive_fraction=0.5))[0]
+    for target in item["targets"][2:]:
+        assert (target["boxes"].shape, target["boxes"].dtype) == ((0, 4), torch.float32)
+        assert (target["labels"].shape, target["labels"].dtype) == ((0,), torch.int64)
+        assert (target["masks"].shape, target["masks"].dtype) == ((0, 48, 64), torch.uint8)
+
+
+def test_a_copy_for_another_process_carries_no_arrays(tiny_task, plan):
+    import pickle
+
+    for stage in (0, -1):
+        batches = _batches(tiny_task, plan, stage=stage)
+        content = pickle.dumps(batches)
+        assert len(content) < 20_000 < sum(a.nbytes for case in batches.cases for a in case.arrays.values())
+        again = pickle.loads(content)
+        assert _equal(batches[1], again[1])
+        assert again.cases[0].case_id == batches.cases[0].case_id
+        assert isinstance(again.cases[0].arrays["CT"], np.memmap)
+
+
+class _Told(Dataset):
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, step):
+        item = self.batches[step]
+        return {**item, "threads": torch.get_num_threads(), "shared": item["images"].is_shared()}
+
+
+def test_workers_use_one_thread_and_hand_images_over_without_a_copy(tiny_task, plan):
+    batches = _batches(tiny_task, plan)
+    loader = DataLoader(_Told(batches), batch_size=None, num_workers=1, multiprocessing_context="fork")
+    items = list(loader)
+    assert [(item["threads"], item["shared"]) for item in items] == [(1, True)] * 2
+    assert all(_equal(item, batches[step]) for step, item in enumerate(items))
+    shifted = replace(plan, detector=replace(plan.detector, input_mean=0.5, input_std=0.25))
+    loader = DataLoader(_batches(tiny_task, shifted), batch_size=None, num_workers=1)
+    assert torch.equal(next(iter(loader))["images"], _batches(tiny_task, shifted)[0]["images"])
+
+
+def test_the_region_keeps_no_volume(tiny_task, plan):
+    batches = _batches(tiny_task, plan)
+    for case, region in zip(batches.cases, batches.regions, strict=True):
+        mask = case.search_mask(plan.margin_mm)
+        assert np.array_equal(region.mask[:], mask)
+        assert isinstance(region.mask.distance, np.memmap)
+        assert region.slices.tolist() == np.flatnonzero(mask.any(axis=(1, 2))).tolist()
+        for z in range(len(mask)):
+            (y0, x0, y1, x1), kept = region.seen(z)
+            rebuilt = np.zeros_like(mask[z])
+            rebuilt[y0:y1, x0:x1] = kept
+            assert np.array_equal(rebuilt, mask[z])
+            assert kept.size == 0 or (kept[[0, -1]].any(axis=1).all() and kept[:, [0, -1]].any(axis=0).all())

@@ -1,0 +1,80 @@
+"""Batches from worker processes to the device."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+_LINGER_SECONDS = 30
+_PREFETCH = 4
+
+
+class Share(Dataset[Any]):
+    """Items ``start..stop - 1`` of ``batches``; with several processes the part of one of them.
+
+    Args:
+        batches: item ``i`` is the batch of step ``i`` over all processes; with several processes it needs
+            ``part(step, rank, world)``.
+        start: first step.
+        stop: step after the last.
+        rank: of this process.
+        world: number of processes.
+    """
+
+    def __init__(self, batches: Any, start: int, stop: int, rank: int = 0, world: int = 1) -> None:
+        self.batches, self.start, self.stop = batches, start, stop
+        self.rank, self.world = rank, world
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.start)
+
+    def __getitem__(self, index: int) -> Any:
+        step = self.start + index
+        return self.batches[step] if self.world == 1 else self.batches.part(step, self.rank, self.world)
+
+
+def load_batches(share: Share, workers: int, device: torch.device) -> Generator[Any, None, None]:
+    """Yield the batches of ``share`` in order, on ``device``.
+
+    Close the generator when it is left early: its workers outlive a SIGTERM for a while, so that whoever merely
+    terminates them waits for that.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        share,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=_PREFETCH if workers else None,
+        # spawned workers would import everything again; fork is safe as the dataset holds no threads
+        multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_outlive_signals,
+    )
+    for batch in loader:
+        yield to_device(batch, device)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Every tensor in lists and dictionaries of ``batch`` on ``device``."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {name: to_device(value, device) for name, value in batch.items()}
+    if isinstance(batch, list):
+        return [to_device(value, device) for value in batch]
+    return batch
+
+
+def _outlive_signals(_: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach the workers, too; the training must be able to finish its step first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _linger)
+
+
+def _linger(*_: Any) -> None:
+    signal.alarm(_LINGER_SECONDS)

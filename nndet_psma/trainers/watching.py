@@ -1,0 +1,37 @@
+"""Who watches a stage: progress bar, figure, pictures, trackers, GPU memory."""
+
+from __future__ import annotations
+
+from accelerate import Accelerator
+
+from nndet_psma.artifacts.plan import Stage
+from nndet_psma.planners.memory import Training
+from nndet_psma.trainers.console import ConsoleProgress
+from nndet_psma.trainers.memory_check import MemoryWatch
+from nndet_psma.trainers.observer import Observer
+from nndet_psma.trainers.pictures import BatchPictures, Shade, centre_channel
+from nndet_psma.trainers.progress_plot import ProgressPlot
+from nndet_psma.trainers.registry import FoldJob
+from nndet_psma.trainers.trackers import TrackerLog, tracked_config
+
+
+def stage_observers(
+    job: FoldJob, stage: Stage, accelerator: Accelerator, images: int, training: Training
+) -> list[Observer]:
+    """Observers of a stage in the order they are told; ``images`` per step of one process. Main process only."""
+    folder, settings, detector = job.folder / stage.name, job.settings, job.plan.detector
+    title = f"fold {job.fold} {stage.name}"
+    channel = centre_channel(job.plan.neighbours)
+    observers: list[Observer] = [
+        MemoryWatch(job.plan, stage, folder, images, training, accelerator.device),
+        ConsoleProgress(title, stage.iterations),
+        ProgressPlot(folder, title),
+        BatchPictures(
+            folder, settings.pictures_every, channel, Shade(detector.input_mean, detector.input_std)
+        ),
+    ]
+    if settings.trackers:
+        config = tracked_config(job.plan, stage, settings)
+        run = f"fold{job.fold} {stage.name}"
+        observers.append(TrackerLog(accelerator, job.plan.task, run, config, settings.log_every))
+    return observers
