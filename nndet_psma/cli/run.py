@@ -30,7 +30,9 @@ def run_command(
         sys.stderr.write(f"{parser.prog}: error: {' '.join(str(error).split())}\n")
         return EXIT_USER_ERROR
     except KeyboardInterrupt as error:
-        sys.stderr.write(f"{parser.prog}: {str(error) or 'interrupted; start the same command again to go on'}\n")
+        sys.stderr.write(
+            f"{parser.prog}: {str(error) or 'interrupted; start the same command again to go on'}\n"
+        )
         return int(getattr(error, "exit_code", EXIT_INTERRUPTED))
     except BrokenPipeError:
         # the reader of our output went away (for example "| head"); nothing to tell it
