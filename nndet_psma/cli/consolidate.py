@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from nndet_psma.cli.arguments import add_model, add_overwrites, add_task, say
 
+CHECKPOINT = "model"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Arguments of nnDetection's command that apply here, and ``--folds`` for any subset."""
@@ -17,7 +19,40 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_folds", type=int, help="folds 0 to N-1 (default: every trained fold)")
     parser.add_argument("--folds", type=int, nargs="+", help="these folds")
     parser.add_argument("--sweep_boxes", action="store_true", help="tune thresholds on all validation cases")
+    parser.add_argument(
+        "-c", "--ckpt", default=CHECKPOINT, help=f"weights to take: only '{CHECKPOINT}' is kept"
+    )
+    parser.add_argument(
+        "--no_model",
+        action="store_true",
+        help="leave the weights where they are: tune and evaluate, not predict",
+    )
+    parser.add_argument(
+        "--sweep_instances", action="store_true", help="nnDetection's; refused, masks are not predicted"
+    )
     return parser
+
+
+def refuse_unknown(args: argparse.Namespace) -> None:
+    """Refuse what nnDetection offers and this model has not."""
+    from nndet_psma.core.errors import UserError
+
+    if args.ckpt != CHECKPOINT:
+        raise UserError(
+            f"checkpoint '{args.ckpt}' asked for",
+            expected=f"'{CHECKPOINT}'",
+            remedy="Leave -c out; which weights a stage keeps as model.safetensors is chosen in training "
+            "(trainer_cfg.select=last or best)",
+        )
+    if args.sweep_instances:
+        raise UserError(
+            "--sweep_instances: the detectors predict boxes, no instance masks", remedy="Use --sweep_boxes"
+        )
+    if args.no_model and not args.sweep_boxes:
+        raise UserError(
+            "--no_model without --sweep_boxes leaves nothing to do",
+            remedy="Add --sweep_boxes, or leave --no_model out",
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from nndet_psma.inference.model_folder import find_model
     from nndet_psma.stages.sweep import consolidate
 
+    refuse_unknown(args)
     paths = find_task(args.task)
     folder = find_model(args.task, args.model)
     config = compose_config(paths.name, args.overwrites)
@@ -41,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
             found=f"trained folds {folder.trained_folds()}",
             remedy="Train it, or choose folds with --folds",
         )
-    plan = consolidate(paths, folder, folds, config=config, sweep_boxes=args.sweep_boxes)
+    plan = consolidate(
+        paths, folder, folds, config=config, sweep_boxes=args.sweep_boxes, weights=not args.no_model
+    )
     say(f"consolidated folds {folds} into {folder.fold(-1)}")
     report_thresholds(plan)
     return 0

@@ -39,7 +39,15 @@ def run(args: argparse.Namespace) -> int:
 
 def report_thresholds(plan: InferencePlan) -> None:
     """Print the chosen thresholds and where they come from."""
-    chosen = ", ".join(f"{name} {value}" for name, value in plan.settings.items())
+    from nndet_psma.postproc.settings import DEFAULT_STEPS
+
+    told = {name: value for name, value in plan.settings.items() if name not in ("steps", "options")}
+    chosen = ", ".join(f"{name} {'off' if value is None else value}" for name, value in told.items())
+    steps = plan.settings.get("steps", DEFAULT_STEPS)
+    if tuple(steps) != DEFAULT_STEPS:
+        chosen += f"; steps {', '.join(steps)}"
+    for name, value in plan.settings.get("options", {}).items():
+        chosen += f", {name} {value}"
     say(f"thresholds: {chosen}")
     if plan.value is None:
         say(f"source: {plan.source}")

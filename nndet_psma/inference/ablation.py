@@ -10,6 +10,7 @@ from nndet_psma.evaluation.record import CaseRecord
 from nndet_psma.evaluation.scores import Score, score_records
 from nndet_psma.inference.postprocessing import make_prediction
 from nndet_psma.inference.raw_predictions import RawPrediction
+from nndet_psma.postproc.order import without_filters
 from nndet_psma.postproc.settings import PostprocSettings
 
 COLUMNS = ("AP_IoU_0.10_MaxDet_100", "paper_sensitivity", "paper_precision", "paper_f1", "paper_auc")
@@ -36,11 +37,12 @@ def ablation(
 ) -> list[AblationRow]:
     """Rows for every voter alone without and with filters, then all voters bagged.
 
-    All rows use the tuned score threshold; a row without filters leaves zone and HU filter out. Thresholds were tuned
+    All rows use the tuned score threshold; a row without filters leaves every filter out but suppression
+    and score threshold. Thresholds were tuned
     on validation cases for the whole pipeline, not for each row as in the paper.
     """
     names = list(raw[0].voters) if raw else []
-    plain = replace(settings, zone_mm=None, hu_threshold=None, min_votes=1)
+    plain = replace(settings, steps=without_filters(settings.steps), min_votes=1)
     filtered = replace(settings, min_votes=1)
     variants = [(name, False, plain) for name in names] + [(name, True, filtered) for name in names]
 

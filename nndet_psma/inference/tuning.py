@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.plan import Plan
-from nndet_psma.core.atomic import write_text
+from nndet_psma.core.atomic import atomic_file, write_text
 from nndet_psma.core.boxes import boxes_from_instances
 from nndet_psma.core.detections import Detections
 from nndet_psma.core.errors import UserError
@@ -24,12 +24,14 @@ from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.inference.predictor import CasePredictor
 from nndet_psma.inference.raw_predictions import is_current, read_raw, write_raw
 from nndet_psma.postproc.settings import PostprocSettings
-from nndet_psma.postproc.sweep import SweepCase, SweepResult, SweepRow, sweep
+from nndet_psma.postproc.sweep import SweepCase, SweepResult, sweep
 from nndet_psma.postproc.sweep_grid import sweep_grid
+from nndet_psma.postproc.sweep_result import ROW_COLUMNS
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.store import inputs_hash, read_case
 
 RAW_FOLDER = "sweep_predictions"
+TABLE_NAME = "sweep_table.npz"
 
 
 def predict_validation(
@@ -50,25 +52,97 @@ def predict_validation(
     return list(cases)
 
 
+@dataclass(frozen=True)
+class SweepOptions:
+    """How thresholds are searched; the arguments of :func:`nndet_psma.postproc.sweep.sweep`.
+
+    Attributes:
+        criterion: what is maximised.
+        search: ``joint``, ``two_phase``, ``coarse`` or ``optuna``.
+        tune_hit_iou: let tau3 be chosen, too.
+        nested: also tune on all groups of patients but one, and score that one.
+        trials: settings that ``optuna`` tries.
+    """
+
+    criterion: str = "f1"
+    search: str = "joint"
+    tune_hit_iou: bool = False
+    nested: bool = True
+    trials: int = 300
+
+
 def tune(
-    files: Sequence[Path], store: Path, plan: Plan, *, criterion: str, folds: list[int]
+    files: Sequence[Path],
+    store: Path,
+    plan: Plan,
+    options: SweepOptions,
+    *,
+    folds: list[int],
+    groups: Sequence[Sequence[str]] = (),
 ) -> tuple[InferencePlan, SweepResult]:
-    """Tune on the raw validation predictions ``files``."""
+    """Tune on the raw validation predictions ``files``.
+
+    Args:
+        files: one per case.
+        store: preprocessed cases.
+        plan: its grid and defaults.
+        options: how.
+        folds: folds that predicted the cases.
+        groups: case ids that are held out in turn.
+    """
     cases = [sweep_case(file, store) for file in files]
-    grid = sweep_grid(plan)
-    base = PostprocSettings(**plan.postproc_defaults)
-    result = sweep(cases, grid, criterion=criterion, base=base)
+    place = {case.case_id: index for index, case in enumerate(cases)}
+    result = sweep(
+        cases,
+        sweep_grid(plan),
+        criterion=options.criterion,
+        base=PostprocSettings(**plan.postproc_defaults),
+        search=options.search,
+        tune_hit_iou=options.tune_hit_iou,
+        groups=[[place[case_id] for case_id in group] for group in groups] if options.nested else (),
+        trials=options.trials,
+        seed=plan.seed,
+    )
     made_from = hash_json([read_raw(file).meta.made_from for file in files])
+    source = f"{result.num_settings} settings tried on {result.num_cases} validation cases of folds {folds}"
+    if result.nested is not None:
+        held = result.nested
+        source += (
+            f"; tuned on the other patients and scored on each of {len(held.groups)} groups held out: "
+            f"{options.criterion} {held.value:.3f} (sensitivity {held.sensitivity:.3f}, "
+            f"precision {held.precision:.3f}, {held.fp_per_case:.2f} false slice boxes per case)"
+        )
     plan_out = InferencePlan(
         made_from=made_from,
         folds=folds,
         settings=to_plain(result.settings),
-        criterion=criterion,
+        criterion=options.criterion,
         value=result.best.value,
-        source=f"{result.num_settings} settings tried on {result.num_cases} validation cases of folds {folds}",
+        source=source,
         cases=[case.case_id for case in cases],
     )
     return plan_out, result
+
+
+def patient_groups(patients: Mapping[str, str], number: int = 5) -> list[list[str]]:
+    """Case ids dealt to ``number`` groups (fewer if there are fewer patients), all cases of a patient to one.
+
+    Patients with more cases are dealt first, in turn; deterministic. One patient alone cannot be held out: no groups.
+
+    Args:
+        patients: case id to patient.
+        number: groups wanted.
+    """
+    of_patient: dict[str, list[str]] = {}
+    for case_id in sorted(patients):
+        of_patient.setdefault(patients[case_id], []).append(case_id)
+    if len(of_patient) < 2:
+        return []
+    groups: list[list[str]] = [[] for _ in range(min(number, len(of_patient)))]
+    order = sorted(of_patient, key=lambda patient: (-len(of_patient[patient]), patient))
+    for place, patient in enumerate(order):
+        groups[place % len(groups)] += of_patient[patient]
+    return [sorted(group) for group in groups]
 
 
 def untuned(plan: Plan, folds: list[int]) -> InferencePlan:
@@ -78,12 +152,23 @@ def untuned(plan: Plan, folds: list[int]) -> InferencePlan:
 
 
 def write_sweep(file: Path, result: SweepResult) -> None:
-    """Write the whole table of a sweep: ``columns`` and ``rows`` (thousands, so without indentation)."""
-    content = to_plain(result)
-    columns = [field.name for field in fields(SweepRow)]
-    content["columns"] = columns
-    content["rows"] = [[row[name] for name in columns] for row in content["rows"]]
-    write_text(file, json.dumps({"schema": "nndet_psma.sweep", "version": 1, **content}) + "\n")
+    """Write what a sweep found: ``columns`` and ``rows`` as JSON, the whole table of a joint sweep beside it.
+
+    The table (hundreds of thousands of settings) is ``sweep_table.npz``: one array per threshold and count, see
+    :class:`nndet_psma.postproc.sweep_result.SweepTable`; readable without pickle.
+    """
+    content = to_plain(replace(result, table=None))
+    table = file.with_name(TABLE_NAME)
+    if result.table is None:
+        table.unlink(missing_ok=True)  # of an earlier sweep
+    else:
+        with atomic_file(table) as temporary, temporary.open("wb") as handle:
+            arrays: dict[str, Any] = dict(result.table.arrays())
+            np.savez_compressed(handle, **arrays)
+    content["table"] = None if result.table is None else TABLE_NAME
+    content["columns"] = ROW_COLUMNS
+    content["rows"] = [[row[name] for name in ROW_COLUMNS] for row in content["rows"]]
+    write_text(file, json.dumps({"schema": "nndet_psma.sweep", "version": 2, **content}) + "\n")
 
 
 def sweep_case(file: Path, store: Path) -> SweepCase:

@@ -14,9 +14,14 @@ _NMS_IOU = 0.3  # small nodes: a box displaced by a third of its side has an IoU
 
 
 def postproc_defaults(margin_mm: float | None) -> dict[str, Any]:
-    """Settings before any tuning: filters off, one vote is enough. ``margin_mm`` is None without CTV."""
+    """Settings before any tuning: filters off, one vote is enough. ``margin_mm`` is None without CTV.
+
+    Thresholds are tuned on single folds and used on all folds together. A fold that misses a box therefore does not
+    lower its score (docs/postprocessing.md has the measurement).
+    """
     return {
         "fold_iou": 0.5,
+        "fold_score": "present",
         "zone_mm": margin_mm,
         "hu_threshold": None,
         "hu_quantile": 0.5,
@@ -36,7 +41,8 @@ def postproc_grid(lesion_hu: Histogram, margin_mm: float | None, voters: int) ->
     tau4: ten equal steps up to the margin (1..10 pixels of a 10-pixel margin in the paper). tau5: five values between
     the 75 % and 99 % quantiles of the lesions' HU, so that they bracket the lesions of this data set; 80..160 in the
     paper. tau6 as in the paper. tau1 from 0.1 up to the overlap at which boxes count as one in suppression: voters that
-    had to agree more closely would leave several boxes on one node, which slice precision rewards.
+    had to agree more closely would leave several boxes on one node, which slice precision rewards. tau3 as in the
+    paper: scored, not chosen.
     """
     thresholds: list[float] = []
     if lesion_hu.total:
@@ -66,4 +72,5 @@ def _grid(zones: list[float], thresholds: list[float], vote_steps: int, voters: 
         "hu_quantile": [round(i / _STEPS, 1) for i in range(1, _STEPS + 1)],
         "vote_iou": [round(i / _STEPS, 1) for i in range(1, vote_steps + 1)],
         "min_votes": list(range(1, voters + 1)),
+        "hit_iou": [round(i / _STEPS, 1) for i in range(1, _STEPS + 1)],
     }

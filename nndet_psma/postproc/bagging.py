@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from nndet_psma.core.detections import Detections
 from nndet_psma.postproc.clustering import PartClusters, cluster_parts
@@ -39,6 +41,19 @@ def consensus(clusters: PartClusters, min_votes: int) -> Detections:
     """The second half of :func:`window_bagging`: count the votes of clusters already made."""
     fused, votes = clusters.fused()
     return fused.with_columns(votes=votes).select(votes >= min_votes).sorted_by_score()
+
+
+def outvoted(clusters: PartClusters, min_votes: int) -> Iterator[tuple[int, Detections, int, str]]:
+    """The boxes without a say in the :func:`consensus`: part, all boxes, row in them, reason; row by row."""
+    votes = np.bincount(clusters.cluster[clusters.rank > 0])[clusters.cluster]
+    for row in range(len(clusters.members)):
+        if votes[row] < min_votes:
+            reason = f"{votes[row]} of {clusters.num_parts} voters agree, {min_votes} needed"
+        elif clusters.rank[row] == 0:
+            reason = "the same voter has a better box in the same consensus"
+        else:
+            continue
+        yield int(clusters.part[row]), clusters.members, row, reason
 
 
 def check_votes(min_votes: int, num_voters: int) -> None:

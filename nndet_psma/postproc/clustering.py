@@ -10,14 +10,16 @@ boxes below some score changes nothing among the remaining ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.core.boxes import Boxes, pairwise_iou
+from nndet_psma.core.boxes import Boxes
 from nndet_psma.core.detections import Detections
+from nndet_psma.postproc.overlaps import overlapping_pairs
 
 
 def nms(detections: Detections, iou: float) -> Detections:
@@ -42,17 +44,20 @@ def nms_mask(detections: Detections, iou: float) -> NDArray[np.bool_]:
     return seeds == np.arange(len(detections))
 
 
-def weighted_box_clustering(parts: Sequence[Detections], *, iou: float) -> Detections:
+def weighted_box_clustering(
+    parts: Sequence[Detections], *, iou: float, missing: Literal["zero", "ignore"] = "zero"
+) -> Detections:
     """Fuse what several models (the folds of one voter) predict for the same image.
 
     In each cluster (IoU with its seed >= ``iou``) every part has one say, that of its best box there.
     Fused box: mean of those boxes weighted by score. Fused score: sum of their scores / number of
-    parts, so that a part without the box counts 0. Label and further columns: those of the seed. One part alone
-    is therefore suppressed at ``iou`` and otherwise unchanged.
+    parts (``zero``: a part without the box counts 0) or / number of parts that have it (``ignore``). Label and further
+    columns: those of the seed. One part alone is therefore suppressed at ``iou`` and otherwise unchanged.
 
     Args:
         parts: at least one; parts with boxes need the same columns; 2D ones the column ``slice``.
-        iou: in [0, 1], inclusive.
+        iou: in (0, 1], inclusive.
+        missing: what a part without the box does to the score.
 
     Returns:
         One box per cluster, best fused score first (ties: the better seed first).
@@ -60,7 +65,11 @@ def weighted_box_clustering(parts: Sequence[Detections], *, iou: float) -> Detec
     Raises:
         ValueError: no parts, different columns, or 2D boxes without ``slice``.
     """
-    return cluster_parts(parts, iou).fused()[0].sorted_by_score()
+    clusters = cluster_parts(parts, iou)
+    fused, votes = clusters.fused()
+    if missing == "ignore":
+        fused = replace(fused, scores=fused.scores * clusters.num_parts / votes)
+    return fused.sorted_by_score()
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ def cluster_parts(parts: Sequence[Detections], iou: float) -> PartClusters:
     members, part = stacked.select(order), part[order]
     seeds = greedy_seeds(members, iou, inclusive=True)
     cluster = np.unique(seeds, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return PartClusters(members, part, cluster, _ranks(cluster, part, len(parts)), len(parts))
+    return PartClusters(members, part, cluster, vote_ranks(cluster, part, len(parts)), len(parts))
 
 
 def greedy_seeds(detections: Detections, iou: float, *, inclusive: bool) -> NDArray[np.int64]:
@@ -135,34 +144,50 @@ def greedy_seeds(detections: Detections, iou: float, *, inclusive: bool) -> NDAr
 
     Args:
         detections: 2D with column ``slice``, or 3D.
-        iou: overlap with the seed from which on a box is claimed.
+        iou: overlap with the seed from which on a box is claimed; boxes that do not touch are never claimed.
         inclusive: whether an IoU of exactly ``iou`` is enough.
 
     Raises:
         ValueError: 2D boxes without the column ``slice``.
     """
-    seeds = np.arange(len(detections))
-    for rows in _competitors(detections):
-        while len(rows):
-            overlap = pairwise_iou(detections.boxes[rows[:1]], detections.boxes[rows])[0]
-            claimed = overlap >= iou if inclusive else overlap > iou
-            claimed[0] = True
-            seeds[rows[claimed]] = rows[0]
-            rows = rows[~claimed]
+    group = _competitors(detections)
+    order = np.argsort(-detections.scores, kind="stable")
+    boxes, group = detections.boxes[order], group[order]
+    found = claim_greedily(overlapping_pairs(boxes, group, iou, inclusive=inclusive), len(order))
+    seeds = np.empty(len(order), dtype=np.int64)
+    seeds[order] = order[found]
     return seeds
 
 
-def _competitors(detections: Detections) -> Iterator[NDArray[np.int64]]:
-    """Rows of each (slice, label), best score first."""
-    slices = np.zeros(len(detections), dtype=np.int64)
-    if detections.dim == 2 and len(detections):
-        if "slice" not in detections.columns:
-            raise ValueError("2D detections need the column 'slice'")
-        slices = detections.columns["slice"]
-    rows = np.lexsort((-detections.scores, detections.labels, slices))
-    if len(rows):
-        keys = np.stack([slices[rows], detections.labels[rows]])
-        yield from np.split(rows, np.flatnonzero((np.diff(keys) != 0).any(axis=0)) + 1)
+def claim_greedily(pairs: NDArray[np.int64], num_boxes: int) -> NDArray[np.int64]:
+    """The greedy pass over boxes in their given order: for each box the row of its seed.
+
+    Args:
+        pairs: ``[P, 2]`` rows that overlap enough, earlier row first, in ascending order.
+        num_boxes: rows.
+    """
+    seeds = np.arange(num_boxes)
+    free = np.ones(num_boxes, dtype=bool)
+    earlier, begin = np.unique(pairs[:, 0], return_index=True)
+    ends = [*begin[1:].tolist(), len(pairs)]
+    later = pairs[:, 1]
+    for row, start, end in zip(earlier.tolist(), begin.tolist(), ends, strict=False):
+        if free[row]:
+            near = later[start:end]
+            near = near[free[near]]
+            seeds[near] = row
+            free[near] = False
+    return seeds
+
+
+def _competitors(detections: Detections) -> NDArray[np.int64]:
+    """Number ``[N]`` of the (slice, label) of each box."""
+    if detections.dim == 3 or not len(detections):
+        return np.unique(detections.labels, return_inverse=True)[1].reshape(-1)
+    if "slice" not in detections.columns:
+        raise ValueError("2D detections need the column 'slice'")
+    keys = np.stack([detections.columns["slice"], detections.labels], axis=1)
+    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _stack(parts: Sequence[Detections]) -> tuple[Detections, NDArray[np.int64]]:
@@ -174,7 +199,7 @@ def _stack(parts: Sequence[Detections]) -> tuple[Detections, NDArray[np.int64]]:
     return Detections.concatenate(filled) if filled else parts[0], part_index
 
 
-def _ranks(cluster: NDArray[np.int64], part: NDArray[np.int64], num_parts: int) -> NDArray[np.int64]:
+def vote_ranks(cluster: NDArray[np.int64], part: NDArray[np.int64], num_parts: int) -> NDArray[np.int64]:
     """Rank of each box in its cluster, counting only the first (best) box of each part; others 0."""
     first = np.sort(np.unique(cluster * num_parts + part, return_index=True)[1])
     voting = first[np.argsort(cluster[first], kind="stable")]

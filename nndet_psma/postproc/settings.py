@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite
+from typing import Any
 
 from nndet_psma.postproc.hu_filter import quantile_index
+
+DEFAULT_STEPS = (
+    "WeightedBoxClustering",
+    "NMS",
+    "ScoreThreshold",
+    "ZoneFilter",
+    "HUFilter",
+    "SizeFilter",
+    "WindowBagging",
+    "SliceLinking",
+)
+"""Steps in their usual order, by the names of :data:`nndet_psma.postproc.step.STEPS`."""
+
+FOLD_SCORES = ("all", "present")
 
 _IOU_FIELDS = ("fold_iou", "vote_iou", "nms_iou", "link_iou", "hit_iou")
 
@@ -28,7 +44,14 @@ class PostprocSettings:
         link_iou: IoU from which on boxes of neighbouring slices are one lesion.
         link_gap: slices without a box that a lesion may bridge.
         hit_iou: tau3, IoU with the truth from which on a box is a hit. Paper: 0.1..1.0, tuned. Here it is part of the
-            protocol, reported and never tuned: tuning it on data moves the goal. Default: nnDetection's 0.1.
+            protocol, reported and not tuned unless asked: tuning it on data moves the goal. Default: nnDetection's 0.1.
+        fold_score: what a fold without the box does to the fused score: ``all``, it counts 0 (nnDetection);
+            ``present``, it does not count.
+        min_size_mm: boxes whose longer in-plane side is shorter are dropped; ``None``: off.
+        max_size_mm: boxes whose longer in-plane side is longer are dropped; ``None``: off.
+        min_short_axis_mm: boxes whose shorter in-plane side is shorter are dropped; ``None``: off.
+        steps: names of the steps in their order.
+        options: settings of steps from elsewhere, by ``Step.name``.
 
     Raises:
         ValueError: a value is out of range; names the field.
@@ -45,8 +68,27 @@ class PostprocSettings:
     link_iou: float = 0.3
     link_gap: int = 1
     hit_iou: float = 0.1
+    fold_score: str = "all"
+    min_size_mm: float | None = None
+    max_size_mm: float | None = None
+    min_short_axis_mm: float | None = None
+    steps: tuple[str, ...] = DEFAULT_STEPS
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))  # JSON has lists
+        self._check_thresholds()
+        for name in ("min_size_mm", "max_size_mm", "min_short_axis_mm"):
+            size = getattr(self, name)
+            if size is not None and not 0 <= size < float("inf"):
+                raise ValueError(f"{name} must be a length in mm from 0 on, or None, got {size}")
+        if self.fold_score not in FOLD_SCORES:
+            raise ValueError(f"fold_score must be one of {', '.join(FOLD_SCORES)}, got {self.fold_score!r}")
+        plain = [name for name in self.options if "." not in name]
+        if plain:
+            raise ValueError(f"options must be named Step.name, got {plain[0]!r}")
+
+    def _check_thresholds(self) -> None:
         for name in _IOU_FIELDS:
             value = getattr(self, name)
             if not 0 < value <= 1:
@@ -67,3 +109,20 @@ class PostprocSettings:
     def detector_only(cls) -> PostprocSettings:
         """What the detector itself says: no score threshold, no filters, every voter's word enough."""
         return cls(score_threshold=0.0, zone_mm=None, hu_threshold=None, min_votes=1)
+
+    def but(self, changes: Mapping[str, Any]) -> PostprocSettings:
+        """The same settings with some changed; a name with a dot is an option of a step.
+
+        Raises:
+            ValueError: unknown name, or a value is out of range.
+        """
+        options = {name: value for name, value in changes.items() if "." in name}
+        own = {name: value for name, value in changes.items() if "." not in name}
+        unknown = sorted(set(own) - {each.name for each in fields(self)})
+        if unknown:
+            raise ValueError(f"there is no setting {unknown[0]!r}")
+        return replace(self, **own, options={**self.options, **options})
+
+    def value(self, name: str) -> Any:
+        """A setting, or an option by its dotted name (``None`` when it is not set)."""
+        return self.options.get(name) if "." in name else getattr(self, name)

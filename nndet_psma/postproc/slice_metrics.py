@@ -17,7 +17,35 @@ from nndet_psma.core.boxes import pairwise_iou
 from nndet_psma.core.detections import Detections
 
 Metrics = dict[str, NDArray[np.float64]]
-"""``sensitivity``, ``precision``, ``f1``, ``fp_per_case``, each ``[T]`` (one value per score threshold)."""
+"""``sensitivity``, ``precision``, ``f1``, ``fp_per_case``, each ``[..., T]`` (one value per score threshold)."""
+
+
+def metrics_of(
+    boxes: NDArray[np.integer],
+    true: NDArray[np.integer],
+    found: NDArray[np.integer],
+    *,
+    num_lesions: int,
+    num_cases: int,
+) -> Metrics:
+    """Scores from counts.
+
+    Args:
+        boxes: slice boxes, any shape; so the next two.
+        true: slice boxes that hit a lesion.
+        found: lesions that are hit.
+        num_lesions: lesions.
+        num_cases: cases.
+    """
+    sensitivity = found / max(num_lesions, 1)
+    precision = true / np.maximum(boxes, 1)
+    total = sensitivity + precision
+    return {
+        "sensitivity": sensitivity,
+        "precision": precision,
+        "f1": np.divide(2 * sensitivity * precision, total, out=np.zeros_like(total), where=total > 0),
+        "fp_per_case": (boxes - true) / max(num_cases, 1),
+    }
 
 
 @dataclass(frozen=True)
@@ -83,15 +111,7 @@ class RankedBoxes:
         boxes = self._count(keep, thresholds)
         true = self._count(keep & self.hits.box_hits, thresholds)
         found = self._count_lesions(keep, thresholds)
-        sensitivity = found / max(self.hits.num_lesions, 1)
-        precision = true / np.maximum(boxes, 1)
-        total = sensitivity + precision
-        return {
-            "sensitivity": sensitivity,
-            "precision": precision,
-            "f1": np.divide(2 * sensitivity * precision, total, out=np.zeros_like(total), where=total > 0),
-            "fp_per_case": (boxes - true) / num_cases,
-        }
+        return metrics_of(boxes, true, found, num_lesions=self.hits.num_lesions, num_cases=num_cases)
 
     def _count(self, keep: NDArray[np.bool_], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
         alive = _count_at_least(self.upper[keep], thresholds)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from itertools import product
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,11 @@ class SweepGrid:
         vote_iou: tau1.
         min_votes: tau2.
         score_threshold: ``None``: every score that occurs, or 64 of them at even quantiles if there are more.
+        hit_iou: tau3; every one is scored beside that of the settings.
+        others: candidates of any other setting, or of an option ``Step.name`` of a step from elsewhere.
 
     Raises:
-        ValueError: no candidate for the voting overlap, or one out of its range (names the field).
+        ValueError: no candidate for the voting overlap, an unknown setting, or a value out of its range (names it).
     """
 
     zone_mm: tuple[float, ...]
@@ -40,13 +43,20 @@ class SweepGrid:
     vote_iou: tuple[float, ...]
     min_votes: tuple[int, ...]
     score_threshold: tuple[float, ...] | None = None
+    hit_iou: tuple[float, ...] = ()
+    others: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, candidates in self.candidates().items():
+            for candidate in candidates:
+                PostprocSettings().but({name: candidate})  # refuses what is unknown or out of range
         if not self.vote_iou:
             raise ValueError("vote_iou needs at least one candidate")
-        for field in fields(self):
-            for candidate in getattr(self, field.name) or ():
-                replace(PostprocSettings(), **{field.name: candidate})  # refuses what is out of range
+
+    def candidates(self) -> dict[str, tuple[Any, ...]]:
+        """Candidates by setting; a score threshold that is ``None`` has none."""
+        own = {each.name: getattr(self, each.name) or () for each in fields(self) if each.name != "others"}
+        return {**own, **self.others}
 
     @classmethod
     def paper_grid(cls, pixel_mm: float = 0.648) -> SweepGrid:
@@ -61,18 +71,12 @@ class SweepGrid:
             hu_quantile=QUANTILES,
             vote_iou=QUANTILES,
             min_votes=(1, 2, 3, 4, 5),
+            hit_iou=QUANTILES,
         )
 
-    def zones(self) -> list[float | None]:
-        """Off and every tau4."""
-        return [None, *sorted(set(self.zone_mm))]
-
-    def hu_pairs(self, idle_quantile: float) -> list[tuple[float | None, float]]:
-        """Off (which has no quantile: ``idle_quantile`` stands in) and every pair of tau5 and tau6."""
-        return [
-            (None, idle_quantile),
-            *product(sorted(set(self.hu_threshold)), sorted(set(self.hu_quantile))),
-        ]
+    def tuned(self) -> set[str]:
+        """Settings that have candidates."""
+        return {name for name, candidates in self.candidates().items() if candidates}
 
     def votes(self, num_voters: int) -> list[int]:
         """One vote and every tau2 that ``num_voters`` can reach."""
@@ -94,8 +98,12 @@ def sweep_grid(plan: Plan) -> SweepGrid:
     Raises:
         UserError: a key or value of ``postproc_grid`` is wrong.
     """
+    own = [each.name for each in fields(SweepGrid) if each.name not in ("others", "score_threshold")]
     grid = {name: tuple(v for v in values if v is not None) for name, values in plan.postproc_grid.items()}
+    others = {name: values for name, values in grid.items() if name not in own}
     try:
-        return SweepGrid(**grid)
+        scores = others.pop("score_threshold", None)
+        given = {name: grid.get(name, ()) for name in own}
+        return SweepGrid(**given, score_threshold=scores, others=others)
     except (TypeError, ValueError) as error:
         raise UserError(f"postproc_grid of the plan is wrong: {error}", remedy="Correct the plan") from None

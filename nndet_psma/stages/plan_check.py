@@ -9,6 +9,7 @@ from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.description import DatasetDescription
 from nndet_psma.planners.registry import PLANNERS
+from nndet_psma.postproc.order import step_order
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.postproc.sweep_grid import sweep_grid
 from nndet_psma.trainers.registry import TRAINERS
@@ -48,8 +49,8 @@ def _check_names(plan: Plan, file: Path) -> None:
 
 def _check_postprocessing(plan: Plan, file: Path) -> None:
     try:
-        PostprocSettings(**plan.postproc_defaults)
-    except (TypeError, ValueError) as error:
+        step_order(PostprocSettings(**plan.postproc_defaults).steps)
+    except (TypeError, ValueError, UserError) as error:
         raise UserError(f"postproc_defaults: {error}", file=file, remedy="Correct that key") from None
     try:
         sweep_grid(plan)

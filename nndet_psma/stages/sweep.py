@@ -11,12 +11,21 @@ from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.atomic import atomic_folder, remove_leftovers
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
+from nndet_psma.dataset.clinical import patient_of, read_clinical
 from nndet_psma.dataset.paths import TaskPaths
 from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.inference.postprocessing import make_prediction
 from nndet_psma.inference.predictor import choose_device
 from nndet_psma.inference.raw_predictions import read_raw
-from nndet_psma.inference.tuning import RAW_FOLDER, predict_validation, tune, untuned, write_sweep
+from nndet_psma.inference.tuning import (
+    RAW_FOLDER,
+    SweepOptions,
+    patient_groups,
+    predict_validation,
+    tune,
+    untuned,
+    write_sweep,
+)
 from nndet_psma.postproc.settings import PostprocSettings
 
 INFERENCE_PLAN = "plan_inference.json"
@@ -29,15 +38,22 @@ def sweep_fold(paths: TaskPaths, folder: ModelFolder, fold: int, config: Any) ->
     device = choose_device(config.inference_kwargs.device)
     store = paths.store(folder.plan(fold).data_identifier)
     predict_validation(folder, fold, store, device=device, batch_size=config.inference_kwargs.batch_size)
-    return _tune(paths, folder, fold, [fold], config.sweep.criterion)
+    return _tune(paths, folder, fold, [fold], sweep_options(config))
 
 
 def consolidate(
-    paths: TaskPaths | None, folder: ModelFolder, folds: list[int], *, config: Any, sweep_boxes: bool
+    paths: TaskPaths | None,
+    folder: ModelFolder,
+    folds: list[int],
+    *,
+    config: Any,
+    sweep_boxes: bool,
+    weights: bool = True,
 ) -> InferencePlan:
     """Copy the folds' weights into one self-contained model, and tune on the validation cases of all of them.
 
-    Every case is predicted by the fold that did not train on it.
+    Every case is predicted by the fold that did not train on it. Without ``weights`` only the plan is copied: enough
+    to tune and to evaluate the validation cases, not to predict.
 
     Raises:
         UserError: a fold is missing or belongs to another plan.
@@ -52,17 +68,34 @@ def consolidate(
             remedy="Train them again with one plan",
         )
     target = folder.fold(CONSOLIDATED)
-    _copy_folds(folder, folds, plans[folds[0]], target)
+    _copy_folds(folder, folds, plans[folds[0]], target, weights)
     if not sweep_boxes or paths is None:
         return InferencePlan.read(target / INFERENCE_PLAN)
     device = choose_device(config.inference_kwargs.device)
     store = paths.store(plans[folds[0]].data_identifier)
     for fold in folds:
         predict_validation(folder, fold, store, device=device, batch_size=config.inference_kwargs.batch_size)
-    return _tune(paths, folder, CONSOLIDATED, folds, config.sweep.criterion)
+    return _tune(paths, folder, CONSOLIDATED, folds, sweep_options(config))
 
 
-def _copy_folds(folder: ModelFolder, folds: list[int], plan: Plan, target: Path) -> None:
+def sweep_options(config: Any) -> SweepOptions:
+    """Section ``sweep`` of the configuration.
+
+    Raises:
+        UserError: a value of the wrong kind.
+    """
+    section = config.sweep
+    wrong = [name for name in ("tune_hit_iou", "nested") if not isinstance(section[name], bool)]
+    if wrong:
+        raise UserError(f"sweep.{wrong[0]} is {section[wrong[0]]!r}", expected="true or false")
+    if not isinstance(section.trials, int) or section.trials < 1:
+        raise UserError(f"sweep.trials is {section.trials!r}", expected="a number from 1")
+    return SweepOptions(
+        str(section.criterion), str(section.search), section.tune_hit_iou, section.nested, section.trials
+    )
+
+
+def _copy_folds(folder: ModelFolder, folds: list[int], plan: Plan, target: Path, weights: bool) -> None:
     """Weights and plan into ``target``; if they are there already, it is kept with its predictions."""
     sources = {
         (fold, stage.name): folder.weights(fold, stage.name) for fold in folds for stage in plan.stages
@@ -74,14 +107,15 @@ def _copy_folds(folder: ModelFolder, folds: list[int], plan: Plan, target: Path)
                 file=source,
                 remedy=f"Run nndet_train with -o exp.fold={fold}, or consolidate fewer folds with --folds",
             )
-    made_from = hash_json([plan.content_hash(), folds, hash_files(list(sources.values()))])
+    parts: list[Any] = [plan.content_hash(), folds, hash_files(list(sources.values()))]
+    made_from = hash_json(parts if weights else [*parts, "no weights"])
     marker = target / _FINISHED
     if marker.is_file() and marker.read_text() == made_from:
         return
     remove_leftovers(target.parent)
     with atomic_folder(target) as temporary:
         plan.write(temporary / "plan.json")
-        for (fold, name), source in sources.items():
+        for (fold, name), source in sources.items() if weights else ():
             copy = temporary / f"fold{fold}" / name / source.name
             copy.parent.mkdir(parents=True)
             shutil.copyfile(source, copy)
@@ -90,12 +124,13 @@ def _copy_folds(folder: ModelFolder, folds: list[int], plan: Plan, target: Path)
 
 
 def _tune(
-    paths: TaskPaths, folder: ModelFolder, target_fold: int, folds: list[int], criterion: str
+    paths: TaskPaths, folder: ModelFolder, target_fold: int, folds: list[int], options: SweepOptions
 ) -> InferencePlan:
     plan = folder.plan(target_fold)
     target = folder.fold(target_fold)
     files = _raw_files(folder, folds)
-    tuned, result = tune(files, paths.store(plan.data_identifier), plan, criterion=criterion, folds=folds)
+    groups = _groups(paths, folder, folds)
+    tuned, result = tune(files, paths.store(plan.data_identifier), plan, options, folds=folds, groups=groups)
     write_sweep(target / "sweep.json", result)
     tuned.write(target / INFERENCE_PLAN)
     settings = PostprocSettings(**tuned.settings)
@@ -106,6 +141,17 @@ def _tune(
         prediction = make_prediction(read_raw(file), settings, plan.classes)
         prediction.write(target / VAL_PREDICTIONS / f"{prediction.case_id}_boxes.json")
     return tuned
+
+
+def _groups(paths: TaskPaths, folder: ModelFolder, folds: list[int]) -> list[list[str]]:
+    """Validation cases to be held out in turn: those of each fold, or groups of patients where folds share patients."""
+    clinical = read_clinical(paths)
+    by_fold = [sorted(folder.plan(fold).folds[fold].val) for fold in folds]
+    patients = {case_id: patient_of(case_id, clinical) for cases in by_fold for case_id in cases}
+    of_fold = [{patients[case_id] for case_id in cases} for cases in by_fold]
+    if len(folds) > 1 and sum(map(len, of_fold)) == len(set().union(*of_fold)):
+        return by_fold
+    return patient_groups(patients)
 
 
 def _raw_files(folder: ModelFolder, folds: list[int]) -> list[Path]:

@@ -26,6 +26,29 @@ def test_value(name, expected):
     np.testing.assert_allclose(parse_criterion(name).value(METRICS), expected)
 
 
+def test_average_precision():
+    # best precision at a sensitivity or above: 0.6 up to 0.5, 0.3 up to 0.8, 0.2 up to 0.9
+    area = 0.5 * 0.6 + 0.3 * 0.3 + 0.1 * 0.2
+    np.testing.assert_allclose(parse_criterion("ap").value(METRICS), [area] * 3)
+
+
+def test_average_precision_of_equal_and_falling_sensitivities():
+    # a consensus box that hits only once a vote has gone: sensitivity rises with the threshold
+    metrics = {
+        "sensitivity": np.array([0.5, 1.0, 0.5]),
+        "precision": np.array([0.2, 0.4, 1.0]),
+        "f1": np.zeros(3),
+        "fp_per_case": np.zeros(3),
+    }
+    # up to 0.5 at precision 1, from there to 1 at 0.4
+    np.testing.assert_allclose(parse_criterion("ap").value(metrics), [0.5 * 1 + 0.5 * 0.4] * 3)
+
+
+def test_froc():
+    # at most 1/8, 1/4, 1/2, 1, 2 false positives: 0.5; at most 4: 0.8; at most 8: 0.9
+    np.testing.assert_allclose(parse_criterion("froc").value(METRICS), [(5 * 0.5 + 0.8 + 0.9) / 7] * 3)
+
+
 @pytest.mark.parametrize(
     "name", ["F1", "auc", "sensitivity", "sensitivity@fp", "precision@fp=1", "sensitivity@fp=-1"]
 )

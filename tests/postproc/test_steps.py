@@ -109,17 +109,35 @@ class TestSteps:
         assert result.slices.scores.tolist() == [0.9, 0.8]
         assert result.slices.columns["votes"].tolist() == [1, 1]
 
-    def test_too_few_voters(self):
-        with pytest.raises(ValueError, match="between 1 and the 1 voters present, got 2"):
-            postprocess_case({"soft": [raw_boxes()]}, SETTINGS, spacing=SPACING)
+    def test_votes_end_at_the_voters_that_were_asked(self):
+        # two votes needed, one voter asked: its word is enough
+        found = postprocess_case({"soft": [raw_boxes((0, A, 0.9))]}, SETTINGS, spacing=SPACING).slices
+        assert found.columns["votes"].tolist() == [1]
 
-    def test_no_voters(self):
-        with pytest.raises(ValueError, match="the 0 voters present"):
-            postprocess_case({}, PostprocSettings(), spacing=SPACING)
+    def test_a_voter_that_was_not_asked_does_not_lower_the_score(self):
+        # (0.9 + 0.5) / 2 present voters; with a third that sees nothing: / 3
+        asked = {"a": [raw_boxes((0, A, 0.9))], "b": [raw_boxes((0, A, 0.5))]}
+        settings = PostprocSettings(min_votes=2)
+        for missing in (asked, {**asked, "c": []}):
+            found = postprocess_case(missing, settings, spacing=SPACING).slices
+            np.testing.assert_allclose(found.scores, [0.7])
+        blind = {**asked, "c": [raw_boxes()]}
+        np.testing.assert_allclose(
+            postprocess_case(blind, settings, spacing=SPACING).slices.scores, [1.4 / 3]
+        )
 
-    def test_voter_without_folds(self):
-        with pytest.raises(ValueError, match="no parts"):
-            postprocess_case({"soft": []}, PostprocSettings(), spacing=SPACING)
+    @pytest.mark.parametrize("raw", [{}, {"soft": []}])
+    def test_no_voters(self, raw):
+        with pytest.raises(ValueError, match="no voter was asked"):
+            postprocess_case(raw, PostprocSettings(), spacing=SPACING)
+
+    def test_folds_that_miss_a_box(self):
+        # seen by one of three folds at 0.6: 0.2 when all count, 0.6 when only those that see it do
+        raw = {"soft": [raw_boxes((0, A, 0.6)), raw_boxes(), Detections.empty(2)]}
+        for fold_score, score in (("all", 0.2), ("present", 0.6)):
+            settings = PostprocSettings(fold_score=fold_score)
+            found = postprocess_case(raw, settings, spacing=SPACING).slices
+            np.testing.assert_allclose(found.scores, [score])
 
 
 @given(random_slice_boxes())

@@ -13,18 +13,24 @@ def test_paper_grid_is_table_3():
     assert grid.hu_threshold == (80, 100, 120, 140, 160)
     assert grid.hu_quantile == grid.vote_iou == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     assert grid.min_votes == (1, 2, 3, 4, 5)
-    assert len(grid.zones()) * len(grid.hu_pairs(0.5)) == 11 * 51
+    assert grid.hit_iou == grid.vote_iou
 
 
 def test_paper_grid_in_other_pixels():
     assert SweepGrid.paper_grid(pixel_mm=1.0).zone_mm == tuple(range(1, 11))
 
 
-def test_off_is_always_a_candidate():
-    assert GRID.zones() == [None, 1.0, 2.0]
-    assert GRID.hu_pairs(0.9) == [(None, 0.9), (100.0, 0.3), (100.0, 0.5)]
+def test_one_vote_is_always_a_candidate():
     assert GRID.votes(5) == [1, 2, 5]
     assert SweepGrid((), (), (), (0.5,), ()).votes(3) == [1]
+
+
+def test_other_settings_and_options_of_steps():
+    grid = SweepGrid((), (), (), (0.5,), (), others={"nms_iou": (0.3, 0.5), "Texture.limit": (1, 2)})
+    assert grid.candidates()["nms_iou"] == (0.3, 0.5)
+    assert grid.candidates()["Texture.limit"] == (1, 2)
+    with pytest.raises(ValueError, match="there is no setting 'tau7'"):
+        SweepGrid((), (), (), (0.5,), (), others={"tau7": (1,)})
 
 
 def test_votes_end_at_the_number_of_voters():

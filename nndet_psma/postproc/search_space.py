@@ -1,0 +1,124 @@
+"""A space of settings too large to try them all: its axes, and the scores of the points that were tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nndet_psma.core.errors import UserError
+from nndet_psma.postproc.criterion import Criterion
+from nndet_psma.postproc.one_setting import count_setting
+from nndet_psma.postproc.order import StepOrder, step_order
+from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.postproc.slice_metrics import metrics_of
+from nndet_psma.postproc.sweep_case import SweepCase
+from nndet_psma.postproc.sweep_grid import SweepGrid
+from nndet_psma.postproc.sweep_result import SEARCH, SweepRow, make_row
+
+Point = tuple[int, ...]
+
+_CAN_BE_OFF = ("zone_mm", "hu_threshold", "min_size_mm", "max_size_mm", "min_short_axis_mm")
+_VOTE = ("min_votes", "vote_iou")
+
+
+class SearchSpace:
+    """Settings as points on a lattice; every point is scored at most once.
+
+    Args:
+        cases: validation cases.
+        grid: candidates of every setting that is searched.
+        goal: what is maximised.
+        base: all other settings, and where the search starts.
+        tune_hit_iou: let tau3 be searched.
+
+    Raises:
+        UserError: the criterion judges whole curves, which single points do not have.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[SweepCase],
+        grid: SweepGrid,
+        goal: Criterion,
+        base: PostprocSettings,
+        *,
+        tune_hit_iou: bool,
+    ) -> None:
+        if goal.of_curve:
+            raise UserError(
+                f"criterion {goal.metric} needs every score threshold", remedy="Use sweep.search=joint"
+            )
+        self.cases, self.goal, self.base = cases, goal, base
+        self.axes = _axes(cases, grid, base, tune_hit_iou)
+        self.rows: dict[Point, SweepRow] = {}
+
+    @property
+    def start(self) -> Point:
+        """The point nearest to the base settings."""
+        return tuple(_nearest(values, self.base.value(name)) for name, values in self.axes.items())
+
+    def blocks(self) -> list[list[int]]:
+        """Axes that are searched together: those of one step, and those of the vote."""
+        order: StepOrder = step_order(self.base.steps)
+        groups: list[Sequence[str]] = [step.fields for step in order.on_voters]
+        groups += [step.fields for step in [*order.on_consensus, *order.on_lesions, *order.on_folds]]
+        groups.append(_VOTE)
+        names = list(self.axes)
+        blocks = [[names.index(name) for name in group if name in names] for group in groups]
+        taken = {axis for block in blocks for axis in block}
+        return [block for block in blocks if block] + [[a] for a in range(len(names)) if a not in taken]
+
+    def settings(self, point: Point) -> PostprocSettings:
+        """The settings of a point."""
+        chosen = zip(self.axes.items(), point, strict=True)
+        return self.base.but({name: values[place] for (name, values), place in chosen})
+
+    def value(self, point: Point) -> float:
+        """The criterion, to 1e-12."""
+        if point not in self.rows:
+            settings = self.settings(point)
+            counts = (np.array(each) for each in count_setting(self.cases, settings))
+            lesions = sum(case.num_lesions for case in self.cases)
+            metrics = metrics_of(*counts, num_lesions=lesions, num_cases=len(self.cases))
+            own = {name: float(each) for name, each in metrics.items()}
+            self.rows[point] = make_row(SEARCH, settings, own, float(self.goal.value(metrics)), voted=True)
+        return round(self.rows[point].value, 12)
+
+    def best(self) -> Point:
+        """The best point tried, the earliest of equals."""
+        return max(self.rows, key=lambda point: round(self.rows[point].value, 12))
+
+
+def _axes(
+    cases: Sequence[SweepCase], grid: SweepGrid, base: PostprocSettings, tune_hit_iou: bool
+) -> dict[str, list[Any]]:
+    """Candidates of every setting with more than one, in ascending order, off first."""
+    scores = [part.scores for case in cases for parts in case.raw.values() for part in parts]
+    candidates: Mapping[str, Sequence[Any]] = {
+        **grid.candidates(),
+        "min_votes": grid.votes(len(cases[0].raw)),
+        "score_threshold": grid.score_thresholds(np.concatenate(scores)).tolist(),
+        "hit_iou": grid.hit_iou if tune_hit_iou else (),
+    }
+    axes: dict[str, list[Any]] = {}
+    for name, values in candidates.items():
+        if "." in name or isinstance(next(iter(values), 0), str):
+            listed = list(dict.fromkeys(values))
+        else:
+            listed = sorted(set(values))
+        if listed and name in _CAN_BE_OFF:
+            listed = [None, *listed]
+        if len(listed) > 1:
+            axes[name] = listed
+    return axes
+
+
+def _nearest(values: Sequence[Any], wanted: Any) -> int:
+    if wanted in values:
+        return list(values).index(wanted)
+    if not isinstance(wanted, int | float):
+        return 0
+    distance = [abs(v - wanted) if isinstance(v, int | float) else np.inf for v in values]
+    return int(np.argmin(distance))

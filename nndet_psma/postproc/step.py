@@ -1,0 +1,97 @@
+"""The steps of the post-processing: what each kind can do, and where they are found by name.
+
+A step is a class without state, built without arguments and listed by name in ``PostprocSettings.steps``. Its
+thresholds stand in the settings; a step from another package keeps its own in ``PostprocSettings.options`` under
+``StepName.name``. It is found when it is registered in this process, offered by an entry point of the group
+``nndet_psma.postproc``, or named by its dotted path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from nndet_psma.core.detections import Detections
+from nndet_psma.core.registry import Registry
+from nndet_psma.postproc.settings import PostprocSettings
+
+Spacing = tuple[float, float, float]
+Candidates = Mapping[str, Sequence[Any]]
+Variant = dict[str, Any]
+Outvoted = Iterator[tuple[int, Detections, int, str]]
+
+
+class Step:
+    """Base of every step.
+
+    Attributes:
+        label: short name of what it does; :class:`nndet_psma.postproc.steps.RemovedBox` carries it.
+    """
+
+    label: ClassVar[str]
+
+
+class FuseStep(Step):
+    """Makes one set of boxes of what the folds of one voter say."""
+
+    def fuse(self, parts: Sequence[Detections], settings: PostprocSettings) -> Detections:
+        """2D boxes of the voter; ``parts`` has at least one."""
+        raise NotImplementedError
+
+
+class FilterStep(Step):
+    """Keeps boxes or drops them; never changes one.
+
+    Its place decides what it judges: the boxes of every fold, of every voter, the consensus, or the 3D lesions.
+
+    Attributes:
+        fields: settings and options it reads, whose candidates the sweep tries.
+        alone: it judges every box by itself, whatever other boxes are there. Only then can the joint sweep tune it.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ()
+    alone: ClassVar[bool] = True
+
+    def keep(self, boxes: Detections, settings: PostprocSettings, spacing: Spacing) -> NDArray:
+        """Boolean mask ``[N]`` of the boxes to keep; ``spacing`` is the voxel size in mm (z, y, x)."""
+        raise NotImplementedError
+
+    def reason(self, boxes: Detections, row: int, settings: PostprocSettings, spacing: Spacing) -> str:
+        """Why ``row`` is dropped: one sentence with its value and the threshold."""
+        raise NotImplementedError
+
+    def variants(self, candidates: Candidates, base: PostprocSettings) -> list[Variant]:
+        """Settings that the sweep tries, the mildest first: by default every combination in the order of the plan.
+
+        Args:
+            candidates: values to try by setting; a setting that is not named keeps that of ``base``.
+            base: the settings the sweep starts from.
+        """
+        named = [name for name in self.fields if candidates.get(name)]
+        return [
+            dict(zip(named, values, strict=True)) for values in product(*(candidates[name] for name in named))
+        ]
+
+
+class VoteStep(Step):
+    """Makes one set of boxes of what several voters say."""
+
+    def vote(self, voters: Sequence[Detections], settings: PostprocSettings) -> tuple[Detections, Outvoted]:
+        """The consensus, and the boxes it leaves out: (index of the voter, boxes, row, reason), made when asked for."""
+        raise NotImplementedError
+
+
+class LinkStep(Step):
+    """Makes 3D lesions of slice boxes."""
+
+    def link(
+        self, slices: Detections, settings: PostprocSettings, spacing: Spacing
+    ) -> tuple[Detections, Detections]:
+        """The slice boxes with the column ``lesion`` (row of their lesion), and the lesions."""
+        raise NotImplementedError
+
+
+STEPS: Registry[Step] = Registry("post-processing step", "nndet_psma.postproc")
