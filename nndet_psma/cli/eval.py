@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 from nndet_psma.cli.arguments import add_model, add_task, console, say
 
 if TYPE_CHECKING:
+    from nndet_psma.evaluation.scores import Score
     from nndet_psma.stages.evaluate import Evaluation
+
+
+_REFUSED = "this model predicts boxes, no masks"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,25 +32,51 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--analyze_boxes", action="store_true", help="print operating points and the ablation"
     )
+    parser.add_argument(
+        "--compare",
+        metavar="OTHER_MODEL",
+        help="difference of every score to this model of the same task, with paired intervals over patients",
+    )
+    for name in ("--seg", "--instances"):
+        parser.add_argument(name, action="store_true", help=f"refused: {_REFUSED}")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score, write the files, print what was asked for."""
+    """Score, write the files, print what was asked for.
+
+    Raises:
+        UserError: masks were to be scored, a model is missing, or there is nothing to score.
+    """
+    from nndet_psma.core.errors import UserError
+
+    for name in ("seg", "instances"):
+        if getattr(args, name):
+            raise UserError(f"--{name} has nothing to score: {_REFUSED}", remedy="Use --boxes or --case")
     from nndet_psma.dataset.paths import find_task
     from nndet_psma.inference.model_folder import find_model
     from nndet_psma.stages.evaluate import evaluate
 
     paths = find_task(args.task)
-    evaluation = evaluate(paths, find_model(args.task, args.model), args.fold, test=args.test, seed=args.seed)
+    other = None if args.compare is None else find_model(args.task, args.compare)
+    evaluation = evaluate(
+        paths,
+        find_model(args.task, args.model),
+        args.fold,
+        test=args.test,
+        seed=args.seed,
+        compare=other,
+    )
     if args.boxes or not (args.case or args.analyze_boxes):
         _print_scores(evaluation)
     if args.case:
         _print_cases(evaluation)
     if args.analyze_boxes:
         _print_operating_points(evaluation)
+        _print_strata(evaluation)
         print_ablation(evaluation)
+    print_comparison(evaluation)
     say(f"written to {evaluation.folder}")
     return 0
 
@@ -72,12 +102,64 @@ def _print_cases(evaluation: Evaluation) -> None:
 def _print_operating_points(evaluation: Evaluation) -> None:
     from rich.table import Table
 
-    table = Table("score from", "sensitivity", "PPV", "F1", "FP per case", title="operating points, IoU 0.1")
+    columns = ("sensitivity", "PPV", "F1", "FP per case", "FP per patient")
+    table = Table("score from", *columns, title="operating points, IoU 0.1")
     for row in evaluation.scores.operating_points:
         point = row.point
-        values = (point.sensitivity, point.ppv, point.f1, point.fp_per_case)
+        values = (point.sensitivity, point.ppv, point.f1, point.fp_per_case, point.fp_per_patient)
         table.add_row(f"{point.threshold:.2f}", *("-" if v is None else f"{v:.3f}" for v in values))
     console().print(table)
+
+
+def _print_strata(evaluation: Evaluation) -> None:
+    from rich.table import Table
+
+    if not evaluation.scores.strata:
+        return
+    columns = ("lesions", "found at any score", "at 1 FP per case", "FROC score", "among accepted boxes")
+    table = Table("lesions by", "", *columns, title="strata, IoU 0.1; 95 % intervals (patients)")
+    for stratum in evaluation.scores.strata:
+        scores = (
+            stratum.sensitivity,
+            stratum.sensitivity_at_fp["1"],
+            stratum.froc,
+            stratum.paper_sensitivity,
+        )
+        table.add_row(stratum.group, stratum.name, str(stratum.lesions), *map(_cell, scores))
+    console().print(table)
+
+
+def _cell(score: Score) -> str:
+    if score.value is None:
+        return "-"
+    text = f"{score.value:.3f}"
+    return text if score.ci_low is None else f"{text} ({score.ci_low:.3f} to {score.ci_high:.3f})"
+
+
+def print_comparison(evaluation: Evaluation) -> None:
+    """Differences of all scores as a table, and McNemar's test; nothing when no other model was named."""
+    from rich.table import Table
+
+    from nndet_psma.stages.evaluate import repeats_the_only_class
+
+    comparison = evaluation.comparison
+    if comparison is None:
+        return
+    title = f"{comparison.first} minus {comparison.second}, {comparison.num_patients} patients"
+    table = Table("score", "first", "second", "difference", "95 % interval (patients)", "p", title=title)
+    for key, row in comparison.scores.items():
+        if row.difference is None or repeats_the_only_class(key, evaluation):
+            continue
+        spread = "" if row.ci_low is None else f"{row.ci_low:+.3f} to {row.ci_high:+.3f}"
+        p = "" if row.p is None else f"{row.p:.3f}"
+        table.add_row(key, f"{row.first:.3f}", f"{row.second:.3f}", f"{row.difference:+.3f}", spread, p)
+    console().print(table)
+    test = comparison.patients
+    if test is not None:
+        say(
+            f"patients judged rightly: by both {test.both_right}, only by the first {test.only_first}, only by the "
+            f"second {test.only_second}, by neither {test.both_wrong}; McNemar p {test.p:.3f}"
+        )
 
 
 def print_ablation(evaluation: Evaluation) -> None:

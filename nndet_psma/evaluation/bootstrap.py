@@ -6,7 +6,9 @@ slices and cases of one patient resemble each other, so resampling those instead
 too narrow.
 
 ``scipy.stats.bootstrap`` is not used: it refuses a single observation, and one draw in which the statistic is
-undefined (no lesion drawn) makes its interval NaN. Here such draws are left out and counted.
+undefined (no lesion drawn) makes its interval NaN. Here such draws are left out and counted. The ends are plain
+percentiles, neither bias-corrected nor accelerated (BCa): sensitivities near 1 and AP have draws at their bound, where
+the correction is undefined or unstable; with few patients percentile intervals are too narrow rather than too wide.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nndet_psma.evaluation.ranking import Weights
 from nndet_psma.evaluation.record import CaseRecord
@@ -69,6 +72,13 @@ def percentile_interval(values: Sequence[float | None], *, level: float = 0.95) 
         return Interval(None, None, len(values), len(values))
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), len(values), len(values) - len(defined))
+
+
+def interval_of(values: NDArray[np.float64], *, level: float = 0.95) -> Interval:
+    """:func:`percentile_interval` of the values ``[D]`` of draws, NaN where undefined."""
+    defined = values[~np.isnan(values)]
+    interval = percentile_interval(defined.tolist(), level=level)
+    return replace(interval, draws=len(values), undefined=len(values) - len(defined))
 
 
 def bootstrap(

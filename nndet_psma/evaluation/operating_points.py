@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nndet_psma.evaluation.ranking import RankedDetections, Weights
+from nndet_psma.evaluation.ranking import Counts, RankedDetections, Weights
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class OperatingPoint:
         tp: lesions found.
         fp: predictions that claim no lesion.
         fn: lesions missed.
+        fp_per_patient: FP / patients; None without cases.
     """
 
     threshold: float
@@ -37,6 +38,7 @@ class OperatingPoint:
     tp: int
     fp: int
     fn: int
+    fp_per_patient: float | None = None
 
 
 def operating_points(
@@ -58,7 +60,7 @@ def operating_points(
     tp = np.append(0, counts.tp)[counted]
     fp = np.append(0, counts.fp)[counted]
     return [
-        _row(float(threshold), int(hits), int(misses), counts.lesions, counts.cases)
+        _row(float(threshold), int(hits), int(misses), counts)
         for threshold, hits, misses in zip(thresholds, tp, fp, strict=True)
     ]
 
@@ -69,7 +71,8 @@ def best_f1(points: Sequence[OperatingPoint]) -> OperatingPoint | None:
     return max(defined, key=lambda point: (point.f1, point.threshold), default=None)
 
 
-def _row(threshold: float, tp: int, fp: int, lesions: int, cases: int) -> OperatingPoint:
+def _row(threshold: float, tp: int, fp: int, counts: Counts) -> OperatingPoint:
+    lesions, cases = counts.lesions, counts.cases
     return OperatingPoint(
         threshold=threshold,
         sensitivity=tp / lesions if lesions else None,
@@ -79,4 +82,5 @@ def _row(threshold: float, tp: int, fp: int, lesions: int, cases: int) -> Operat
         tp=tp,
         fp=fp,
         fn=lesions - tp,
+        fp_per_patient=fp / counts.patients if counts.patients else None,
     )

@@ -8,70 +8,46 @@ Matches do not depend on a score threshold (see :mod:`nndet_psma.evaluation.matc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nndet_psma.core.boxes import Boxes, box_sizes, boxes_from_instances, empty_boxes
+from nndet_psma.core.boxes import box_sizes
 from nndet_psma.core.detections import Detections
-from nndet_psma.core.errors import UserError
-from nndet_psma.evaluation.matching import claim_greedy, class_overlaps
+from nndet_psma.evaluation.matching import HitRule, claim_at_each, class_overlaps, closeness
+from nndet_psma.evaluation.truth import Truth as Truth
+from nndet_psma.evaluation.truth import check_range
+from nndet_psma.evaluation.truth import truth_from_instances as truth_from_instances
 
 DEFAULT_IOUS = (0.10, 0.15, 0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50)
 """IoU thresholds that every score of :mod:`nndet_psma.evaluation.scores` needs."""
 
-
-@dataclass(frozen=True)
-class Truth:
-    """What is really there in one case, on the grid of the detections.
-
-    Attributes:
-        labels: ``[L]`` class index of each lesion.
-        boxes: ``[L, 6]`` boxes of the lesions, voxel edges (z0, y0, x0, z1, y1, x1).
-        slice_indices: ``[S]`` axial slice (z) of each 2D box; a lesion has one 2D box on every slice it touches.
-        slice_lesions: ``[S]`` row of ``boxes`` that the 2D box belongs to.
-        slice_boxes: ``[S, 4]`` voxel edges (y0, x0, y1, x1).
-        num_slices: axial slices of the case; slice indices lie in ``[0, num_slices)``.
-        volumes_mm3: ``[L]`` volumes, if known.
-        short_axes_mm: ``[L]`` short axes, if measured.
-        spacing: mm along (z, y, x), if known.
-
-    Raises:
-        ValueError: lengths differ, or an index points outside.
-    """
-
-    labels: NDArray[np.int64]
-    boxes: Boxes
-    slice_indices: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    slice_lesions: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    slice_boxes: Boxes = field(default_factory=lambda: empty_boxes(2))
-    num_slices: int = 0
-    volumes_mm3: Sequence[float] | None = None
-    short_axes_mm: Sequence[float] | None = None
-    spacing: tuple[float, float, float] | None = None
-
-    def __post_init__(self) -> None:
-        lengths = {len(self.labels), len(self.boxes)}
-        lengths |= {len(column) for column in (self.volumes_mm3, self.short_axes_mm) if column is not None}
-        if len(lengths) != 1:
-            raise ValueError(f"lesion columns have different lengths: {sorted(lengths)}")
-        if not len(self.slice_indices) == len(self.slice_lesions) == len(self.slice_boxes):
-            raise ValueError("slice_indices, slice_lesions and slice_boxes have different lengths")
-        _check_range("slice_indices", self.slice_indices, self.num_slices)
-        _check_range("slice_lesions", self.slice_lesions, len(self.boxes))
+OTHER_RULES = (HitRule("overlap", 0.1), HitRule("distance", 5.0), HitRule("centre"))
+"""Kinder meanings of a hit, told beside the IoU: a small node is found although its box fits badly."""
 
 
 @dataclass(frozen=True)
 class LesionRecord:
-    """One lesion: class index, 3D box (voxel edges, z, y, x), volume, short axis, box extents (z, y, x) in mm."""
+    """One lesion.
+
+    Attributes:
+        label: class index.
+        box: 3D box, voxel edges (z0, y0, x0, z1, y1, x1).
+        volume_mm3: volume.
+        short_axis_mm: in-plane short axis.
+        extents_mm: sides (z, y, x) of the box.
+        outside_ctv_mm: how far it reaches out of the CTV, 0 within; None without CTV.
+        station: anatomical name, if given.
+    """
 
     label: int
     box: tuple[float, ...]
     volume_mm3: float | None = None
     short_axis_mm: float | None = None
     extents_mm: tuple[float, ...] | None = None
+    outside_ctv_mm: float | None = None
+    station: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +98,8 @@ class CaseRecord:
         patient_id: cases of one patient are resampled together.
         lesions: rows of the truth.
         predictions: 3D predictions, best score first.
-        matches: IoU threshold with two decimals ("0.10") to the lesion claimed by each prediction, -1 for none.
+        matches: key of a hit rule (an IoU threshold with two decimals, "0.10"; see
+            :class:`~nndet_psma.evaluation.matching.HitRule`) to the lesion claimed by each prediction, -1 for none.
         slices: the slice-wise part; None when there were no slice-wise detections to examine.
     """
 
@@ -139,10 +116,19 @@ class CaseRecord:
         Raises:
             ValueError: the case was not matched at ``iou``.
         """
-        if iou_key(iou) not in self.matches:
+        return self.claims_by(iou_key(iou))
+
+    def claims_by(self, key: str) -> tuple[int, ...]:
+        """Lesion claimed by each prediction under the hit rule of this key, -1 for none.
+
+        Raises:
+            ValueError: the case was not matched by that rule.
+        """
+        if key not in self.matches:
             known = ", ".join(self.matches)
-            raise ValueError(f"{self.case_id}: not matched at IoU {iou_key(iou)}, only at {known}")
-        return self.matches[iou_key(iou)]
+            name = f"IoU {key}" if key[0].isdigit() else key
+            raise ValueError(f"{self.case_id}: not matched at {name}, only at {known}")
+        return self.matches[key]
 
 
 def iou_key(iou: float) -> str:
@@ -159,6 +145,7 @@ def build_record(
     *,
     ious: Sequence[float] = DEFAULT_IOUS,
     slice_iou: float = 0.1,
+    rules: Sequence[HitRule] = OTHER_RULES,
 ) -> CaseRecord:
     """Match the detections of one case with its truth.
 
@@ -170,6 +157,7 @@ def build_record(
         slice_detections: 2D boxes with the column ``slice``; None when the system makes none.
         ious: IoU thresholds, two decimals.
         slice_iou: IoU of a slice-wise hit (tau3 of the paper).
+        rules: further hit rules; one by distance is left out when the truth has no spacing.
 
     Raises:
         ValueError: a score or coordinate is not finite, boxes have the wrong dimension, a slice lies outside, or
@@ -180,11 +168,11 @@ def build_record(
         raise ValueError(f"IoU thresholds are named with two decimals, got {list(ious)}")
     ranked = detections.sorted_by_score()
     overlaps = class_overlaps(ranked.boxes, ranked.labels, truth.boxes, truth.labels)
+    keys = [iou_key(iou) for iou in ious]
     # the threshold is the decimal that the key names: linspace's 0.15000000000000002 would refuse an IoU of 3/20
-    matches = {
-        iou_key(iou): tuple(claim_greedy(overlaps, ranked.scores, iou=float(iou_key(iou))).tolist())
-        for iou in ious
-    }
+    claims = claim_at_each(overlaps, ranked.scores, [float(key) for key in keys]).tolist()
+    matches = {key: tuple(row) for key, row in zip(keys, claims, strict=True)}
+    matches |= dict(_other_matches(ranked, truth, rules))
     return CaseRecord(
         case_id,
         patient_id,
@@ -198,54 +186,14 @@ def build_record(
     )
 
 
-def truth_from_instances(
-    instances: NDArray,
-    classes: Mapping[int, int],
-    spacing: tuple[float, float, float],
-    *,
-    short_axes_mm: Mapping[int, float] | None = None,
-) -> Truth:
-    """Truth of a case from its instance mask; lesions in ascending order of their ids.
-
-    A lesion in several pieces on one slice gets one 2D box round all of them.
-
-    Args:
-        instances: integers ``[z, y, x]``, 0 = background.
-        classes: instance id to class index.
-        spacing: mm along (z, y, x).
-        short_axes_mm: instance id to its short axis, if measured.
-
-    Raises:
-        UserError: an instance of the mask has no class, or an instance with a class is not in the mask.
-    """
-    ids, boxes = boxes_from_instances(instances)
-    if set(ids.tolist()) != set(classes):
-        raise UserError(
-            "instances of the mask and of the class table differ",
-            expected=f"ids {sorted(classes)}",
-            found=f"ids {ids.tolist()} in the mask",
-            remedy="Correct the case's .json or its label image",
-        )
-    volumes, slice_rows, slice_boxes = [], [], []
-    for row, (instance, box) in enumerate(zip(ids, boxes.astype(int), strict=True)):
-        crop = instances[box[0] : box[3], box[1] : box[4], box[2] : box[5]] == instance
-        volumes.append(float(crop.sum() * np.prod(spacing)))
-        for z in np.flatnonzero(crop.any(axis=(1, 2))):
-            flat_box = boxes_from_instances(crop[z].astype(np.uint8))[1][0]
-            slice_rows.append((box[0] + z, row))
-            slice_boxes.append(flat_box + box[[1, 2, 1, 2]])
-    rows = np.array(slice_rows, dtype=np.int64).reshape(-1, 2)
-    return Truth(
-        labels=np.array([classes[int(instance)] for instance in ids], dtype=np.int64),
-        boxes=boxes,
-        slice_indices=rows[:, 0],
-        slice_lesions=rows[:, 1],
-        slice_boxes=np.array(slice_boxes, dtype=np.float64).reshape(-1, 4),
-        num_slices=instances.shape[0],
-        volumes_mm3=volumes,
-        short_axes_mm=None if short_axes_mm is None else [short_axes_mm[int(instance)] for instance in ids],
-        spacing=spacing,
-    )
+def _other_matches(
+    ranked: Detections, truth: Truth, rules: Sequence[HitRule]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    same = ranked.labels[:, None] == truth.labels[None, :]
+    for rule in rules:
+        if rule.criterion != "distance" or truth.spacing is not None:
+            near = np.where(same, closeness(rule, ranked.boxes, truth.boxes, truth.spacing), -np.inf)
+            yield rule.key, tuple(claim_at_each(near, ranked.scores, [-np.inf])[0].tolist())
 
 
 def _lesion_records(truth: Truth) -> tuple[LesionRecord, ...]:
@@ -257,6 +205,8 @@ def _lesion_records(truth: Truth) -> tuple[LesionRecord, ...]:
             None if truth.volumes_mm3 is None else float(truth.volumes_mm3[row]),
             None if truth.short_axes_mm is None else float(truth.short_axes_mm[row]),
             None if extents is None else tuple(extents[row].tolist()),
+            None if truth.outside_ctv_mm is None else float(truth.outside_ctv_mm[row]),
+            None if truth.stations is None else truth.stations[row],
         )
         for row, (label, box) in enumerate(zip(truth.labels, truth.boxes, strict=True))
     )
@@ -267,7 +217,7 @@ def _slice_record(case_id: str, truth: Truth, detections: Detections, iou: float
         raise ValueError(f"the IoU of a slice-wise hit must lie in (0, 1], got {iou}")
     _check_finite(case_id, detections, dim=2)
     slices = np.asarray(detections.columns["slice"], dtype=np.int64)
-    _check_range(f"{case_id}: slices of the detections", slices, truth.num_slices)
+    check_range(f"{case_id}: slices of the detections", slices, truth.num_slices)
     overlaps = class_overlaps(
         detections.boxes, detections.labels, truth.slice_boxes, truth.labels[truth.slice_lesions]
     )
@@ -292,8 +242,3 @@ def _check_finite(case_id: str, detections: Detections, dim: int) -> None:
         raise ValueError(f"{case_id}: expected {dim}D boxes, got {detections.dim}D")
     if not (np.isfinite(detections.scores).all() and np.isfinite(detections.boxes).all()):
         raise ValueError(f"{case_id}: a score or a box coordinate is not a finite number")
-
-
-def _check_range(name: str, values: NDArray[np.int64], limit: int) -> None:
-    if len(values) and not (values.min() >= 0 and values.max() < limit):
-        raise ValueError(f"{name} must lie in [0, {limit}), got {values.min()} to {values.max()}")

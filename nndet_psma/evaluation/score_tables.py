@@ -8,20 +8,20 @@ Keys are nnDetection's: ``AP_IoU_0.10_MaxDet_100``, ``mAP_IoU_0.10_0.50_0.05_Max
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from nndet_psma.evaluation.average_precision import average_precision, mean_of_defined
 from nndet_psma.evaluation.froc import froc_score
 from nndet_psma.evaluation.paper_protocol import PaperScores, SliceTable, paper_scores, slice_table
 from nndet_psma.evaluation.patient import PatientTable, patient_auc, patient_table
-from nndet_psma.evaluation.ranking import RankedDetections, Weights, rank_detections
-from nndet_psma.evaluation.record import DEFAULT_IOUS, CaseRecord, iou_key
+from nndet_psma.evaluation.ranking import DetectionColumns, RankedDetections, Weights
+from nndet_psma.evaluation.record import DEFAULT_IOUS, OTHER_RULES, CaseRecord, iou_key
 
 MAX_DETECTIONS = 100
 REPORT_IOUS = (0.1, 0.2, 0.3, 0.4, 0.5)
 MAP_KEY = f"mAP_IoU_0.10_0.50_0.05_MaxDet_{MAX_DETECTIONS}"
 PATIENT_KEY = "patient_auc"
-PAPER_KEYS = tuple(f"paper_{field.name}" for field in fields(PaperScores))
+PAPER_KEYS = tuple(f"paper_{each.name}" for each in fields(PaperScores))
 
 ScoreValues = dict[str, float | None]
 
@@ -35,12 +35,14 @@ class ScoreTables:
         pooled: IoU to ranked predictions of all classes.
         slices: slice-wise part; None when a record has none.
         patients: patient-wise part.
+        others: key of a further hit rule to ranked predictions of all classes.
     """
 
     by_class: dict[str, dict[float, RankedDetections]]
     pooled: dict[float, RankedDetections]
     slices: SliceTable | None
     patients: PatientTable
+    others: dict[str, RankedDetections] = field(default_factory=dict)
 
 
 def ap_key(iou: float) -> str:
@@ -51,6 +53,11 @@ def ap_key(iou: float) -> str:
 def froc_key(iou: float) -> str:
     """nnDetection's name of the FROC score at ``iou``."""
     return f"FROC_score_IoU_{iou_key(iou)}"
+
+
+def other_key(rule: str) -> str:
+    """Name of the FROC score under a further hit rule, by the rule's key."""
+    return f"FROC_score_{rule}"
 
 
 def build_tables(
@@ -67,16 +74,19 @@ def build_tables(
         ValueError: a record was not matched at one of the IoUs.
     """
 
-    def rank(iou: float, label: int | None) -> RankedDetections:
-        return rank_detections(records, iou=iou, label=label, max_detections=MAX_DETECTIONS)
+    columns = DetectionColumns.of(records)
 
+    def rank(ious: Sequence[float], label: int | None) -> dict[float, RankedDetections]:
+        ranked = columns.rank([iou_key(iou) for iou in ious], label=label, max_detections=MAX_DETECTIONS)
+        return dict(zip(ious, ranked, strict=True))
+
+    others = [rule.key for rule in OTHER_RULES if all(rule.key in record.matches for record in records)]
     return ScoreTables(
-        by_class={
-            name: {iou: rank(iou, label) for iou in DEFAULT_IOUS} for label, name in enumerate(classes)
-        },
-        pooled={iou: rank(iou, None) for iou in REPORT_IOUS},
+        by_class={name: rank(DEFAULT_IOUS, label) for label, name in enumerate(classes)},
+        pooled=rank(REPORT_IOUS, None),
         slices=slice_table(records, threshold=slice_threshold),
         patients=patient_table(records),
+        others=dict(zip(others, columns.rank(others, max_detections=MAX_DETECTIONS), strict=True)),
     )
 
 
@@ -131,4 +141,4 @@ def _paper_values(tables: ScoreTables, weights: Weights | None) -> ScoreValues:
     if tables.slices is None:
         return dict.fromkeys(PAPER_KEYS)
     scores = paper_scores(tables.slices, weights)
-    return {f"paper_{field.name}": getattr(scores, field.name) for field in fields(scores)}
+    return {f"paper_{each.name}": getattr(scores, each.name) for each in fields(scores)}

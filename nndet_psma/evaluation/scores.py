@@ -3,47 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from nndet_psma.evaluation.bootstrap import Interval, patient_weights, percentile_interval
-from nndet_psma.evaluation.froc import FP_RATES, froc_curve
+from nndet_psma.evaluation.bootstrap import Interval, interval_of, patient_weights
+from nndet_psma.evaluation.drawn_scores import drawn_others, drawn_points, drawn_values
+from nndet_psma.evaluation.froc import FP_RATES, froc_curve, froc_score
 from nndet_psma.evaluation.operating_points import OperatingPoint, best_f1, operating_points
-from nndet_psma.evaluation.ranking import RankedDetections, Weights, rank_detections
+from nndet_psma.evaluation.ranking import DetectionColumns, RankedDetections, Weights
 from nndet_psma.evaluation.record import CaseRecord, iou_key
+from nndet_psma.evaluation.score import Score as Score
+from nndet_psma.evaluation.score import scored
 from nndet_psma.evaluation.score_tables import (
     PAPER_KEYS,
     PATIENT_KEY,
     REPORT_IOUS,
     ScoreTables,
     build_tables,
+    other_key,
     score_values,
     why_undefined,
 )
+from nndet_psma.evaluation.strata import Stratum, strata_scores
 
 SCHEMA_VERSION = 1
 OPERATING_IOU = 0.1
 OPERATING_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
-
-
-@dataclass(frozen=True)
-class Score:
-    """A number with its interval.
-
-    Attributes:
-        value: None when undefined.
-        ci_low: lower end of the interval; None when undefined, without draws, or with fewer than two patients.
-        ci_high: upper end, likewise.
-        undefined_draws: draws left out of the interval because the score was undefined in them.
-        why: reason that there is no value.
-    """
-
-    value: float | None
-    ci_low: float | None
-    ci_high: float | None
-    undefined_draws: int = 0
-    why: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +40,8 @@ class OperatingRow:
     sensitivity: Interval
     ppv: Interval
     fp_per_case: Interval
+    f1: Interval | None = None
+    fp_per_patient: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +65,8 @@ class Scores:
         froc_curves: ``FROC_curve_IoU_0.10`` to sensitivities at ``froc_rates``; without lesions there is none.
         operating_points: at thresholds 0.05 to 0.95, IoU 0.1, all classes pooled.
         best_f1: row of the highest F1 over all thresholds; chosen on these very cases, so optimistic.
+        other_hits: FROC scores under the further hit rules (``FROC_score_centre`` ...), all classes pooled.
+        strata: scores by size, class, station and distance to the CTV.
     """
 
     schema_version: int
@@ -95,6 +85,8 @@ class Scores:
     froc_curves: dict[str, tuple[float, ...]]
     operating_points: tuple[OperatingRow, ...]
     best_f1: OperatingRow | None
+    other_hits: dict[str, Score] = field(default_factory=dict)
+    strata: tuple[Stratum, ...] = ()
 
     def results_boxes(self) -> dict[str, str]:
         """nnDetection's ``results_boxes.json``: its own keys only, values as text, ``nan`` when undefined."""
@@ -130,11 +122,13 @@ def score_records(
     Raises:
         ValueError: a case occurs twice, has a label without a name, another ``slice_iou``, or lacks an IoU.
     """
-    _check_records(records, classes, slice_iou)
+    check_records(records, classes, slice_iou)
     tables = build_tables(records, classes, slice_threshold=slice_threshold)
     patients = [record.patient_id for record in records]
     draws = patient_weights(patients, draws=bootstrap_draws, seed=seed)
-    rows = _operating_rows(rank_detections(records, iou=OPERATING_IOU, max_detections=None), draws, level)
+    columns = DetectionColumns.of(records)
+    operating = columns.rank([iou_key(OPERATING_IOU)], max_detections=None)[0]
+    rows = _operating_rows(operating, draws, level)
     return Scores(
         schema_version=SCHEMA_VERSION,
         num_cases=len(records),
@@ -152,20 +146,25 @@ def score_records(
         froc_curves=_froc_curves(tables),
         operating_points=rows[0],
         best_f1=rows[1],
+        other_hits=_other_hits(tables, draws, level),
+        strata=strata_scores(columns, tables.slices, classes, draws, level),
     )
 
 
 def _with_intervals(tables: ScoreTables, draws: Weights, level: float) -> dict[str, Score]:
-    values = score_values(tables)
-    drawn = [score_values(tables, weights) for weights in draws]
-    scores = {}
-    for key, value in values.items():
-        if value is None:
-            scores[key] = Score(None, None, None, why=why_undefined(key, tables))
-        else:
-            interval = percentile_interval([each[key] for each in drawn], level=level)
-            scores[key] = Score(value, interval.low, interval.high, interval.undefined)
-    return scores
+    drawn = drawn_values(tables, draws)
+    return {
+        key: scored(value, drawn[key], level, "" if value is not None else why_undefined(key, tables))
+        for key, value in score_values(tables).items()
+    }
+
+
+def _other_hits(tables: ScoreTables, draws: Weights, level: float) -> dict[str, Score]:
+    drawn = drawn_others(tables, draws)
+    return {
+        other_key(rule): scored(froc_score(ranked), drawn[other_key(rule)], level, "there are no lesions")
+        for rule, ranked in tables.others.items()
+    }
 
 
 def _froc_curves(tables: ScoreTables) -> dict[str, tuple[float, ...]]:
@@ -185,23 +184,21 @@ def _operating_rows(
     best = best_f1(operating_points(ranked))
     thresholds = [*OPERATING_THRESHOLDS, *([] if best is None else [best.threshold])]
     points = operating_points(ranked, thresholds)
-    drawn = [operating_points(ranked, thresholds, weights) for weights in draws]
+    drawn = drawn_points(ranked, thresholds, draws)
     rows = []
     for index, point in enumerate(points):
-        column = [each[index] for each in drawn]
-        rows.append(
-            OperatingRow(
-                point,
-                percentile_interval([each.sensitivity for each in column], level=level),
-                percentile_interval([each.ppv for each in column], level=level),
-                percentile_interval([each.fp_per_case for each in column], level=level),
-            )
-        )
+        intervals = {name: interval_of(values[:, index], level=level) for name, values in drawn.items()}
+        rows.append(OperatingRow(point, **intervals))
     count = len(OPERATING_THRESHOLDS)
     return tuple(rows[:count]), None if best is None else rows[count]
 
 
-def _check_records(records: Sequence[CaseRecord], classes: Sequence[str], slice_iou: float) -> None:
+def check_records(records: Sequence[CaseRecord], classes: Sequence[str], slice_iou: float) -> None:
+    """Refuse records that cannot be scored together.
+
+    Raises:
+        ValueError: a case occurs twice, has a label without a name or another ``slice_iou``.
+    """
     names, times = np.unique([record.case_id for record in records], return_counts=True)
     if (times > 1).any():
         raise ValueError(f"cases occur twice: {', '.join(names[times > 1])}")

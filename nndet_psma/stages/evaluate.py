@@ -8,21 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from nndet_psma.artifacts.prediction import Prediction
-from nndet_psma.core.atomic import write_json, write_text
+from nndet_psma.core.atomic import read_json, write_json, write_text
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.geometry import Geometry
 from nndet_psma.core.schema import to_plain
 from nndet_psma.dataset.cases import RawCase, list_cases
 from nndet_psma.dataset.clinical import patient_of, read_clinical
 from nndet_psma.dataset.description import DatasetDescription, read_description
+from nndet_psma.dataset.images import read_volume
+from nndet_psma.dataset.instances import read_labels
 from nndet_psma.dataset.paths import TaskPaths
 from nndet_psma.evaluation.case_scores import case_scores
+from nndet_psma.evaluation.compare import Comparison, compare_records
 from nndet_psma.evaluation.record import CaseRecord
 from nndet_psma.evaluation.scores import Scores, score_records
 from nndet_psma.evaluation.tables import write_case_table, write_lesion_table
+from nndet_psma.evaluation.truth import Truth, truth_from_instances
 from nndet_psma.inference.ablation import AblationRow, ablation
 from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.inference.raw_predictions import RawPrediction, read_raw
-from nndet_psma.inference.records import make_record, read_truth
+from nndet_psma.inference.records import make_record
 from nndet_psma.inference.tuning import RAW_FOLDER as VAL_RAW
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.stages.predict import RAW_FOLDER, read_inference_plan
@@ -42,13 +47,23 @@ class Evaluation:
     scores: Scores
     cases: dict[str, float | None]
     ablation: list[AblationRow]
+    comparison: Comparison | None = None
 
 
-def evaluate(paths: TaskPaths, folder: ModelFolder, fold: int, *, test: bool, seed: int) -> Evaluation:
+def evaluate(
+    paths: TaskPaths,
+    folder: ModelFolder,
+    fold: int,
+    *,
+    test: bool,
+    seed: int,
+    compare: ModelFolder | None = None,
+) -> Evaluation:
     """Score the validation or the test predictions of a model.
 
     Writes ``scores.json``, ``results_boxes.json`` and ``results_case.json`` (nnDetection's names and keys),
-    ``records.json``, ``lesions.csv``, ``cases.csv`` and ``ablation.json`` into ``val_results`` or ``test_results``.
+    ``records.json``, ``lesions.csv``, ``cases.csv`` and ``ablation.json`` into ``val_results`` or ``test_results``;
+    with another model to ``compare`` with (the same fold, the same cases) also ``comparison_<model>.json``.
 
     Raises:
         UserError: no predictions, or no labels for them.
@@ -58,11 +73,9 @@ def evaluate(paths: TaskPaths, folder: ModelFolder, fold: int, *, test: bool, se
     settings = PostprocSettings(**inference.settings)
     plan = folder.plan(fold)
     cases = _labelled_cases(paths, description, "Ts" if test else "Tr")
-    predictions = _read_predictions(
-        folder.fold(fold) / (TEST_PREDICTIONS if test else VAL_PREDICTIONS), cases, test
-    )
+    predictions = _read_predictions(_predictions_folder(folder, fold, test), cases, test)
     clinical = read_clinical(paths)
-    truths = {p.case_id: read_truth(cases[p.case_id], description) for p in predictions}
+    truths = {p.case_id: read_full_truth(cases[p.case_id], description) for p in predictions}
 
     def to_record(prediction: Prediction) -> CaseRecord:
         truth, grid = truths[prediction.case_id]
@@ -80,9 +93,83 @@ def evaluate(paths: TaskPaths, folder: ModelFolder, fold: int, *, test: bool, se
     raw = _read_raw(folder, fold, [p.case_id for p in predictions], test, inference.folds)
     rows = ablation(raw, settings, plan.classes, to_record, bootstrap_draws=_ABLATION_DRAWS, seed=seed)
     target = folder.fold(fold) / ("test_results" if test else "val_results")
-    evaluation = Evaluation(target, records, scores, case_scores(records, description.target_class), rows)
+    comparison = None
+    if compare is not None:
+        others = _same_cases(compare, fold, test, cases, predictions)
+        comparison = compare_records(
+            records,
+            [to_record(other) for other in others],
+            classes=list(plan.classes.values()),
+            names=(folder.root.name, compare.root.name),
+            slice_iou=settings.hit_iou,
+            draws=BOOTSTRAP_DRAWS,
+            seed=seed,
+        )
+    by_case = case_scores(records, description.target_class)
+    evaluation = Evaluation(target, records, scores, by_case, rows, comparison)
     _write(evaluation)
     return evaluation
+
+
+def read_full_truth(case: RawCase, description: DatasetDescription) -> tuple[Truth, Geometry]:
+    """Lesions of a labelled case with all that strata ask for, and the canonical grid they are given on.
+
+    Names of stations may stand beside the classes in the case's JSON: ``{"instances": {"1": 0}, "stations": {"1":
+    "left obturator"}}``.
+
+    Raises:
+        UserError: a file cannot be read, or the CTV lies on another grid.
+    """
+    labels, classes = read_labels(case, description)
+    ctv = None
+    if description.ctv_modality is not None:
+        volume = read_volume(case.images[description.ctv_modality])
+        ctv = volume.array
+        if ctv.shape != labels.array.shape:
+            raise UserError(
+                "CTV and label have different sizes",
+                file=case.images[description.ctv_modality],
+                expected=str(labels.array.shape),
+                found=str(ctv.shape),
+            )
+    truth = truth_from_instances(
+        labels.array, classes, labels.geometry.spacing, ctv=ctv, stations=_stations(case)
+    )
+    return truth, labels.geometry
+
+
+def _stations(case: RawCase) -> dict[int, str] | None:
+    stations = None if case.instances is None else read_json(case.instances).get("stations")
+    if stations is None:
+        return None
+    if not isinstance(stations, dict) or not all(key.isdecimal() for key in stations):
+        raise UserError(
+            "stations are no mapping",
+            file=case.instances,
+            expected='{"stations": {"1": "left obturator"}}',
+            found=repr(stations)[:60],
+        )
+    return {int(key): str(name) for key, name in stations.items()}
+
+
+def _predictions_folder(folder: ModelFolder, fold: int, test: bool) -> Path:
+    return folder.fold(fold) / (TEST_PREDICTIONS if test else VAL_PREDICTIONS)
+
+
+def _same_cases(
+    other: ModelFolder, fold: int, test: bool, cases: dict[str, RawCase], predictions: list[Prediction]
+) -> list[Prediction]:
+    """Predictions of the other model; they must be of the same cases."""
+    folder = _predictions_folder(other, fold, test)
+    found = _read_predictions(folder, cases, test)
+    differing = {p.case_id for p in found} ^ {p.case_id for p in predictions}
+    if differing:
+        raise UserError(
+            f"the two models were not run on the same cases: {sorted(differing)[0]} has predictions of one only",
+            file=folder,
+            remedy="Compare models that were predicted on the same cases",
+        )
+    return found
 
 
 def _labelled_cases(paths: TaskPaths, description: DatasetDescription, split: str) -> dict[str, RawCase]:
@@ -134,19 +221,28 @@ def _write(evaluation: Evaluation) -> None:
     write_json(folder / "results_case.json", evaluation.cases)
     write_text(folder / "records.json", json.dumps(to_plain(evaluation.records)) + "\n")
     write_json(folder / "ablation.json", to_plain(evaluation.ablation))
+    if evaluation.comparison is not None:
+        name = f"comparison_{evaluation.comparison.second}.json"
+        write_json(folder / name, to_plain(evaluation.comparison))
     write_lesion_table(evaluation.records, folder / "lesions.csv")
     write_case_table(evaluation.records, folder / "cases.csv")
 
 
 def summary_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    """(score, value, interval) rows for the terminal."""
+    """(score, value, interval) rows for the terminal, the further hit rules at the end."""
     rows: list[tuple[str, str, str]] = []
-    for key, score in evaluation.scores.scores.items():
-        if "class" in key or score.value is None:
+    for key, score in {**evaluation.scores.scores, **evaluation.scores.other_hits}.items():
+        if repeats_the_only_class(key, evaluation) or score.value is None:
             continue
         interval = "" if score.ci_low is None else f"{score.ci_low:.3f} to {score.ci_high:.3f}"
         rows.append((key, f"{score.value:.3f}", interval))
     return rows
+
+
+def repeats_the_only_class(key: str, evaluation: Evaluation) -> bool:
+    """Whether this is the score of a class and there is no other class: the same as the score of all."""
+    classes = evaluation.scores.classes
+    return len(classes) == 1 and key.startswith(f"{classes[0]}_")
 
 
 def plain_case_scores(evaluation: Evaluation) -> dict[str, Any]:

@@ -42,6 +42,47 @@ def test_truth_of_a_mask(truth):
     assert truth.short_axes_mm == [0.5, 0.4]
 
 
+def test_short_axes_are_measured_when_they_are_not_given(mask):
+    # lesion 1 on slice 1: 1.0 x 0.5 mm; its diagonals are the longest diameters, and a section at right angles to one,
+    # from long side to long side, is 0.5 mm wide over 0.25 mm: sqrt(0.3125); lesion 3: a voxel, diagonal sqrt(0.5)
+    truth = truth_from_instances(mask, {1: 0, 3: 1}, (3.0, 0.5, 0.5))
+    assert truth.short_axes_mm == pytest.approx([0.3125**0.5, 0.5**0.5])
+
+
+def test_distance_to_the_ctv_and_stations(mask):
+    # CTV: voxels y >= 3. Lesion 1 reaches out by its voxel (1, 2, 4), one step of 0.5 mm; lesion 3 lies at y 0: 1.5 mm
+    ctv = np.zeros(mask.shape, dtype=np.uint8)
+    ctv[:, 3:] = 1
+    truth = truth_from_instances(mask, {1: 0, 3: 1}, (3.0, 0.5, 0.5), ctv=ctv, stations={3: "presacral"})
+    assert truth.outside_ctv_mm == pytest.approx([0.5, 1.5])
+    assert truth.stations == [None, "presacral"]
+    record = build_record("case", "patient", truth, Detections.empty())
+    assert [lesion.outside_ctv_mm for lesion in record.lesions] == pytest.approx([0.5, 1.5])
+    assert record.lesions[1].station == "presacral"
+
+
+def test_an_empty_ctv_is_none(mask):
+    truth = truth_from_instances(mask, {1: 0, 3: 1}, (3.0, 0.5, 0.5), ctv=np.zeros(mask.shape))
+    assert truth.outside_ctv_mm is None
+
+
+def test_further_hit_rules_are_matched_too():
+    # a lesion of 4 x 4 x 4 voxels; a box of 2 voxels inside: IoU 8/64; centres sqrt(3) voxels apart
+    truth = Truth(np.array([0]), np.array([[0.0, 0, 0, 4, 4, 4]]), spacing=(3.0, 3.0, 3.0))
+    record = build_record("c", "p", truth, Detections.build([[0, 0, 0, 2, 2, 2]], [0.9]))
+    assert record.claims_by("0.10") == (0,)
+    assert record.claims_by("0.15") == (-1,)
+    assert record.claims_by("overlap_0.10") == record.claims_by("centre") == (0,)
+    assert record.claims_by("distance_5mm") == (-1,)  # sqrt(3) * 3 mm = 5.2 mm
+    with pytest.raises(ValueError, match="not matched at distance_4mm"):
+        record.claims_by("distance_4mm")
+
+
+def test_without_spacing_there_are_no_millimetres():
+    truth = Truth(np.array([0]), np.array([[0.0, 0, 0, 4, 4, 4]]))
+    assert "distance_5mm" not in build_record("c", "p", truth, Detections.empty()).matches
+
+
 def test_truth_skips_slices_between_the_pieces_of_a_lesion():
     instances = np.zeros((4, 2, 2), dtype=np.uint8)
     instances[0, 0, 0] = instances[3, 1, 1] = 1
@@ -67,7 +108,8 @@ def test_lesions_and_matches(truth):
     record = build_record("case", "patient", truth, Detections.build(boxes, [0.2, 0.9, 0.5]))
     assert [prediction.score for prediction in record.predictions] == [0.9, 0.5, 0.2]
     assert record.predictions[1].box == (1, 2, 4, 3, 4, 5)
-    assert set(record.matches) == {"0.10", "0.15", "0.20", "0.25", "0.30", "0.35", "0.40", "0.45", "0.50"}
+    ious = {"0.10", "0.15", "0.20", "0.25", "0.30", "0.35", "0.40", "0.45", "0.50"}
+    assert set(record.matches) == ious | {"overlap_0.10", "distance_5mm", "centre"}
     assert record.claims(0.5) == (-1, 0, -1)
     assert record.lesions[0].extents_mm == (6.0, 1.0, 0.5)
     assert record.lesions[1].short_axis_mm == 0.4
@@ -136,12 +178,13 @@ def test_nothing_there_nothing_found():
         "case", "patient", truth, Detections.empty(), Detections.empty(2, {"slice": np.zeros(0, dtype=int)})
     )
     assert record.lesions == record.predictions == ()
-    assert record.matches == {iou_key(iou): () for iou in DEFAULT_IOUS}
+    others = ("overlap_0.10", "distance_5mm", "centre")
+    assert record.matches == dict.fromkeys([*map(iou_key, DEFAULT_IOUS), *others], ())
     assert record.slices.predictions == record.slices.truth == ()
 
 
 def test_unknown_iou_is_named(truth):
-    record = build_record("case7", "patient", truth, Detections.empty(), ious=[0.1])
+    record = build_record("case7", "patient", truth, Detections.empty(), ious=[0.1], rules=[])
     with pytest.raises(ValueError, match=r"case7: not matched at IoU 0\.50, only at 0\.10"):
         record.claims(0.5)
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nndet_psma.core.boxes import empty_boxes, pairwise_iou
-from nndet_psma.evaluation.matching import claim_greedy, match_greedy
+from nndet_psma.evaluation.matching import HitRule, claim_at_each, claim_greedy, closeness, match_greedy
 
 
 def match(predictions, scores, truth, *, iou=0.1, labels=None, truth_labels=None):
@@ -128,3 +128,110 @@ def test_random_3d_boxes_equal_the_slow_reference():
     claims = match_greedy(predictions, scores, labels[:28], lesions, labels[28:], iou=0.15).tolist()
     assert claims == slow_claims(overlaps.tolist(), scores.tolist(), 0.15)
     assert 3 < sum(claim >= 0 for claim in claims) < 12  # the example is neither empty nor trivial
+
+
+CUBE = np.array([[0.0, 0, 0, 4, 4, 4]])
+INSIDE = np.array([[0.0, 0, 0, 2, 2, 2]])  # IoU 8/64, overlap 1, centres sqrt(3) voxels apart
+
+
+@pytest.mark.parametrize(
+    ("rule", "spacing", "expected"),
+    [
+        (HitRule("iou", 0.125), None, 0.125),
+        (HitRule("iou", 0.126), None, -np.inf),
+        (HitRule("overlap", 1.0), None, 1.0),
+        (HitRule("distance", 2.0), (1, 1, 1), -np.sqrt(3)),
+        (HitRule("distance", 2.0), (2, 1, 1), -np.inf),  # sqrt(4 + 1 + 1) = 2.45 mm
+        (HitRule("distance", np.sqrt(3)), (1, 1, 1), -np.sqrt(3)),  # at most
+        (HitRule("centre"), (2, 1, 1), -np.sqrt(6)),
+    ],
+)
+def test_hit_rules(rule, spacing, expected):
+    assert closeness(rule, INSIDE, CUBE, spacing).tolist() == [[pytest.approx(expected)]]
+
+
+def test_a_centre_on_the_upper_edge_lies_outside():
+    on_edge = np.array([[3.0, 1, 1, 5, 3, 3]])  # centre (4, 2, 2)
+    assert closeness(HitRule("centre"), on_edge, CUBE).tolist() == [[-np.inf]]
+    assert np.isfinite(
+        closeness(HitRule("centre"), on_edge - [[4, 0, 0] * 2], CUBE)
+    ).all()  # centre (0, 2, 2)
+
+
+def test_boxes_without_volume_overlap_nothing():
+    flat = np.array([[1.0, 1, 1, 1, 3, 3]])
+    assert closeness(HitRule("overlap", 0.1), flat, CUBE).tolist() == [[-np.inf]]
+
+
+def test_names_of_rules():
+    rules = [HitRule("iou", 0.1), HitRule("overlap", 0.5), HitRule("distance", 7.5), HitRule("centre")]
+    assert [rule.key for rule in rules] == ["0.10", "overlap_0.50", "distance_7.5mm", "centre"]
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: HitRule("iou"), lambda: HitRule("overlap", 1.5), lambda: HitRule("distance")]
+)
+def test_rules_out_of_range_are_refused(build):
+    with pytest.raises(ValueError, match="must"):
+        build()
+
+
+def test_distance_needs_spacing():
+    with pytest.raises(ValueError, match="needs the voxel spacing"):
+        closeness(HitRule("distance", 5.0), CUBE, CUBE)
+
+
+def test_an_ignored_lesion_is_claimed_last_and_a_crowd_again_and_again():
+    near = np.array([[0.9, 0.5], [0.9, 0.0], [0.9, 0.0]])
+    scores = np.array([0.9, 0.8, 0.7])
+    ignored = np.array([True, False])
+    assert claim_at_each(near, scores, [0.4], ignored=ignored).tolist() == [[1, 0, -1]]
+    assert claim_at_each(near, scores, [0.4], ignored=ignored, crowd=ignored).tolist() == [[1, 0, 0]]
+    assert claim_at_each(near, scores, [0.6], ignored=ignored).tolist() == [[0, -1, -1]]
+
+
+def slow_claims_with_ignored(near, scores, threshold, ignored, crowd):
+    """The rule word for word, ignored lesions and crowds included."""
+    taken, claims = set(), [-1] * len(scores)
+    for prediction in sorted(range(len(scores)), key=lambda index: (-scores[index], index)):
+        hits = [j for j in range(len(ignored)) if near[prediction][j] >= threshold and j not in taken]
+        for group in ([j for j in hits if not ignored[j]], [j for j in hits if ignored[j]]):
+            if group and claims[prediction] < 0:
+                claims[prediction] = max(group, key=lambda j: (near[prediction][j], -j))
+                if not crowd[claims[prediction]]:
+                    taken.add(claims[prediction])
+    return claims
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_ignored_lesions_equal_the_slow_reference(data):
+    predictions, lesions = data.draw(st.integers(0, 6)), data.draw(st.integers(0, 5))
+    tenths = st.lists(st.integers(0, 10), min_size=lesions, max_size=lesions)
+    near = np.array(data.draw(st.lists(tenths, min_size=predictions, max_size=predictions))) / 10
+    near = near.reshape(predictions, lesions)
+    scores = np.array(
+        data.draw(st.lists(st.integers(0, 3), min_size=predictions, max_size=predictions)), float
+    )
+    flags = st.lists(st.booleans(), min_size=lesions, max_size=lesions)
+    ignored = np.array(data.draw(flags), dtype=bool)
+    crowd = np.array(data.draw(flags), dtype=bool) & ignored
+    claims = claim_at_each(near, scores, [0.1, 0.5], ignored=ignored, crowd=crowd)
+    for row, threshold in zip(claims.tolist(), (0.1, 0.5), strict=True):
+        assert row == slow_claims_with_ignored(near.tolist(), scores.tolist(), threshold, ignored, crowd)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["iou", "overlap", "distance", "centre"]))
+def test_claims_are_hits_and_one_to_one_and_moving_everything_changes_nothing(seed, criterion):
+    rng = np.random.default_rng(seed)
+    lower = rng.integers(0, 8, (9, 3)).astype(float)
+    boxes = np.concatenate([lower, lower + rng.integers(1, 5, (9, 3))], axis=1)
+    rule = HitRule(criterion, {"iou": 0.1, "overlap": 0.3, "distance": 3.0, "centre": 0.0}[criterion])
+    near = closeness(rule, boxes[:5], boxes[5:], (2.0, 1.0, 1.0))
+    claims = claim_at_each(near, rng.uniform(size=5), [-np.inf])[0]
+    taken = claims[claims >= 0]
+    assert len(set(taken.tolist())) == len(taken)
+    assert np.isfinite(near[np.flatnonzero(claims >= 0), taken]).all()
+    moved = boxes + 64.0  # exact in floating point
+    assert (closeness(rule, moved[:5], moved[5:], (2.0, 1.0, 1.0)) == near).all()

@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from tiny_cases import random_records, row_cases
+from tiny_cases import random_records, row_case, row_cases
 
 from nndet_psma.evaluation.operating_points import OperatingPoint, best_f1, operating_points
 from nndet_psma.evaluation.ranking import rank_detections
@@ -24,14 +24,14 @@ def test_all_thresholds(ranked):
         (0.6, 2, 2, 1),
         (0.5, 3, 2, 0),
     ]
-    assert rows[1] == OperatingPoint(0.8, 2 / 3, 2 / 3, 2 / 3, 0.5, 2, 1, 1)
+    assert rows[1] == OperatingPoint(0.8, 2 / 3, 2 / 3, 2 / 3, 0.5, 2, 1, 1, 0.5)
     assert rows[3].f1 == 6 / 8
 
 
 def test_a_score_equal_to_the_threshold_counts(ranked):
     rows = operating_points(ranked, [0.8, 0.81, 0.0, 1.0])
     assert [(row.tp, row.fp) for row in rows] == [(2, 1), (1, 0), (3, 2), (0, 0)]
-    assert rows[3] == OperatingPoint(1.0, 0.0, None, 0.0, 0.0, 0, 0, 3)
+    assert rows[3] == OperatingPoint(1.0, 0.0, None, 0.0, 0.0, 0, 0, 3, 0.0)
 
 
 def test_best_f1_prefers_the_higher_threshold(ranked):
@@ -46,13 +46,24 @@ def test_case_drawn_twice_counts_twice(ranked):
     assert (row.tp, row.fp, row.fn, row.fp_per_case) == (4, 2, 0, 1.0)
 
 
+def test_false_positives_of_two_scans_of_one_patient():
+    # 3 false positives in 3 scans of 2 patients: 1 per scan, 3/2 per patient
+    records = [
+        row_case("a", [], [(0.9, 5), (0.8, 5)], patient="one"),
+        row_case("b", [], [(0.7, 5)], patient="one"),
+        row_case("c", [0], [(0.9, 0)], patient="two"),
+    ]
+    row = operating_points(rank_detections(records, iou=0.5), [0.5])[0]
+    assert (row.fp_per_case, row.fp_per_patient) == (1.0, 1.5)
+
+
 @pytest.mark.parametrize(
     ("cases", "expected"),
     [
         ([], OperatingPoint(0.5, None, None, None, None, 0, 0, 0)),
-        ([([], [])], OperatingPoint(0.5, None, None, None, 0.0, 0, 0, 0)),
-        ([([], [(0.9, 0)])], OperatingPoint(0.5, None, 0.0, None, 1.0, 0, 1, 0)),
-        ([([0], [])], OperatingPoint(0.5, 0.0, None, 0.0, 0.0, 0, 0, 1)),
+        ([([], [])], OperatingPoint(0.5, None, None, None, 0.0, 0, 0, 0, 0.0)),
+        ([([], [(0.9, 0)])], OperatingPoint(0.5, None, 0.0, None, 1.0, 0, 1, 0, 1.0)),
+        ([([0], [])], OperatingPoint(0.5, 0.0, None, 0.0, 0.0, 0, 0, 1, 0.0)),
     ],
 )
 def test_nothing_to_count(cases, expected):

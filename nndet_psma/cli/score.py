@@ -1,0 +1,103 @@
+"""``nndet_psma score``: recompute published scores from tables; one JSON object on standard output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One sub-command per kind of table."""
+    parser = argparse.ArgumentParser(
+        prog="nndet_psma score", description="Score tables from elsewhere; prints one JSON object."
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    _add_froc(kinds.add_parser("froc", help="FROC and CPM of points, LUNA16's CSV form and rules"))
+    _add_roc(kinds.add_parser("roc", help="AUC, sensitivity, specificity ... of a yes-or-no question"))
+    _add_pair(kinds.add_parser("boxes", help="average precision of 2D boxes, COCO JSON"), "JSON")
+    points = kinds.add_parser("points", help="points within a radius: tp, fp, fn")
+    _add_pair(points, "CSV: x, y, optional z, case, score")
+    points.add_argument("--radius", type=_positive, required=True, help="a hit lies at most so far away")
+    return parser
+
+
+def _add_pair(parser: argparse.ArgumentParser, form: str) -> None:
+    parser.add_argument("--truth", type=Path, required=True, metavar="FILE", help=f"what is there ({form})")
+    parser.add_argument("--pred", type=Path, required=True, metavar="FILE", help=f"what was found ({form})")
+
+
+def _add_froc(parser: argparse.ArgumentParser) -> None:
+    _add_pair(parser, "CSV: seriesuid, coordX, coordY, coordZ, diameter_mm / probability")
+    parser.add_argument("--cases", type=Path, metavar="FILE", help="all scans that count (seriesuid)")
+    parser.add_argument("--exclude", type=Path, metavar="FILE", help="findings that count neither way")
+    parser.add_argument(
+        "--hit",
+        type=_radius,
+        default=None,
+        metavar="radius|MM",
+        help="a hit lies closer than half the diameter of the finding, or than so many mm (default radius)",
+    )
+    parser.add_argument(
+        "--max-per-case", type=_count, metavar="N", help="only the N best candidates of a scan"
+    )
+
+
+def _add_roc(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="CSV")
+    parser.add_argument("--label", required=True, metavar="COLUMN", help="truth, 0 or 1")
+    parser.add_argument("--score", required=True, metavar="COLUMN", help="score, or decision (0 or 1)")
+    parser.add_argument("--score2", metavar="COLUMN", help="second score, compared with McNemar's test")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score and print."""
+    from nndet_psma.stages import score
+
+    result: dict
+    if args.kind == "froc":
+        result = score.score_froc(
+            args.truth,
+            args.pred,
+            cases=args.cases,
+            excluded=args.exclude,
+            radius_mm=args.hit,
+            max_per_case=args.max_per_case,
+        )
+    elif args.kind == "roc":
+        result = score.score_roc(args.table, args.label, args.score, args.score2)
+    elif args.kind == "boxes":
+        result = score.score_coco(args.truth, args.pred)
+    else:
+        result = score.score_point_tables(args.truth, args.pred, args.radius)
+    print(json.dumps(result, indent=2, allow_nan=False))
+    return 0
+
+
+def _radius(text: str) -> float | None:
+    return None if text == "radius" else _positive(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a positive number, found '{text}'")
+    return value
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found '{text}'")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    from nndet_psma.cli.run import run_command
+
+    return run_command(build_parser(), run, argv)

@@ -1,0 +1,175 @@
+"""Scores of a yes-or-no question from a table: AUC, decision, rates with exact intervals, agreement.
+
+A score column of only 0 and 1 is a decision; any other is cut at the threshold of Youden: the score ``t`` for which
+sensitivity + specificity - 1 of "score >= t" is highest, of equal ones the highest ``t``. Chosen and judged on the same
+rows, such a cut is optimistic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of a decision."""
+
+    tp: int
+    fp: int
+    tn: int
+    fn: int
+
+    @classmethod
+    def of(cls, decision: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Confusion:
+        """Count decisions ``[N]`` against truth ``[N]``."""
+        tp, positive, called = int((decision & truth).sum()), int(truth.sum()), int(decision.sum())
+        return cls(tp, called - tp, len(truth) - positive - called + tp, positive - tp)
+
+
+def study_scores(
+    truth: NDArray[np.bool_],
+    scores: NDArray[np.float64],
+    other: NDArray[np.float64] | None = None,
+    *,
+    level: float = 0.95,
+) -> dict[str, object]:
+    """All scores of one column, null where undefined.
+
+    ``auc_ci95`` is DeLong's; the intervals of the rates are Clopper and Pearson's. ``kappa`` is Cohen's between the
+    decision and the truth. ``mcnemar_p`` is exact and two-sided: with ``other``, whether the two columns are wrong
+    equally often on the same rows; without, whether the decision says yes as often as the truth does (false
+    positives against false negatives).
+
+    Args:
+        truth: ``[N]``.
+        scores: ``[N]``, high for yes, or 0 and 1.
+        other: ``[N]`` second column, decided in the same way.
+        level: of the intervals.
+    """
+    threshold = decision_threshold(scores, truth)
+    auc, interval = delong_auc(scores, truth, level=level)
+    result: dict[str, object] = {"auc": auc, "auc_ci95": interval, "threshold": threshold}
+    if threshold is None:  # scores without both kinds of truth: no ground for a cut
+        return result | dict.fromkeys(_DECIDED)
+    decision = scores >= threshold
+    counts = Confusion.of(decision, truth)
+    return result | _rates(counts, level) | {"mcnemar_p": _mcnemar(decision, truth, other)}
+
+
+def decision_threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float | None:
+    """Lowest score that is a yes: 1 for a column of 0 and 1, else Youden's; None when the truth is all alike."""
+    if np.isin(scores, (0.0, 1.0)).all():
+        return 1.0
+    positives = int(truth.sum())
+    negatives = len(truth) - positives
+    if positives == 0 or negatives == 0:
+        return None
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    tp = np.cumsum(truth[order])[ends]
+    fp = ends + 1 - tp
+    # in integers, so that equal values are equal
+    return float(scores[order][ends[int(np.argmax(tp * negatives - fp * positives))]])
+
+
+def delong_auc(
+    scores: NDArray[np.float64], truth: NDArray[np.bool_], *, level: float = 0.95
+) -> tuple[float | None, Pair | None]:
+    """Area under the ROC curve and its interval after DeLong (Biometrics 44:837, 1988), cut to [0, 1].
+
+    The area is None without both kinds, the interval also with a single row of a kind. Equal scores count one half.
+    """
+    from scipy.stats import norm, rankdata
+
+    positives, negatives = scores[truth], scores[~truth]
+    if len(positives) == 0 or len(negatives) == 0:
+        return None, None
+    ranks = rankdata(np.concatenate([positives, negatives]))
+    above = (ranks[: len(positives)] - rankdata(positives)) / len(negatives)
+    below = 1 - (ranks[len(positives) :] - rankdata(negatives)) / len(positives)
+    area = float(above.mean())
+    if min(len(above), len(below)) < 2:
+        return area, None
+    spread = np.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
+    reach = float(norm.ppf((1 + level) / 2) * spread)
+    return area, (max(0.0, area - reach), min(1.0, area + reach))
+
+
+def clopper_pearson(hits: int, total: int, *, level: float = 0.95) -> Pair | None:
+    """Exact binomial interval of ``hits / total`` (Biometrika 26:404, 1934); None when ``total`` is 0."""
+    from scipy.stats import beta
+
+    if total == 0:
+        return None
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, total - hits + 1))
+    high = 1.0 if hits == total else float(beta.ppf(1 - tail, hits + 1, total - hits))
+    return low, high
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p-value that two paired decisions differ, from the rows on which only one is right.
+
+    1 when there is no such row.
+    """
+    from scipy.stats import binomtest
+
+    discordant = only_first + only_second
+    return 1.0 if discordant == 0 else float(binomtest(only_first, discordant).pvalue)
+
+
+def cohens_kappa(counts: Confusion) -> float | None:
+    """Agreement beyond chance of two yes-or-no columns; None when both always say the same one thing."""
+    total = counts.tp + counts.fp + counts.tn + counts.fn
+    called, positive = counts.tp + counts.fp, counts.tp + counts.fn
+    by_chance = called * positive + (total - called) * (total - positive)
+    if by_chance == total**2:
+        return None
+    return (total * (counts.tp + counts.tn) - by_chance) / (total**2 - by_chance)
+
+
+_DECIDED = (
+    *("tp", "fp", "tn", "fn", "accuracy", "sensitivity", "sensitivity_ci95", "specificity"),
+    *("specificity_ci95", "ppv", "npv", "f1", "kappa", "mcnemar_p"),
+)
+
+
+def _rates(counts: Confusion, level: float) -> dict[str, object]:
+    tp, fp, tn, fn = counts.tp, counts.fp, counts.tn, counts.fn
+    return {
+        "tp": tp,
+        "fp": fp,
+        "tn": tn,
+        "fn": fn,
+        "accuracy": _share(tp + tn, tp + fp + tn + fn),
+        "sensitivity": _share(tp, tp + fn),
+        "sensitivity_ci95": clopper_pearson(tp, tp + fn, level=level),
+        "specificity": _share(tn, tn + fp),
+        "specificity_ci95": clopper_pearson(tn, tn + fp, level=level),
+        "ppv": _share(tp, tp + fp),
+        "npv": _share(tn, tn + fn),
+        "f1": _share(2 * tp, 2 * tp + fp + fn),
+        "kappa": cohens_kappa(counts),
+    }
+
+
+def _mcnemar(
+    decision: NDArray[np.bool_], truth: NDArray[np.bool_], other: NDArray[np.float64] | None
+) -> float | None:
+    if other is None:
+        counts = Confusion.of(decision, truth)
+        return mcnemar(counts.fp, counts.fn)
+    cut = decision_threshold(other, truth)
+    if cut is None:
+        return None
+    first, second = decision == truth, (other >= cut) == truth
+    return mcnemar(int((first & ~second).sum()), int((~first & second).sum()))
+
+
+def _share(part: int, total: int) -> float | None:
+    return part / total if total else None
