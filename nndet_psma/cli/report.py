@@ -31,6 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max_cases", type=_count, default=12, help="cases shown in pictures (default %(default)s)"
     )
+    parser.add_argument(
+        "--worst",
+        type=_count,
+        default=4,
+        help="missed lesions and false alarms shown in pictures, each (default %(default)s)",
+    )
     return parser
 
 
@@ -40,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     from nndet_psma.stages.report import ReportJob, write_report
 
     test = None if args.test == args.val else bool(args.test)
-    job = ReportJob(find_model(args.task, args.model), args.fold, test, args.output, args.max_cases)
+    job = ReportJob(
+        find_model(args.task, args.model), args.fold, test, args.output, args.max_cases, args.worst
+    )
     file = write_report(_task_data(job.folder.root.parent.name), job)
     say(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -20,6 +20,7 @@ from nndet_psma.report.figures import (
     whole_numbers,
 )
 from nndet_psma.report.hu_chart import window_figure
+from nndet_psma.trainers.metrics_log import VALIDATION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,6 +103,44 @@ def training_chart(
         "Training loss against steps; last values: " + ", ".join(ends) + ".",
         "Training loss of every stage (sum of all parts of the detector's loss). A falling curve that levels off is "
         "what one hopes for; it says nothing about unseen cases.",
+    )
+
+
+def validation_chart(
+    stages: Sequence[str], metrics: Mapping[int, Mapping[str, Sequence[Mapping[str, float]]]]
+) -> Picture | None:
+    """Validation scores during training, one line per stage and fold; None where training did not validate."""
+    lines = [
+        (fold, stage, name, points)
+        for fold, by_stage in metrics.items()
+        for stage in stages
+        for name in sorted(
+            {key for row in by_stage.get(stage, []) for key in row if key.startswith(VALIDATION)}
+        )
+        if (points := [(row["step"], row[name]) for row in by_stage[stage] if name in row])
+    ]
+    if not lines:
+        return None
+    figure, [axes] = new_figure(3.4)
+    for fold, stage, name, points in lines:
+        dashes = "-" if fold % 2 == 0 else "--"
+        colour = CYCLE[list(stages).index(stage) % len(CYCLE)]
+        label = f"{stage}, fold {fold}" + (
+            "" if name == f"{VALIDATION}ap" else f", {name.removeprefix(VALIDATION)}"
+        )
+        axes.plot(*zip(*points, strict=True), dashes, color=colour, marker="o", markersize=4, label=label)
+    axes.set_xlim(left=0)
+    axes.set_ylim(-0.02, 1.02)
+    whole_numbers(axes, "x")
+    finish(axes, "step", "validation AP")
+    if len(lines) <= 8:
+        legend(axes)
+    ends = ", ".join(f"{stage} fold {fold} {points[-1][1]:.2f}" for fold, stage, _, points in lines)
+    return png(
+        figure,
+        f"Validation score against steps; last values: {ends}.",
+        "Validation score during training, on validation cases of the fold; where the best weights are kept, it "
+        "chooses them.",
     )
 
 

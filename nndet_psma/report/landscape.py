@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from nndet_psma.report.texts import count
 
-FILTER_PHASE, VOTING_PHASE = 1, 2
+JOINT_PHASE, FILTER_PHASE, VOTING_PHASE, SEARCH_PHASE = 0, 1, 2, 3
+_TOGETHER = (JOINT_PHASE, SEARCH_PHASE)  # all thresholds at once
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def voting_landscape(sweep: Mapping[str, Any]) -> Landscape | None:
         [f"{v:g}" for v in columns],
         values,
         chosen,
-        "Voting: best value over all score thresholds, behind the chosen filters.",
+        f"Voting: best value over all {'filters and ' if is_joint(sweep) else ''}score thresholds"
+        f"{'' if is_joint(sweep) else ', behind the chosen filters'}.",
         text,
     )
 
@@ -83,7 +85,8 @@ def hu_landscape(sweep: Mapping[str, Any]) -> Landscape | None:
         [f"{v:g}" for v in columns],
         values,
         chosen,
-        f"HU filter: best value over all zone filters and score thresholds, mean of the windows, each alone.{without}",
+        f"HU filter: best value over all zone filters{', votes' if is_joint(sweep) else ''} and score thresholds"
+        f"{'' if is_joint(sweep) else ', mean of the windows, each alone'}.{without}",
         text,
     )
 
@@ -95,15 +98,28 @@ def zone_values(sweep: Mapping[str, Any]) -> tuple[dict[str, float], str]:
     return {_zone_name(key[0]): folded[key] for key in order}, _zone_name(sweep["best"]["zone_mm"])
 
 
+def is_joint(sweep: Mapping[str, Any]) -> bool:
+    """Whether all thresholds were tuned together."""
+    return bool(sweep["rows"]) and sweep["rows"][0][list(sweep["columns"]).index("phase")] in _TOGETHER
+
+
 def fold_rows(sweep: Mapping[str, Any], phase: int, first: str, second: str) -> dict[tuple[Any, Any], float]:
-    """(value of ``first``, value of ``second``) to the best value of the criterion in the rows of ``phase``."""
+    """(value of ``first``, value of ``second``) to the best value of the criterion in the rows of ``phase``.
+
+    Rows that hold all thresholds belong to every phase: a joint sweep keeps the best setting of every pair of values.
+    """
     place = {name: index for index, name in enumerate(sweep["columns"])}
     folded: dict[tuple[Any, Any], float] = {}
     for row in sweep["rows"]:
-        if row[place["phase"]] == phase:
+        if row[place["phase"]] in (phase, *_TOGETHER) and None not in _voted(row, place, phase):
             key = (row[place[first]], row[place[second]])
             folded[key] = max(folded.get(key, -np.inf), row[place["value"]])
     return folded
+
+
+def _voted(row: Sequence[Any], place: Mapping[str, int], phase: int) -> tuple[Any, ...]:
+    """What a row of the vote must have: a joint sweep of one window has none."""
+    return (row[place["vote_iou"]], row[place["min_votes"]]) if phase == VOTING_PHASE else ()
 
 
 def _zone_name(zone: float | None) -> str:

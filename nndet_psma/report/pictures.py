@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 REGION_COLOUR, TRUTH_COLOUR = "#ffd60a", "#3fa9ff"
 HIT_COLOUR, FALSE_COLOUR, REMOVED_COLOUR = "#2ee66b", "#ff8c1a", "#b9bec6"
-SHOWN_STEPS = ("zone", "hu", "bagging")  # duplicates and low scores would cover the picture
+HIDDEN_STEPS = ("nms", "score")  # duplicates and low scores would cover the picture
 MAX_REMOVED = 8
 _WIDTH, _DPI = 640, 100  # pixels
 _CLOSE_UP_MM = 56.0
@@ -54,7 +54,7 @@ def take(shot: Shot, images: CaseImages, found: CaseFindings, removed: Sequence[
     spacing = images.grid.spacing[1:]
     whole = region_view(found, shot, spacing)
     close = close_up(shot.focus, spacing, _ratio(whole, spacing))
-    here = [box for box in removed if shot.slice in box.slices and box.step in SHOWN_STEPS][:MAX_REMOVED]
+    here = [box for box in removed if shot.slice in box.slices and box.step not in HIDDEN_STEPS][:MAX_REMOVED]
     scene = _Scene(shot, images, found, here)
     pictures = [scene.draw(whole, close, detail=False)]
     if _area(close) < 0.7 * _area(whole):

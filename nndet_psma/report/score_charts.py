@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.evaluation.bootstrap import patient_weights
+from nndet_psma.evaluation.compare import Difference
 from nndet_psma.evaluation.froc import FP_RATES, froc_curve
 from nndet_psma.evaluation.ranking import rank_detections
 from nndet_psma.evaluation.record import CaseRecord
-from nndet_psma.evaluation.scores import OPERATING_IOU
+from nndet_psma.evaluation.scores import OPERATING_IOU, Score
+from nndet_psma.evaluation.strata import Stratum
 from nndet_psma.inference.ablation import AblationRow
 from nndet_psma.report.content import Picture
-from nndet_psma.report.figures import BLUE, GREEN, GREY, LETTERS, ORANGE, finish, legend, new_figure, png
+from nndet_psma.report.figures import BLUE, GREEN, GREY, LETTERS, ORANGE, finish, new_figure, png
 from nndet_psma.report.landscape import Landscape
+from nndet_psma.report.texts import percent, score_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +51,7 @@ def froc_chart(
     axes.set_xticks(FP_RATES, _RATE_LABELS)
     axes.set_ylim(-0.02, 1.03)
     finish(axes, "false alarms per case", "share of lesions found")
-    legend(axes, "lower right" if whole.sensitivity_at((1.0,))[0] > 0.5 else "upper left")
+    figure.legend(loc="outside upper left", fontsize=LETTERS - 2, frameon=False, ncols=4)
     points = ", ".join(
         f"{value:.2f} at {label}"
         for value, label in zip(whole.sensitivity_at()[[0, 3, 6]], ("1/8", "1", "8"), strict=True)
@@ -104,6 +107,75 @@ def ablation_chart(rows: Sequence[AblationRow], names: Sequence[str]) -> Picture
     )
 
 
+def strata_chart(groups: Mapping[str, Sequence[Stratum]]) -> Picture:
+    """Hits by accepted boxes (filled) and at 1 false alarm per case (open) of every stratum, with intervals."""
+    names, rows = [], []
+    for group, strata in groups.items():
+        short = group.partition(",")[0]
+        names += [f"{short}: {stratum.name} (n={stratum.lesions})" for stratum in strata]
+        rows += list(strata)
+    figure, [axes] = new_figure(1.4 + 0.4 * len(rows))
+    columns: tuple[tuple[float, str, str, Callable[[Stratum], Score | None]], ...] = (
+        (-0.14, BLUE, "hit by an accepted box", lambda stratum: stratum.paper_sensitivity),
+        (0.14, ORANGE, "found at 1 false alarm per case", lambda stratum: stratum.sensitivity_at_fp.get("1")),
+    )
+    for offset, colour, label, read in columns:
+        for place, stratum in enumerate(rows):
+            _dot(axes, read(stratum), place + offset, colour)
+        axes.plot([], [], "o", color=colour, label=label)
+    axes.set_yticks(range(len(rows)), names)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.02)
+    for edge in np.cumsum([len(strata) for strata in groups.values()])[:-1]:
+        axes.axhline(float(edge) - 0.5, color=GREY, linewidth=0.8)
+    finish(axes, "share of the lesions (bar: interval)", "")
+    figure.legend(loc="outside upper left", fontsize=LETTERS - 2, frameon=False, ncols=1)
+    return png(
+        figure,
+        "Share of the lesions found by kind of lesion: "
+        + "; ".join(names)
+        + ". The values stand in the tables.",
+        "Where the dots fall to the left, lesions of that kind are missed. n is the number of lesions.",
+    )
+
+
+def _dot(axes: Axes, score: Score | None, place: float, colour: str) -> None:
+    if score is None or score.value is None:
+        return
+    if score.ci_low is not None and score.ci_high is not None:
+        axes.plot([score.ci_low, score.ci_high], [place] * 2, color=colour, linewidth=2, alpha=0.45)
+    axes.plot(score.value, place, "o", color=colour, markersize=6)
+
+
+def difference_chart(scores: Mapping[str, Difference], level: float) -> Picture | None:
+    """Differences of two models with intervals, green where the interval lies above 0; None without any."""
+    rows = [
+        (score_name(key), each.difference, each.ci_low, each.ci_high)
+        for key, each in scores.items()
+        if each.difference is not None
+    ]
+    if not rows:
+        return None
+    figure, [axes] = new_figure(1.1 + 0.36 * len(rows))
+    axes.axvline(0, color="#333333", linewidth=1)
+    for place, (_, value, low, high) in enumerate(rows):
+        colour = GREY
+        if low is not None and high is not None:
+            colour = GREEN if low > 0 else ORANGE if high < 0 else GREY
+            axes.plot([low, high], [place] * 2, color=colour, linewidth=2.4, alpha=0.6)
+        axes.plot(value, place, "o", color=colour, markersize=7)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    finish(axes, "difference, this minus the other", "")
+    listed = ", ".join(f"{name} {value:+.2f}" for name, value, *_ in rows)
+    return png(
+        figure,
+        f"Differences of the two models: {listed}.",
+        f"Difference of every score with its {percent(level)} interval: green where this model is better beyond "
+        "chance, orange where it is worse, grey where it cannot be told.",
+    )
+
+
 def landscape_chart(landscape: Landscape, criterion: str) -> Picture:
     """Heat map of the best value of each pair of settings; the chosen pair is framed."""
     rows, columns = landscape.values.shape
@@ -148,7 +220,7 @@ def _frame(axes: Axes, cell: tuple[int, int]) -> None:
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, edgecolor="#d00000", linewidth=2.6, **style))
 
 
-def filter_chart(values: Mapping[str, float], chosen: str, criterion: str) -> Picture:
+def filter_chart(values: Mapping[str, float], chosen: str, criterion: str, *, joint: bool = False) -> Picture:
     """Best value at each setting of the zone filter; the chosen one is green."""
     figure, [axes] = new_figure(2.6)
     colours = [GREEN if name == chosen else GREY for name in values]
@@ -159,8 +231,9 @@ def filter_chart(values: Mapping[str, float], chosen: str, criterion: str) -> Pi
     axes.tick_params(axis="x", rotation=45 if len(values) > 8 else 0)
     finish(axes, "zone filter: allowed distance outside the search region, mm", criterion)
     listed = ", ".join(f"{name}: {value:.3f}" for name, value in values.items())
+    others = "over all other thresholds" if joint else "each window alone"
     caption = (
-        "Best value at each setting of the zone filter, each window alone; green is the chosen one. "
+        f"Best value at each setting of the zone filter, {others}; green is the chosen one. "
         "The axis does not start at 0."
     )
     return png(figure, f"{criterion} by zone filter: {listed}.", caption)

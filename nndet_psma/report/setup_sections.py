@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from nndet_psma.artifacts.fingerprint import CaseFingerprint, Fingerprint
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.report.charts import data_chart, training_chart, window_chart
+from nndet_psma.report.charts import data_chart, window_chart
 from nndet_psma.report.content import Block, Folded, Missing, Note, Section, Table
 from nndet_psma.report.source import ReportSource
 from nndet_psma.report.texts import THRESHOLDS, percent
@@ -101,31 +102,6 @@ def _span(values: list[float]) -> str:
     return f"{median:.3g} ({ordered[0]:.3g} to {ordered[-1]:.3g})"
 
 
-def training_section(source: ReportSource) -> Section:
-    """Loss curves of every fold and stage."""
-    section = Section("training", "Training")
-    chart = training_chart([stage.name for stage in source.plan.stages], source.metrics)
-    if chart is None:
-        section.blocks.append(source.missing["metrics"])
-        return section
-    section.blocks.append(chart)
-    rows = [
-        [f"fold {fold}", name, f"{rows[-1]['step']:.0f}", f"{rows[-1]['loss']:.3f}", _speed(rows[-1])]
-        for fold, stages in source.metrics.items()
-        for name, rows in stages.items()
-        if rows
-    ]
-    header = ("Fold", "Stage", "Steps", "Last loss", "Slices per second")
-    section.blocks.append(Folded("Numbers of every stage", [Table("End of every training", header, rows)]))
-    if "metrics" in source.missing:
-        section.blocks.append(source.missing["metrics"])
-    return section
-
-
-def _speed(row: Mapping[str, float]) -> str:
-    return f"{row['images_per_second']:.1f}" if "images_per_second" in row else "–"
-
-
 def provenance_section(source: ReportSource) -> Section:
     """Thresholds and where they come from, hashes, versions."""
     section = Section("provenance", "Where the numbers come from")
@@ -138,13 +114,36 @@ def provenance_section(source: ReportSource) -> Section:
         ["Model", source.model],
         ["Plan", f"{source.plan.plan_id} by {source.plan.planner}, hash {source.plan.content_hash()}"],
         ["Plan made from fingerprint", source.plan.made_from],
-        ["Planned for", f"{source.plan.target.device}, {source.plan.target.memory_gb:g} GB"],
+        ["Planned for", _target(source)],
+        *_made_from(source.inference),
         ["Seed", str(source.plan.seed)],
         ["Intervals", _interval_text(source)],
+        ["Page written by", f"nndet_psma {package_version()} on {source.date}"],
     ]
     section.blocks.append(Table("The model", ("What", "Value"), facts))
     section.blocks.extend(_environments(source))
     return section
+
+
+def _target(source: ReportSource) -> str:
+    """Planned machine; the memory of a CPU is not planned for where it is 0."""
+    target = source.plan.target
+    return f"{target.device}, {target.memory_gb:g} GB" if target.memory_gb else target.device
+
+
+def _made_from(inference: InferencePlan | None) -> list[list[str]]:
+    """What the thresholds belong to; nothing where they were never tuned."""
+    if inference is None or not inference.made_from:
+        return []
+    return [["Thresholds made from", f"raw predictions with hash {inference.made_from}"]]
+
+
+def package_version() -> str:
+    """Of the installed package; "of a source folder" where it is not installed."""
+    try:
+        return version("nndet_psma")
+    except PackageNotFoundError:
+        return "of a source folder"
 
 
 def _thresholds(inference: InferencePlan) -> list[Block]:

@@ -10,12 +10,15 @@ from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.evaluation.compare import Comparison
 from nndet_psma.evaluation.record import CaseRecord
 from nndet_psma.evaluation.scores import Scores
 from nndet_psma.inference.ablation import AblationRow
 from nndet_psma.report.case_images import CaseImages, CaseLabels
 from nndet_psma.report.content import Missing
 from nndet_psma.report.removed import PlacedBox
+from nndet_psma.report.training_cost import TrueCost
+from nndet_psma.trainers.memory_check import MemoryCheck
 
 MetricRows = Sequence[Mapping[str, float]]
 
@@ -57,6 +60,11 @@ class ReportSource:
         environments: fold to ``environment.json``.
         predictions: by case id.
         raw: ways to images and labels.
+        comparisons: with other models on the same cases.
+        cost: measured, of the folds' training.
+        memory: (fold, ``memory.json``) of stages that were trained on a GPU.
+        precision: mixed precision the folds were trained with, as in ``trainer_cfg``.
+        stale: whether the predictions were made with other thresholds than those of the model now.
         missing: "ablation", "sweep", "fingerprint", "metrics", "environment", "raw" ... to what is missing.
     """
 
@@ -77,6 +85,11 @@ class ReportSource:
     environments: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     predictions: Mapping[str, Prediction] = field(default_factory=dict)
     raw: Raw | None = None
+    comparisons: Sequence[Comparison] = ()
+    cost: TrueCost = field(default_factory=lambda: TrueCost(()))
+    memory: Sequence[tuple[str, MemoryCheck]] = ()
+    precision: str = "no"
+    stale: bool = False
     missing: Mapping[str, Missing] = field(default_factory=dict)
 
     @property

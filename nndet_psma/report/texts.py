@@ -48,12 +48,15 @@ THRESHOLDS = {
         "of two boxes of one window that overlap more, the worse is dropped",
     ),
     "fold_iou": ("Fold overlap (IoU)", "boxes of different folds that overlap this much are fused"),
+    "min_size_mm": ("Size filter, smallest mm", "a box whose shorter side is less is dropped"),
+    "max_size_mm": ("Size filter, largest mm", "a box whose longer side is more is dropped"),
+    "min_short_axis_mm": ("Short-axis filter, mm", "a lesion whose short axis is less is dropped"),
     "link_iou": (
         "Linking overlap (IoU)",
         "boxes on neighbouring slices that overlap this much are one lesion",
     ),
     "link_gap": ("Linking gap, slices", "a lesion may bridge so many slices without a box"),
-    "hit_iou": ("Overlap of a hit (IoU)", "fixed by the protocol, never tuned"),
+    "hit_iou": ("Overlap of a hit (IoU)", "fixed by the protocol, unless the sweep was told to tune it"),
 }
 
 STEPS = {
@@ -61,7 +64,23 @@ STEPS = {
     "score": "score threshold",
     "zone": "zone filter",
     "hu": "HU filter",
+    "size": "size filter",
     "bagging": "window voting",
+}
+
+CRITERIA = {
+    "f1": ("F1 (slice precision and lesion sensitivity)", "F1"),
+    "sensitivity": ("lesion sensitivity", "sensitivity"),
+    "precision": ("slice precision", "precision"),
+    "ap": ("average precision", "AP"),
+    "froc": ("FROC score", "FROC score"),
+    "fp": ("false alarms per case", "false alarms per case"),
+}
+
+HIT_RULES = {
+    "overlap": "Shared volume is at least this share of the smaller of the two boxes.",
+    "distance": "The centres of box and lesion lie at most this far apart.",
+    "centre": "The centre of the box lies inside the lesion's box.",
 }
 
 DISCLAIMER = (
@@ -91,6 +110,24 @@ def score_meaning(key: str) -> str:
     return "" if parts is None else {"AP": _AP, "mAP": _MAP, "FROC_score": _FROC}[parts["kind"]]
 
 
+def criterion_name(criterion: str, *, short: bool = False) -> str:
+    """What a sweep was tuned for, in words: ``sensitivity@precision=0.9`` as "sensitivity at precision 0.9"."""
+    goal, _, limit = criterion.partition("@")
+    name = CRITERIA.get(goal, (goal, goal))[1 if short or limit else 0]
+    if not limit:
+        return name
+    of, _, value = limit.partition("=")
+    return f"{name} at {CRITERIA.get(of, (of, of))[1]} {value}"
+
+
+def hit_rule(key: str) -> tuple[str, str]:
+    """Name and meaning of a further hit rule by its key in ``other_hits``: ``FROC_score_distance_5mm``."""
+    rule = key.removeprefix("FROC_score_")
+    kind, _, value = rule.partition("_")
+    name = {"overlap": "Overlap of", "distance": "Centres within", "centre": "Centre inside"}.get(kind, kind)
+    return f"{name} {value.replace('mm', ' mm')}".strip(), HIT_RULES.get(kind, "")
+
+
 def is_class_score(key: str) -> bool:
     """Whether the score is that of one class."""
     parts = _PATTERN.match(key)
@@ -105,6 +142,14 @@ def number(value: float | None, digits: int = 3) -> str:
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
     """``0.123 to 0.456``; "–" without one."""
     return "–" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def score_text(score: Score | None) -> str:
+    """``0.50 (0.25 to 0.75)`` with two digits, for tables of many columns; "–" when undefined."""
+    if score is None or score.value is None:
+        return "–"
+    spread = interval(score.ci_low, score.ci_high, 2)
+    return number(score.value, 2) + ("" if spread == "–" else f" ({spread})")
 
 
 def score_cells(score: Score) -> tuple[str, str]:

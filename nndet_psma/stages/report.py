@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.prediction import Prediction
-from nndet_psma.core.atomic import read_json, write_text
+from nndet_psma.core.atomic import write_text
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.schema import SchemaError, from_plain
+from nndet_psma.core.hashing import hash_json
+from nndet_psma.core.schema import to_plain
 from nndet_psma.dataset.cases import list_cases
 from nndet_psma.dataset.description import read_description
 from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.evaluation.record import CaseRecord
+from nndet_psma.evaluation.compare import Comparison
 from nndet_psma.evaluation.scores import Scores
-from nndet_psma.inference.ablation import AblationRow
 from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.inference.raw_predictions import RawPrediction, read_raw
 from nndet_psma.inference.tuning import RAW_FOLDER as VAL_RAW
@@ -29,6 +27,20 @@ from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.report.build import build_report
 from nndet_psma.report.case_images import load_images, load_labels
 from nndet_psma.report.content import Missing
+from nndet_psma.report.files import (
+    read_ablation,
+    read_comparisons,
+    read_cost,
+    read_curves,
+    read_environment,
+    read_memory,
+    read_records,
+    read_scores,
+    read_sweep,
+    trained_precision,
+)
+from nndet_psma.report.gallery import EXTREMES
+from nndet_psma.report.notes import Commands, Notes
 from nndet_psma.report.removed import PlacedBox, removed_boxes
 from nndet_psma.report.source import MetricRows, Raw, ReportSource
 from nndet_psma.stages.evaluate import TEST_PREDICTIONS
@@ -36,8 +48,7 @@ from nndet_psma.stages.predict import RAW_FOLDER as TEST_RAW
 from nndet_psma.stages.sweep import INFERENCE_PLAN, VAL_PREDICTIONS
 
 REPORT = "report.html"
-
-T = TypeVar("T")
+CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,7 @@ class ReportJob:
         test: test or validation predictions; None takes test where it is scored.
         output: file to write; None for ``report.html`` in the model folder.
         max_cases: cases shown in pictures.
+        worst: missed lesions shown, and as many false alarms.
     """
 
     folder: ModelFolder
@@ -57,6 +69,7 @@ class ReportJob:
     test: bool | None = None
     output: Path | None = None
     max_cases: int = 12
+    worst: int = EXTREMES
 
 
 def write_report(paths: TaskPaths | None, job: ReportJob) -> Path:
@@ -69,7 +82,7 @@ def write_report(paths: TaskPaths | None, job: ReportJob) -> Path:
     Raises:
         UserError: the model is not scored.
     """
-    html = build_report(read_source(paths, job), job.max_cases)
+    html = build_report(read_source(paths, job), job.max_cases, job.worst)
     target = job.output or job.folder.root / REPORT
     write_text(target, html)
     return target
@@ -78,10 +91,13 @@ def write_report(paths: TaskPaths | None, job: ReportJob) -> Path:
 def read_source(paths: TaskPaths | None, job: ReportJob) -> ReportSource:
     """Everything the report is made from; what is missing is noted with the command that makes it."""
     results, test = _results(job)
-    commands = _Commands(job, test)
-    notes = _Notes(commands)
+    commands = Commands(job.folder, job.fold, test)
+    notes = Notes(commands)
     model = job.folder.fold(job.fold)
     plan = job.folder.plan(job.fold)
+    scores = read_scores(results / "scores.json", commands.evaluate)
+    _note_old_scores(scores, notes)
+    folders = [job.folder.fold(fold) for fold in _folds(job)]
     inference = notes.optional("inference", model / INFERENCE_PLAN, InferencePlan.read)
     predictions = _predictions(model / (TEST_PREDICTIONS if test else VAL_PREDICTIONS))
     return ReportSource(
@@ -93,60 +109,22 @@ def read_source(paths: TaskPaths | None, job: ReportJob) -> ReportSource:
         plan=plan,
         decisions=describe_plan(plan),
         inference=inference,
-        scores=_read_scores(results / "scores.json", commands.evaluate),
-        records=notes.optional("records", results / "records.json", _read_records) or (),
-        ablation=notes.optional("ablation", results / "ablation.json", _read_ablation) or (),
-        sweep=notes.optional("sweep", model / "sweep.json", _read_sweep),
+        scores=scores,
+        records=notes.optional("records", results / "records.json", read_records) or (),
+        ablation=notes.optional("ablation", results / "ablation.json", read_ablation) or (),
+        sweep=notes.optional("sweep", model / "sweep.json", read_sweep),
         fingerprint=_fingerprint(paths, notes),
         metrics=_metrics(job, [stage.name for stage in plan.stages], notes),
         environments=_environments(job, notes),
         predictions=predictions,
         raw=_raw(paths, job, test, inference, list(predictions), notes),
+        comparisons=_comparisons(results, notes),
+        cost=read_cost(folders),
+        memory=read_memory(folders),
+        precision=_precision(job),
+        stale=_is_stale(job, test, inference, predictions),
         missing=notes.missing,
     )
-
-
-class _Commands:
-    """The commands that make what is missing."""
-
-    def __init__(self, job: ReportJob, test: bool) -> None:
-        task, model = job.folder.root.parent.name, job.folder.root.name
-        one_fold = f"nndet_sweep {task} {model} {job.fold}"
-        tune = f"nndet_consolidate {task} {model} --sweep_boxes" if job.fold == CONSOLIDATED else one_fold
-        self.evaluate = f"nndet_eval {task} {model} {job.fold}" + (" --test" if test else "")
-        self.of = {
-            "inference": ("the thresholds", tune),
-            "sweep": ("the landscape of the thresholds", tune),
-            "records": ("curve and cases, because records.json", self.evaluate),
-            "ablation": ("the ablation", self.evaluate),
-            "fingerprint": ("the measured properties of the training data", f"nndet_prep {task}"),
-            "metrics": ("training curves", f"nndet_train {task}"),
-            "environment": ("versions of the training", f"nndet_train {task}"),
-        }
-
-
-class _Notes:
-    """Collects what is missing."""
-
-    def __init__(self, commands: _Commands) -> None:
-        self.commands = commands
-        self.missing: dict[str, Missing] = {}
-
-    def optional(self, key: str, file: Path, read: Callable[[Path], T]) -> T | None:
-        """The content of ``file``; a missing or damaged one is noted under ``key``."""
-        if not file.is_file():
-            self.note(key, f"{file.name} is missing")
-            return None
-        try:
-            return read(file)
-        except (UserError, SchemaError, KeyError, TypeError) as error:
-            self.note(key, f"{file.name} cannot be read ({error})")
-            return None
-
-    def note(self, key: str, reason: str) -> None:
-        """Note ``key`` as missing for ``reason``."""
-        what, command = self.commands.of[key]
-        self.missing[key] = Missing(f"{what}: {reason}.", command)
 
 
 def _results(job: ReportJob) -> tuple[Path, bool]:
@@ -161,29 +139,8 @@ def _results(job: ReportJob) -> tuple[Path, bool]:
         "the model is not evaluated" if job.test is None else "these predictions are not evaluated",
         file=model,
         expected=" or ".join("test_results/scores.json" if t else "val_results/scores.json" for t in wanted),
-        remedy=f"Run {_Commands(job, wanted[0]).evaluate}",
+        remedy=f"Run {Commands(job.folder, job.fold, wanted[0]).evaluate}",
     )
-
-
-def _read_scores(file: Path, command: str) -> Scores:
-    try:
-        return from_plain(Scores, read_json(file))
-    except SchemaError as error:
-        raise UserError(f"invalid scores: {error}", file=file, remedy=f"Run {command} again") from None
-
-
-def _read_records(file: Path) -> list[CaseRecord]:
-    return [from_plain(CaseRecord, each) for each in read_json(file)]
-
-
-def _read_ablation(file: Path) -> list[AblationRow]:
-    return [from_plain(AblationRow, each) for each in read_json(file)]
-
-
-def _read_sweep(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = read_json(file)
-    keys = ("columns", "rows", "best", "criterion", "num_settings", "num_cases", "num_lesions", "tie_rule")
-    return {key: content[key] for key in keys}
 
 
 def _predictions(folder: Path) -> dict[str, Prediction]:
@@ -191,7 +148,7 @@ def _predictions(folder: Path) -> dict[str, Prediction]:
     return {prediction.case_id: prediction for prediction in read}
 
 
-def _fingerprint(paths: TaskPaths | None, notes: _Notes) -> Fingerprint | None:
+def _fingerprint(paths: TaskPaths | None, notes: Notes) -> Fingerprint | None:
     if paths is None:
         notes.note("fingerprint", "the task's data are not on this machine")
         return None
@@ -202,46 +159,46 @@ def _folds(job: ReportJob) -> list[int]:
     return job.folder.trained_folds() if job.fold == CONSOLIDATED else [job.fold]
 
 
-def _metrics(job: ReportJob, stages: list[str], notes: _Notes) -> dict[int, dict[str, MetricRows]]:
+def _metrics(job: ReportJob, stages: list[str], notes: Notes) -> dict[int, dict[str, MetricRows]]:
     metrics: dict[int, dict[str, MetricRows]] = {}
     absent = []
     for fold in _folds(job):
-        for stage in stages:
-            file = job.folder.fold(fold) / stage / "metrics.csv"
-            rows = _read_metrics(file) if file.is_file() else []
-            if rows:
-                metrics.setdefault(fold, {})[stage] = rows
-            else:
-                absent.append(f"{stage} of fold {fold}")
+        curves, without = read_curves(job.folder.fold(fold), stages)
+        if curves:
+            metrics[fold] = curves
+        absent += [f"{stage} of fold {fold}" for stage in without]
     if absent or not metrics:
         notes.note("metrics", f"metrics.csv is missing ({', '.join(absent) or 'no fold folder is left'})")
     return metrics
 
 
-def _read_metrics(file: Path) -> list[dict[str, float]]:
-    """Rows whose step and loss are numbers; a resumed run may leave other cells empty."""
-    rows = []
-    with file.open(newline="", encoding="utf-8") as handle:
-        for row in csv.DictReader(handle):
-            values = {name: float(cell) for name, cell in row.items() if name and _is_number(cell)}
-            if {"step", "loss"} <= set(values):
-                rows.append(values)
-    return rows
-
-
-def _is_number(cell: Any) -> bool:
-    try:
-        return float("-inf") < float(cell) < float("inf")
-    except (TypeError, ValueError):
-        return False
-
-
-def _environments(job: ReportJob, notes: _Notes) -> dict[int, dict[str, Any]]:
-    files = {fold: job.folder.fold(fold) / "environment.json" for fold in _folds(job)}
-    found = {fold: read_json(file) for fold, file in files.items() if file.is_file()}
+def _environments(job: ReportJob, notes: Notes) -> dict[int, dict[str, Any]]:
+    read = {fold: read_environment(job.folder.fold(fold)) for fold in _folds(job)}
+    found = {fold: content for fold, content in read.items() if content is not None}
     if not found:
         notes.note("environment", "environment.json is missing")
-    return {fold: content for fold, content in found.items() if isinstance(content, dict)}
+    return found
+
+
+def _comparisons(results: Path, notes: Notes) -> list[Comparison]:
+    found, problem = read_comparisons(results)
+    if problem or not found:
+        notes.note("comparison", problem or "none was made")
+    return found
+
+
+def _precision(job: ReportJob) -> str:
+    """Mixed precision of the folds' training, "no" where it is not known."""
+    for fold in _folds(job):
+        file = job.folder.fold(fold) / CONFIG
+        if file.is_file():
+            return trained_precision(file)
+    return "no"
+
+
+def _note_old_scores(scores: Scores, notes: Notes) -> None:
+    if scores.num_lesions and not scores.strata and not scores.other_hits:
+        notes.note("strata", "scores.json is of an older version")
 
 
 def _raw(
@@ -250,7 +207,7 @@ def _raw(
     test: bool,
     inference: InferencePlan | None,
     case_ids: list[str],
-    notes: _Notes,
+    notes: Notes,
 ) -> Raw | None:
     """Ways to the raw data, or None with a note when a predicted case or its label is not there."""
     nowhere = "pictures: the raw images and labels of the task are not on this machine. "
@@ -282,6 +239,18 @@ def _raw(
         lambda case_id: load_images(cases[case_id], description),
         removed,
     )
+
+
+def _is_stale(
+    job: ReportJob, test: bool, inference: InferencePlan | None, predictions: dict[str, Prediction]
+) -> bool:
+    """Whether a prediction was made with other thresholds or raw boxes; the first that has raw boxes tells."""
+    for case_id, prediction in predictions.items() if inference is not None else ():
+        parts = _raw_parts(job, test, inference, case_id)
+        if inference is not None and parts:
+            settings = to_plain(PostprocSettings(**inference.settings))
+            return prediction.made_from not in [hash_json([raw.meta.made_from, settings]) for raw in parts]
+    return False
 
 
 def _raw_parts(

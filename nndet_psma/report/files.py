@@ -1,0 +1,111 @@
+"""Files of a model that only the report reads: tables, curves and costs that training, sweep and evaluation left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nndet_psma.core.atomic import read_json
+from nndet_psma.core.errors import UserError
+from nndet_psma.core.schema import SchemaError, from_plain
+from nndet_psma.evaluation.compare import Comparison
+from nndet_psma.evaluation.record import CaseRecord
+from nndet_psma.evaluation.scores import Scores
+from nndet_psma.inference.ablation import AblationRow
+from nndet_psma.report.source import MetricRows
+from nndet_psma.report.training_cost import TrueCost, true_cost
+from nndet_psma.trainers.memory_check import MEMORY_FILE, MemoryCheck
+from nndet_psma.trainers.metrics_log import METRICS_FILE, read_metrics
+
+COMPARISONS = "comparison_*.json"
+_SWEEP_KEYS = ("columns", "rows", "best", "criterion", "num_settings", "num_cases", "num_lesions", "tie_rule")
+_LATER_KEYS = ("nested", "search")  # of newer files only
+
+
+def read_scores(file: Path, command: str) -> Scores:
+    """``scores.json``; ``command`` makes it anew.
+
+    Raises:
+        UserError: it has another layout.
+    """
+    try:
+        return from_plain(Scores, read_json(file))
+    except SchemaError as error:
+        raise UserError(f"invalid scores: {error}", file=file, remedy=f"Run {command} again") from None
+
+
+def read_records(file: Path) -> list[CaseRecord]:
+    """``records.json``; SchemaError for another layout."""
+    return [from_plain(CaseRecord, each) for each in read_json(file)]
+
+
+def read_ablation(file: Path) -> list[AblationRow]:
+    """``ablation.json``; SchemaError for another layout."""
+    return [from_plain(AblationRow, each) for each in read_json(file)]
+
+
+def read_sweep(file: Path) -> dict[str, Any]:
+    """What the report needs of ``sweep.json``; KeyError where it lacks something that every sweep has."""
+    content: dict[str, Any] = read_json(file)
+    found = {key: content[key] for key in _SWEEP_KEYS}
+    return found | {key: content[key] for key in _LATER_KEYS if key in content}
+
+
+def read_comparisons(results: Path) -> tuple[list[Comparison], str]:
+    """Comparisons with other models in the folder of the results, and why the first unreadable one is left out."""
+    found, problem = [], ""
+    for file in sorted(results.glob(COMPARISONS)):
+        try:
+            found.append(from_plain(Comparison, read_json(file)))
+        except (UserError, SchemaError) as error:
+            problem = problem or f"{file.name} cannot be read ({error})"
+    return found, problem
+
+
+def read_curves(folder: Path, stages: Sequence[str]) -> tuple[dict[str, MetricRows], list[str]]:
+    """Stage to rows of ``metrics.csv`` that hold a loss, and the stages of this fold that have none."""
+    curves: dict[str, MetricRows] = {}
+    for stage in stages:
+        file = folder / stage / METRICS_FILE
+        rows = [row for row in read_metrics(file) if "loss" in row] if file.is_file() else []
+        if rows:
+            curves[stage] = rows
+    return curves, [stage for stage in stages if stage not in curves]
+
+
+def read_environment(folder: Path) -> dict[str, Any] | None:
+    """``environment.json`` of a fold; None without one, or when it is no table or not JSON."""
+    file = folder / "environment.json"
+    try:
+        content = read_json(file) if file.is_file() else None
+    except UserError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def read_cost(folders: Sequence[Path]) -> TrueCost:
+    """What the folds have cost; nothing where a file is damaged: the curves tell of it."""
+    try:
+        return true_cost(folders)
+    except (UserError, SchemaError):
+        return TrueCost(())
+
+
+def trained_precision(file: Path) -> str:
+    """``trainer_cfg.precision`` of a fold's ``config.yaml``; "no" where it does not say."""
+    found = re.search(r"^\s+precision: *['\"]?(\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else "no"
+
+
+def read_memory(folders: Sequence[Path]) -> list[tuple[str, MemoryCheck]]:
+    """(fold folder, check) of every readable ``memory.json``: only training on a GPU leaves one."""
+    found = []
+    for folder in folders:
+        for file in sorted(folder.glob(f"*/{MEMORY_FILE}")):
+            try:
+                found.append((folder.name, MemoryCheck.read(file)))
+            except (UserError, SchemaError):
+                continue
+    return found
