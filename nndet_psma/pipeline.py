@@ -75,6 +75,13 @@ STAGES = (
         "nndet_psma.stages.evaluate.evaluate",
     ),
     StageEntry(
+        "submit",
+        "nndet_psma submit",
+        "predictions",
+        "boxes, tables, maps in the form that others read",
+        "nndet_psma.stages.submit.submit",
+    ),
+    StageEntry(
         "report", "nndet_psma report", "all of it", "report.html", "nndet_psma.stages.report.write_report"
     ),
 )

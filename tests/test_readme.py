@@ -31,7 +31,7 @@ def test_command_line_parses(line):
     name, rest = words[0].removeprefix("nndet_"), words[1:]
     if name == "psma":
         name, rest = words[1], words[2:]
-    parser = import_module(f"nndet_psma.cli.{name}").build_parser()
+    parser = import_module(f"nndet_psma.cli.{name.replace('-', '_')}").build_parser()
     assert parser.parse_args(rest) is not None
 
 

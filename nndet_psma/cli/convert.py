@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from nndet_psma.cli.convert_boxes import add_boxes_arguments, convert_boxes
+
 _NAMED_PATTERN = re.compile(r"(?P<name>[^=\s]+)=(?P<pattern>.+)")
 
 
@@ -16,11 +18,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nndet_psma convert", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     _add_nifti(kinds.add_parser("nifti", help="a folder of NIfTI studies"))
+    boxes = kinds.add_parser("nndet-boxes", help="predictions of nnDetection (*_boxes.pkl)")
+    add_boxes_arguments(boxes)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert and say what was written."""
+    if args.kind == "nndet-boxes":
+        return convert_boxes(args)
+    return _convert_nifti(args)
+
+
+def _convert_nifti(args: argparse.Namespace) -> int:
     from nndet_psma.core.errors import UserError
     from nndet_psma.dataset.convert_nifti import NiftiSource, convert_nifti
     from nndet_psma.dataset.paths import TaskPaths, data_root

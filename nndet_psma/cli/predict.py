@@ -1,8 +1,9 @@
-"""``nndet_predict``: find lesions in the test cases of a task, or in any folder of images."""
+"""``nndet_predict``: find lesions in the test cases of a task, in any folder of images, or in one image."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +26,12 @@ def build_parser() -> argparse.ArgumentParser:
         "-f", "--fold", type=int, default=-1, help="fold; -1 is the consolidated model (default)"
     )
     parser.add_argument(
-        "-i", "--input", type=Path, help="folder of images CASE_0000.nii.gz, CASE_0001.nii.gz ..."
+        "-i",
+        "--input",
+        type=Path,
+        help="folder of images CASE_0000.nii.gz, CASE_0001.nii.gz ..., or one of the files of one case",
     )
+    parser.add_argument("--ctv", type=Path, help="CTV mask of the one case given with -i")
     parser.add_argument("-d", "--output", type=Path, help="folder of the results (default with -i: required)")
     add_overwrites(parser)
     parser.add_argument(
@@ -38,13 +43,26 @@ def build_parser() -> argparse.ArgumentParser:
         default="ctv",
         help="body: images have no CTV file; the whole-slice detector searches the whole body",
     )
+    parser.add_argument(
+        "--num_parts",
+        "-num_parts",
+        type=int,
+        default=1,
+        help="share the cases between this many jobs, e.g. one per GPU (default %(default)s)",
+    )
+    parser.add_argument(
+        "--part_id", "-part_id", type=int, default=0, help="which of these jobs this is, from 0 (default 0)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="predict again what is finished (default: go on)"
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict and print one line per case."""
+    """Predict and print one line per case; 1 when a case could not be predicted."""
     from nndet_psma.cli.config import compose_config
-    from nndet_psma.stages.predict import predict_cases, read_inference_plan, write_index
+    from nndet_psma.stages.predict import predict_job, write_index
 
     args.overwrites, args.output = _split_output(args.overwrites, args.output)
     config = compose_config(args.task, args.overwrites)
@@ -53,11 +71,16 @@ def run(args: argparse.Namespace) -> int:
         say(
             "no CTV: the whole-slice detector searches whole slices; its thresholds were tuned for the CTV region"
         )
-    predictions = predict_cases(job, say)
-    inference = read_inference_plan(job.folder, job.fold)
-    write_index(job.target, predictions, inference, {"region": args.region, "num_tta": args.num_tta})
-    say(f"{len(predictions)} cases in {job.target}")
-    return 0
+    result = predict_job(job, say)
+    options = {"region": args.region, "num_tta": args.num_tta}
+    write_index(job, result, job.folder.inference_plan(job.fold), options)
+    say(f"{len(result.predictions)} cases in {job.target}")
+    if not result.failed:
+        return 0
+    sys.stderr.write(f"nndet_predict: {len(result.failed)} cases could not be predicted\n")
+    for case_id, error in result.failed.items():
+        sys.stderr.write(f"  {case_id}: {' '.join(str(error).split())}\n")
+    return 1
 
 
 def _split_output(overwrites: list[str], output: Path | None) -> tuple[list[str], Path | None]:
@@ -81,31 +104,29 @@ def _job(args: argparse.Namespace, config: object) -> PredictJob:
     from nndet_psma.dataset.cases import list_cases
     from nndet_psma.dataset.description import read_description
     from nndet_psma.dataset.paths import find_task
+    from nndet_psma.inference.input_cases import description_from_plan, input_cases, without_ctv_modality
     from nndet_psma.inference.model_folder import find_model
     from nndet_psma.stages.evaluate import TEST_PREDICTIONS
-    from nndet_psma.stages.predict import (
-        PredictJob,
-        description_from_plan,
-        folder_cases,
-        without_ctv_modality,
-    )
+    from nndet_psma.stages.predict import PredictJob
 
     if args.num_tta not in (0, 1):
         raise UserError(f"-ntta {args.num_tta}", expected="0 or 1")
     folder = find_model(args.task, args.model)
     plan = folder.plan(args.fold)
-    description = description_from_plan(plan)
-    if args.region == "body":
-        description = without_ctv_modality(description)
+    known = description_from_plan(plan)
+    body = args.region == "body"
+    description = without_ctv_modality(known) if body else known
     if args.input is not None:
         if args.output is None:
             raise UserError("-i needs a folder for the results", remedy="Add -o FOLDER")
-        cases, target = folder_cases(args.input, plan, without_ctv=args.region == "body"), args.output
+        cases, target = input_cases(args.input, known, without_ctv=body, ctv=args.ctv), args.output
+    elif args.ctv is not None:
+        raise UserError("--ctv names the CTV of one case", remedy="Add -i IMAGE")
     else:
         paths = find_task(args.task)
         cases = list_cases(paths, read_description(paths.root), "Ts")
         # predictions without CTV stay beside those with it
-        name = TEST_PREDICTIONS + ("_body" if args.region == "body" else "")
+        name = TEST_PREDICTIONS + ("_body" if body else "")
         target = args.output or folder.fold(args.fold) / name
         if not cases:
             raise UserError(
@@ -118,10 +139,13 @@ def _job(args: argparse.Namespace, config: object) -> PredictJob:
         cases=cases,
         description=description,
         target=target,
-        whole_slices=args.region == "body" and plan.ctv_modality is not None,
+        whole_slices=body and plan.ctv_modality is not None,
         tta=args.num_tta == 1,
         device=inference.device,
         batch_size=inference.batch_size,
+        num_parts=args.num_parts,
+        part_id=args.part_id,
+        overwrite=args.overwrite,
     )
 
 

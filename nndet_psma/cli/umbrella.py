@@ -19,7 +19,11 @@ COMMANDS = {  # by module
     "consolidate": "combine folds into one model",
     "predict": "find lesions",
     "eval": "score predictions",
+    "score": "score tables from elsewhere",
     "report": "one HTML page of everything",
+    "submit": "predictions in the form that others read",
+    "export_model": "a model as one zip",
+    "import_model": "a model from such a zip",
     "demo": "the whole way on a phantom task",
     "env": "versions and devices",
 }

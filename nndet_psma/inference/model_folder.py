@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.paths import find_task, models_root
 
 CONSOLIDATED = -1
+PLAN = "plan.json"
+INFERENCE_PLAN = "plan_inference.json"
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class ModelFolder:
 
     def plan(self, fold: int) -> Plan:
         """The plan the fold was trained with."""
-        file = self.fold(fold) / "plan.json"
+        file = self.fold(fold) / PLAN
         if not file.is_file():
             raise UserError(
                 "holds no trained model" if fold != CONSOLIDATED else "is not consolidated",
@@ -37,17 +41,56 @@ class ModelFolder:
             )
         return Plan.read(file)
 
+    def inference_plan(self, fold: int) -> InferencePlan:
+        """Tuned thresholds of a fold or of the consolidated model.
+
+        Raises:
+            UserError: there is no such model, or its thresholds are not tuned yet.
+        """
+        self.plan(fold)
+        file = self.fold(fold) / INFERENCE_PLAN
+        if not file.is_file():
+            raise UserError(
+                "thresholds are not tuned yet", file=file, remedy="Run nndet_sweep (or nndet_train --sweep)"
+            )
+        return InferencePlan.read(file)
+
     def weights(self, fold: int, stage: str, source_fold: int | None = None) -> Path:
         """Weights of a stage; in the consolidated model those of ``source_fold``."""
         folder = self.fold(fold)
         if source_fold is not None and fold == CONSOLIDATED:
             folder = folder / f"fold{source_fold}"
-        return folder / stage / "model.safetensors"
+        return folder / stage / WEIGHTS
 
     def trained_folds(self) -> list[int]:
         """Folds that have a folder, ascending."""
         names = [path.name.removeprefix("fold") for path in self.root.glob("fold*") if path.is_dir()]
         return sorted(int(name) for name in names if name.isdigit())
+
+
+def open_model(path: Path) -> tuple[ModelFolder, int]:
+    """The model in a folder, wherever it lies, and which fold of it is meant.
+
+    Args:
+        path: model folder (its consolidated model is meant), or the folder ``consolidated`` or ``fold<k>`` in it.
+
+    Raises:
+        UserError: no model there.
+    """
+    if (path / "consolidated" / PLAN).is_file():
+        return ModelFolder(path), CONSOLIDATED
+    number = path.name.removeprefix("fold")
+    if (path / PLAN).is_file() and path.name == "consolidated":
+        return ModelFolder(path.parent), CONSOLIDATED
+    if (path / PLAN).is_file() and path.name.startswith("fold") and number.isdigit():
+        return ModelFolder(path.parent), int(number)
+    trained = ModelFolder(path).trained_folds()
+    raise UserError(
+        "is not consolidated" if trained else "holds no trained model",
+        file=path,
+        expected="a model folder with 'consolidated' in it, one of its folds, or a zip of export-model",
+        remedy="Run nndet_consolidate, or give the folder of a fold" if trained else None,
+    )
 
 
 def find_model(task: str, model: str) -> ModelFolder:

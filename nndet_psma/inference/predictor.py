@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.core.detections import Detections
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.geometry import Geometry
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.inference.raw_predictions import RawMeta, RawPrediction
-from nndet_psma.models.slices import predict_slices
+from nndet_psma.models.slices import predict_region
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import stage_region
 from nndet_psma.trainers.maskrcnn25d import load_detector
@@ -91,22 +92,7 @@ class CasePredictor:
             image: grid of the image file, for the way back.
             made_from: hash to record.
         """
-        views = (False, True) if self.tta else (False,)
-        found = {}
-        for name, voters in self.voters.items():
-            found[name] = [
-                predict_slices(
-                    voter.model,
-                    case,
-                    self.plan,
-                    voter.stage,
-                    device=self.device,
-                    batch_size=self.batch_size,
-                    mirrored=mirrored,
-                )
-                for voter in voters
-                for mirrored in views
-            ]
+        found = {name: self.ask(voters, case) for name, voters in self.voters.items()}
         first = next(iter(self.voters.values()))[0].stage
         meta = RawMeta(
             case_id=case.case_id,
@@ -118,6 +104,32 @@ class CasePredictor:
             parts={name: len(parts) for name, parts in found.items()},
         )
         return RawPrediction(meta, found)
+
+    def ask(self, voters: list[Voter], case: PreparedCase) -> list[Detections]:
+        """One part per fold and view, fold by fold; the folds of a voter share the slices it looks at."""
+        stage = voters[0].stage
+        region = stage_region(case, self.plan, stage)
+        by_view = []
+        for mirrored in (False, True) if self.tta else (False,):
+            try:
+                by_view.append(
+                    predict_region(
+                        [voter.model for voter in voters],
+                        case,
+                        self.plan,
+                        stage,
+                        region,
+                        device=self.device,
+                        batch_size=self.batch_size,
+                        mirrored=mirrored,
+                    )
+                )
+            except torch.cuda.OutOfMemoryError:
+                raise UserError(
+                    f"the memory of {self.device} is full with {self.batch_size} slices at once",
+                    remedy="Use -o inference_kwargs.batch_size with a smaller number",
+                ) from None
+        return [view[fold] for fold in range(len(voters)) for view in by_view]
 
 
 def choose_device(name: str) -> torch.device:

@@ -78,7 +78,7 @@ def predict_region(
         batch_size: slices per forward pass.
         mirrored: look at the mirror image.
     """
-    mapping = _case_map(region, plan, stage, mirrored)
+    mapping = case_map(region, plan, stage, mirrored)
     parts: list[list[Detections]] = [[] for _ in models]
     for slices, images in _batches(case, region, plan, stage, mapping, batch_size):
         batch = [image.to(device, non_blocking=True) for image in images]
@@ -95,7 +95,7 @@ def _joined(parts: list[Detections]) -> Detections:
     return Detections.empty(2, {"slice": np.zeros(0, dtype=np.int64)})
 
 
-def _case_map(region: Region, plan: Plan, stage: Stage, mirrored: bool) -> PlaneMap:
+def case_map(region: Region, plan: Plan, stage: Stage, mirrored: bool) -> PlaneMap:
     """Planned scale, and an input just large enough for this case's region: nothing is cut off."""
     detector = plan.detector
     scale = detector.scale if stage.region == "search" else detector.body_scale

@@ -1,31 +1,51 @@
-"""Stage predict: test cases of a task, or any folder of images."""
+"""Stage predict: test cases of a task, any folder of images, or one file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.core.atomic import remove_leftovers, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.core.progress import progress_bar
-from nndet_psma.dataset.cases import RawCase, list_folder_cases
+from nndet_psma.dataset.cases import RawCase
 from nndet_psma.dataset.description import DatasetDescription
 from nndet_psma.dataset.images import original_geometry
+from nndet_psma.inference.input_cases import (
+    description_from_plan,
+    input_cases,
+    part_of,
+    without_ctv_modality,
+)
 from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.inference.postprocessing import make_prediction
 from nndet_psma.inference.predictor import CasePredictor, choose_device
 from nndet_psma.inference.raw_predictions import is_current, read_raw, write_raw
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.preprocess.build import load_case
-from nndet_psma.stages.sweep import INFERENCE_PLAN
+
+__all__ = [
+    "RAW_FOLDER",
+    "PredictJob",
+    "PredictResult",
+    "description_from_plan",
+    "folder_cases",
+    "predict_cases",
+    "predict_job",
+    "read_inference_plan",
+    "without_ctv_modality",
+    "write_index",
+]
 
 RAW_FOLDER = "raw"
+INDEX = "predictions.json"
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,9 @@ class PredictJob:
         tta: mirror images, too.
         device: name of the device.
         batch_size: slices at once.
+        num_parts: jobs that share the cases.
+        part_id: which of them this is, from 0.
+        overwrite: predict finished cases again.
     """
 
     folder: ModelFolder
@@ -53,11 +76,37 @@ class PredictJob:
     tta: bool
     device: str
     batch_size: int | None
+    num_parts: int = 1
+    part_id: int = 0
+    overwrite: bool = False
 
 
-def predict_cases(job: PredictJob, say: Callable[[str], None]) -> list[Prediction]:
-    """Predict every case; finished cases are kept. Writes ``<case>_boxes.json`` and the raw predictions."""
-    inference = read_inference_plan(job.folder, job.fold)
+@dataclass
+class PredictResult:
+    """What became of the cases of a job.
+
+    Attributes:
+        predictions: of the cases that could be predicted, in their order.
+        kept: cases that were finished before.
+        failed: what was wrong, by case id.
+    """
+
+    predictions: list[Prediction] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, UserError] = field(default_factory=dict)
+
+
+def predict_job(job: PredictJob, say: Callable[[str], None]) -> PredictResult:
+    """Predict the cases of the job's part. Writes ``<case>_boxes.json`` and the raw predictions of each.
+
+    A case is kept when it was predicted from the same image bytes, weights, plan and views; its thresholds are
+    applied again. A case that cannot be read or prepared does not stop the others.
+
+    Raises:
+        UserError: the model is missing or damaged, there is no such part, or the disk is full.
+    """
+    inference = job.folder.inference_plan(job.fold)
+    cases = part_of(job.cases, job.num_parts, job.part_id)
     predictor = CasePredictor(
         job.folder,
         job.fold,
@@ -68,117 +117,125 @@ def predict_cases(job: PredictJob, say: Callable[[str], None]) -> list[Predictio
         whole_slices=job.whole_slices,
     )
     settings = PostprocSettings(**inference.settings)
-    results = []
-    with progress_bar("predict", len(job.cases)) as advance:
-        for done, case in enumerate(job.cases, start=1):
-            results.append(_predict_case(job, case, predictor, settings))
-            say(
-                f"{case.case_id}: {len(results[-1].lesions)} lesions, {len(results[-1].candidates)} candidates"
-            )
+    if job.num_parts == 1 and job.target.is_dir():
+        for folder in (job.target, job.target / RAW_FOLDER):
+            remove_leftovers(folder)  # not beside other parts: they may be writing
+    result = PredictResult()
+    with progress_bar("predict", len(cases)) as advance:
+        for done, case in enumerate(cases, start=1):
+            say(_predict_case(job, case, predictor, settings, result))
             advance(done, case.case_id)
-    return results
+    return result
+
+
+def predict_cases(job: PredictJob, say: Callable[[str], None]) -> list[Prediction]:
+    """As :func:`predict_job`, but the first case that fails is an error in the end.
+
+    Raises:
+        UserError: a case could not be predicted; the others are finished.
+    """
+    result = predict_job(job, say)
+    for error in result.failed.values():
+        raise error
+    return result.predictions
 
 
 def read_inference_plan(folder: ModelFolder, fold: int) -> InferencePlan:
     """Tuned thresholds of a fold or of the consolidated model."""
-    folder.plan(fold)
-    file = folder.fold(fold) / INFERENCE_PLAN
-    if not file.is_file():
-        raise UserError(
-            "thresholds are not tuned yet", file=file, remedy="Run nndet_sweep (or nndet_train --sweep)"
-        )
-    return InferencePlan.read(file)
-
-
-def description_from_plan(plan: Plan) -> DatasetDescription:
-    """Modalities and classes as the model knows them; no task folder is needed."""
-    return DatasetDescription(
-        task=plan.task,
-        name=plan.task,
-        dim=3,
-        labels={int(i): name for i, name in plan.classes.items()},
-        modalities={int(i): name for i, name in plan.modalities.items()},
-        target_class=None,
-        test_labels=False,
-        psma={},
-    )
+    return folder.inference_plan(fold)
 
 
 def folder_cases(folder: Path, plan: Plan, *, without_ctv: bool) -> list[RawCase]:
-    """Cases of a folder given with ``-i``.
+    """Cases of a folder, or of one file, given with ``-i``.
 
     Raises:
         UserError: no cases, or files are missing; without CTV files the remedy names ``--region body``.
     """
-    description = description_from_plan(plan)
-    if not without_ctv:
-        try:
-            return list_folder_cases(folder, description)
-        except UserError as error:
-            ctv = description.ctv_modality
-            if ctv is None or not error.what.startswith(f"the {description.modalities[ctv]} of case"):
-                raise
-            raise UserError(
-                error.what,
-                file=error.file,
-                found=error.found,
-                remedy="Add it, or search whole slices instead with --region body",
-            ) from None
-    try:
-        return list_folder_cases(folder, without_ctv_modality(description))
-    except UserError as error:
-        try:
-            return list_folder_cases(folder, description)  # CTV files are there and stay unused
-        except UserError:
-            raise error from None
-
-
-def without_ctv_modality(description: DatasetDescription) -> DatasetDescription:
-    """The same without the CTV modality, which must be the last one."""
-    from dataclasses import replace
-
-    index = description.ctv_modality
-    if index is None:
-        return description
-    if index != max(description.modalities):
-        raise UserError(
-            "the CTV is not the last modality, so images without it cannot be numbered",
-            remedy="Provide a CTV file for every case",
-        )
-    return replace(description, modalities={i: n for i, n in description.modalities.items() if i != index})
+    return input_cases(folder, description_from_plan(plan), without_ctv=without_ctv)
 
 
 def write_index(
-    target: Path, predictions: list[Prediction], inference: InferencePlan, command: dict[str, Any]
-) -> None:
-    """``predictions.json``: one line per case, thresholds and their source."""
-    from nndet_psma.core.atomic import write_text
+    job: PredictJob, result: PredictResult, inference: InferencePlan, command: dict[str, Any]
+) -> Path:
+    """``predictions.json``: one line per case, thresholds and their source, what failed.
 
+    The cases of other parts are listed, too, as far as they are finished: whichever part ends last lists all.
+    """
+    found = {prediction.case_id: _index_row(prediction) for prediction in result.predictions}
+    if job.num_parts > 1:
+        for case in job.cases:
+            file = _boxes_file(job, case)
+            if case.case_id not in found and case.case_id not in result.failed and file.is_file():
+                found[case.case_id] = _index_row(Prediction.read(file))
     content = {
         "thresholds": inference.settings,
         "thresholds_source": inference.source,
         "options": command,
-        "cases": [
-            {
-                "case_id": p.case_id,
-                "search_region": p.search_region,
-                "lesions": len(p.lesions),
-                "best_score": max((c.score for c in p.candidates), default=0.0),
-            }
-            for p in predictions
-        ],
+        "cases": [found[case.case_id] for case in job.cases if case.case_id in found],
+        "failed": [{"case_id": case_id, "error": str(error)} for case_id, error in result.failed.items()],
     }
-    write_text(target / "predictions.json", json.dumps(content, indent=2) + "\n")
+    write_text(job.target / INDEX, json.dumps(content, indent=2) + "\n")
+    return job.target / INDEX
+
+
+def _index_row(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "case_id": prediction.case_id,
+        "search_region": prediction.search_region,
+        "lesions": len(prediction.lesions),
+        "best_score": max((c.score for c in prediction.candidates), default=0.0),
+    }
+
+
+def _boxes_file(job: PredictJob, case: RawCase) -> Path:
+    return job.target / f"{case.case_id}_boxes.json"
 
 
 def _predict_case(
-    job: PredictJob, case: RawCase, predictor: CasePredictor, settings: PostprocSettings
-) -> Prediction:
-    made_from = hash_json([predictor.weights_hash, hash_files(list(case.images))])
-    file = job.target / RAW_FOLDER / f"{case.case_id}.npz"
-    if not is_current(file, made_from):
-        prepared = load_case(case, job.description, predictor.plan, with_labels=False)
-        write_raw(file, predictor.predict(prepared, original_geometry(case.images[0]), made_from))
-    prediction = make_prediction(read_raw(file), settings, predictor.plan.classes)
-    prediction.write(job.target / f"{case.case_id}_boxes.json")
-    return prediction
+    job: PredictJob,
+    case: RawCase,
+    predictor: CasePredictor,
+    settings: PostprocSettings,
+    result: PredictResult,
+) -> str:
+    """Predict one case unless it is current; returns the line to say."""
+    raw_file = job.target / RAW_FOLDER / f"{case.case_id}.npz"
+    try:
+        made_from = hash_json([predictor.weights_hash, _hash_images(case)])
+        current = not job.overwrite and is_current(raw_file, made_from)
+        found = None if current else _detect(job, case, predictor, made_from)
+    except UserError as error:
+        result.failed[case.case_id] = error
+        return f"{case.case_id}: FAILED: {error}"
+    if found is not None:
+        write_raw(raw_file, found)
+    # read back, so that a case predicted now and one kept give the same bytes
+    prediction = make_prediction(read_raw(raw_file), settings, predictor.plan.classes)
+    _write_if_new(prediction, _boxes_file(job, case))
+    result.predictions.append(prediction)
+    if current:
+        result.kept.append(case.case_id)
+    counts = f"{len(prediction.lesions)} lesions, {len(prediction.candidates)} candidates"
+    return f"{case.case_id}: {counts}" + (" (finished before)" if current else "")
+
+
+def _hash_images(case: RawCase) -> str:
+    try:
+        return hash_files(list(case.images))
+    except OSError as error:
+        raise UserError("cannot be read", file=error.filename, found=str(error.strerror)) from None
+
+
+def _detect(job: PredictJob, case: RawCase, predictor: CasePredictor, made_from: str) -> Any:
+    prepared = load_case(case, job.description, predictor.plan, with_labels=False)
+    return predictor.predict(prepared, original_geometry(case.images[0]), made_from)
+
+
+def _write_if_new(prediction: Prediction, file: Path) -> None:
+    """Leave a file alone that says the same, so that its time tells when the prediction was made."""
+    try:
+        if file.is_file() and Prediction.read(file) == prediction:
+            return
+    except UserError:
+        pass
+    prediction.write(file)

@@ -38,6 +38,17 @@ def _predict(capsys, folder, *expected, options=()):
     return fails(capsys, predict.main, argv, *expected)
 
 
+def _case_fails(capsys, folder, *expected):
+    """One case fails, the others (there are none) go on: exit code 1, one line for the case."""
+    capsys.readouterr()
+    assert predict.main(["900", MODEL, "-i", str(folder), "-o", str(folder.parent / "out")]) == 1
+    summary, case = capsys.readouterr().err.splitlines()
+    assert summary == "nndet_predict: 1 cases could not be predicted"
+    assert case.startswith("  patient: ")
+    for text in expected:
+        assert text in case
+
+
 def test_no_ctv(models, folder, capsys):
     (folder / "patient_0001.nii.gz").unlink()
     error = _predict(
@@ -61,20 +72,20 @@ def test_folder_of_images_is_empty_or_missing(models, folder, capsys):
 
 def test_empty_ctv(models, folder, capsys):
     write_volume(folder / "patient_0001.nii.gz", np.zeros(GRID.shape, np.uint8), GRID)
-    _predict(capsys, folder, "the CTV of case patient is empty", "Contour it")
+    _case_fails(capsys, folder, "the CTV of case patient is empty", "Contour it")
 
 
 def test_ctv_on_another_grid(models, folder, capsys):
     write_volume(
         folder / "patient_0001.nii.gz", np.ones((5, 6, 7), np.uint8), Geometry((5, 6, 7), GRID.spacing)
     )
-    _predict(capsys, folder, "CTV of case patient lies on another grid", "(5, 6, 7)", "Resample")
+    _case_fails(capsys, folder, "CTV of case patient lies on another grid", "(5, 6, 7)", "Resample")
 
 
 def test_truncated_image_of_ones_own(models, folder, capsys):
     file = folder / "patient_0000.nii.gz"
     file.write_bytes(file.read_bytes()[:4000])
-    _predict(capsys, folder, str(file))
+    _case_fails(capsys, folder, str(file))
 
 
 def test_input_without_output(models, folder, capsys):

@@ -26,8 +26,12 @@ def test_every_line_parses(line):
 
 def test_every_stage_is_run():
     typed = {" ".join(line[:2]) if line[0] == "nndet_psma" else line[0] for line in LINES}
-    # the check runs inside prep, the sweep inside train
-    assert {stage.command for stage in STAGES} - typed == {"nndet_psma check", "nndet_sweep"}
+    # the check runs inside prep, the sweep inside train; nobody waits for a submission
+    assert {stage.command for stage in STAGES} - typed == {
+        "nndet_psma check",
+        "nndet_sweep",
+        "nndet_psma submit",
+    }
 
 
 def test_untrained_model_differs_by_its_tag_and_iterations_only():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fake_models import boxes_2d, raw_of
@@ -45,6 +47,15 @@ def test_rows_by_hand(raw):
         ("b", True, False): 1.0,  # the far one does not
         ("all", True, True): 1.0,  # only the lesion has two votes
     }
+
+
+def test_detector_alone_means_without_any_filter(raw):
+    """Boxes of 8 x 6 mm and less: the size filter takes all of them, and only rows with filters feel it."""
+    rows = _rows(raw, replace(SETTINGS, min_size_mm=50.0))
+    found = {(r.voters, r.filters): r.scores["paper_sensitivity"].value for r in rows}
+    assert found == {
+        ("a", False): 1.0, ("b", False): 1.0, ("a", True): 0.0, ("b", True): 0.0, ("all", True): 0.0
+    }  # fmt: skip
 
 
 def test_every_row_has_the_columns(raw):

@@ -12,7 +12,15 @@ from fake_models import boxes_2d, raw_of
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.geometry import Geometry
 from nndet_psma.inference.raw_predictions import write_raw
-from nndet_psma.inference.tuning import sweep_case, tune, untuned, write_sweep
+from nndet_psma.inference.tuning import (
+    TABLE_NAME,
+    SweepOptions,
+    patient_groups,
+    sweep_case,
+    tune,
+    untuned,
+    write_sweep,
+)
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.postproc.sweep_grid import sweep_grid
 from nndet_psma.preprocess.prepare import PreparedCase
@@ -78,7 +86,7 @@ def test_case_without_labels(file, tmp_path):
 
 def test_tuned_plan(store, file, tiny_task, tmp_path):
     plan = tiny_task.plan
-    tuned, result = tune([file], store, plan, criterion="f1", folds=[0])
+    tuned, result = tune([file], store, plan, SweepOptions(), folds=[0])
     # one of two lesions by a box of 0.9, a false box of 0.4: the threshold goes between
     assert 0.4 < tuned.settings["score_threshold"] <= 0.9
     assert tuned.value == pytest.approx(2 / 3)  # precision 1, sensitivity 1/2
@@ -87,8 +95,34 @@ def test_tuned_plan(store, file, tiny_task, tmp_path):
     write_sweep(tmp_path / "sweep.json", result)
     content = json.loads((tmp_path / "sweep.json").read_text())
     assert content["schema"] == "nndet_psma.sweep"
-    assert len(content["rows"]) == content["num_settings"]
+    assert (content["version"], content["search"], content["table"]) == (2, "joint", TABLE_NAME)
+    assert "table" not in content["columns"]
+    with np.load(tmp_path / TABLE_NAME, allow_pickle=False) as table:
+        shape = table["value"].shape
+        assert shape[0] == len(table["variant/zone_mm"])
+        assert shape[1:] == (len(table["min_votes"]), len(table["vote_iou"]), len(table["hit_iou"]))
+        assert {table[name].shape for name in ("boxes", "true", "found", "score_threshold")} == {shape}
+        tolerance = list(table["hit_iou"]).index(content["settings"]["hit_iou"])
+        assert table["value"][..., tolerance].max() == pytest.approx(tuned.value)
     assert {len(row) for row in content["rows"]} == {len(content["columns"])}
+
+
+def test_another_search_takes_the_old_table_away(store, file, tiny_task, tmp_path):
+    write_sweep(tmp_path / "sweep.json", tune([file], store, tiny_task.plan, SweepOptions(), folds=[0])[1])
+    assert (tmp_path / TABLE_NAME).is_file()
+    options = SweepOptions(search="two_phase")
+    write_sweep(tmp_path / "sweep.json", tune([file], store, tiny_task.plan, options, folds=[0])[1])
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    assert (content["search"], content["table"]) == ("two_phase", None)
+    assert len(content["rows"]) == content["num_settings"]
+    assert not (tmp_path / TABLE_NAME).exists()
+
+
+def test_groups_hold_whole_patients():
+    patients = {"a": "p", "b": "q", "c": "p", "d": "r"}
+    assert patient_groups(patients, 2) == [["a", "c", "d"], ["b"]]  # p has most cases, then q and r in turn
+    assert patient_groups(patients) == [["a", "c"], ["b"], ["d"]]
+    assert patient_groups({"a": "p", "b": "p"}) == []
 
 
 def test_untuned_plan_says_so(tiny_task):

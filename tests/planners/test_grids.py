@@ -23,6 +23,7 @@ def test_grid_holds_off_and_the_papers_values() -> None:
     assert grid["hu_quantile"] == pytest.approx([0.1 * i for i in range(1, 11)])
     assert grid["min_votes"] == [1, 2, 3, 4, 5]
     assert grid["vote_iou"] == [0.1, 0.2, 0.3]
+    assert grid["hit_iou"] == pytest.approx([0.1 * i for i in range(1, 11)])
 
 
 def test_grid_without_ctv_and_ct_leaves_filters_off() -> None:
@@ -37,6 +38,7 @@ def test_defaults_are_off_and_fit_the_settings() -> None:
     assert settings.zone_mm == 6.48
     assert settings.hu_threshold is None
     assert settings.min_votes == 1
+    assert settings.fold_score == "present"
     assert postproc_defaults(None)["zone_mm"] is None
     assert set(postproc_grid(Histogram(), None, 1)) <= set(postproc_defaults(None))
 

@@ -127,3 +127,54 @@ def test_prediction_of_a_case_that_is_gone(own_copy):
     ghost.write(folder / "ghost_boxes.json")
     with pytest.raises(UserError, match="predicted case ghost has no label"):
         _evaluate(own_copy)
+
+
+def _second_model(place):
+    """A copy of the model beside it."""
+    import shutil
+
+    other = place.model.with_name("Other_PSMA25D")
+    shutil.copytree(place.model, other)
+    return other
+
+
+def test_comparison_with_a_model_that_misses_one_lesion(own_copy, capsys):
+    other = _second_model(own_copy)
+    for root in (own_copy.model, other):
+        for file in (root / "consolidated/test_predictions").glob("*_boxes.json"):
+            _perfect(Prediction.read(file)).write(file)
+    file = other / "consolidated/test_predictions/test_1_boxes.json"
+    replace(Prediction.read(file), lesions=[], candidates=[]).write(file)
+    evaluation = _evaluate(own_copy, compare=ModelFolder(other))
+    row = evaluation.comparison.scores["paper_sensitivity"]
+    assert (row.first, row.second, row.difference) == (1.0, 0.5, 0.5)
+    assert (evaluation.comparison.patients.both_right, evaluation.comparison.patients.only_first) == (1, 1)
+    written = json.loads((evaluation.folder / "comparison_Other_PSMA25D.json").read_text())
+    assert (written["first"], written["second"]) == (own_copy.model.name, "Other_PSMA25D")
+    assert written["scores"]["FROC_score_centre"]["difference"] == 0.5
+    from nndet_psma.cli.eval import print_comparison
+
+    print_comparison(evaluation)
+    assert "minus Other_PSMA25D" in capsys.readouterr().out
+
+
+def test_models_of_other_cases_are_not_compared(own_copy):
+    other = _second_model(own_copy)
+    next((other / "consolidated/val_predictions").glob("*_boxes.json")).unlink()
+    with pytest.raises(UserError, match=r"not run on the same cases: case_\d has predictions"):
+        _evaluate(own_copy, test=False, compare=ModelFolder(other))
+
+
+def test_strata_know_sizes_places_and_stations(own_copy):
+    label = own_copy.paths.labels("Ts") / "test_0.json"
+    content = json.loads(label.read_text())
+    label.write_text(json.dumps({**content, "stations": {"1": "presacral"}}))
+    evaluation = _evaluate(own_copy)
+    groups = {}
+    for stratum in evaluation.scores.strata:
+        groups[stratum.group] = groups.get(stratum.group, 0) + stratum.lesions
+    assert groups == {"short_axis_mm": 2, "outside_ctv_mm": 2, "station": 2}
+    assert all(lesion.short_axis_mm > 0 for record in evaluation.records for lesion in record.lesions)
+    label.write_text(json.dumps({**content, "stations": ["presacral"]}))
+    with pytest.raises(UserError, match="stations are no mapping"):
+        _evaluate(own_copy)

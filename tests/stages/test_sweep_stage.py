@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.cli import consolidate
 from nndet_psma.cli.config import compose_config
+from nndet_psma.core.errors import UserError
 from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.inference.raw_predictions import read_raw
 from nndet_psma.stages import sweep as stage
@@ -116,6 +118,70 @@ def test_stale_validation_predictions_go(place):
     shutil.copy(next((place.model / "fold0/val_predictions").iterdir()), old)
     stage.sweep_fold(place.paths, ModelFolder(place.model), 0, compose_config(TASK, []))
     assert not old.exists()
+
+
+def test_plain_and_nested_value_stand_side_by_side(trained):
+    """Folds are held out where there are several, else patients: case_0 and case_1 are one patient's."""
+    for place, groups in (("consolidated", 2), ("fold0", None)):
+        content = json.loads((trained.model / place / "sweep.json").read_text())
+        nested = content["nested"]
+        assert content["best"]["value"] - nested["value"] == pytest.approx(nested["optimism"])
+        assert len(nested["settings"]) == len(nested["groups"]) == (groups or len(nested["groups"]))
+        for group in nested["groups"]:
+            assert ("case_0" in group) == ("case_1" in group)
+        plan = InferencePlan.read(trained.model / place / "plan_inference.json")
+        assert f"groups held out: f1 {nested['value']:.3f}" in plan.source
+    consolidated = json.loads((trained.model / "consolidated/sweep.json").read_text())["nested"]["groups"]
+    folds = ModelFolder(trained.model).plan(0).folds
+    assert sorted(map(sorted, consolidated)) == sorted(sorted(fold.val) for fold in folds)
+
+
+def test_nested_can_be_left_out_and_another_search_chosen(place):
+    config = compose_config(TASK, ["sweep.nested=false", "sweep.search=two_phase"])
+    plan = stage.sweep_fold(place.paths, ModelFolder(place.model), 0, config)
+    content = json.loads((place.model / "fold0/sweep.json").read_text())
+    assert (content["nested"], content["search"], content["table"]) == (None, "two_phase", None)
+    assert "held out" not in plan.source
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "sweep.search=grid",
+            "unknown sweep search 'grid'; expected one of joint, two_phase, coarse, optuna",
+        ),
+        ("sweep.nested=5", "sweep.nested is 5; expected true or false"),
+        ("sweep.trials=0", "sweep.trials is 0; expected a number from 1"),
+    ],
+)
+def test_wrong_options(place, override, message):
+    with pytest.raises(UserError, match=message):
+        stage.sweep_fold(place.paths, ModelFolder(place.model), 0, compose_config(TASK, [override]))
+
+
+def test_without_weights_it_is_tuned_but_cannot_predict(place, capsys):
+    assert consolidate.main(["900", MODEL, "--sweep_boxes", "--no_model"]) == 0
+    target = place.model / "consolidated"
+    assert not list(target.rglob("*.safetensors"))
+    assert InferencePlan.read(target / "plan_inference.json").value is not None
+    assert len(list((target / "val_predictions").iterdir())) == len(TRAINING)
+    assert consolidate.main(["900", MODEL, "--sweep_boxes"]) == 0  # with weights: not taken for the same
+    assert list(target.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-c", "best"], "checkpoint 'best' asked for; expected 'model'"),
+        (["--ckpt", "last"], "trainer_cfg.select"),
+        (["--sweep_instances"], "the detectors predict boxes, no instance masks"),
+        (["--no_model"], "--no_model without --sweep_boxes leaves nothing to do"),
+    ],
+)
+def test_arguments_of_nndetection_that_do_not_apply(place, capsys, arguments, message):
+    assert consolidate.main(["900", MODEL, *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_criterion_is_recorded(place):

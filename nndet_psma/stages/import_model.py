@@ -1,0 +1,91 @@
+"""Stage import-model: a model from a zip of export-model, checked before any of it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.plan import Plan
+from nndet_psma.core.atomic import atomic_folder
+from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.paths import models_root
+from nndet_psma.inference.model_archive import read_manifest, unpack_model
+from nndet_psma.inference.model_folder import (
+    CONSOLIDATED,
+    INFERENCE_PLAN,
+    PLAN,
+    WEIGHTS,
+    ModelFolder,
+    task_folder_name,
+)
+from nndet_psma.inference.model_manifest import TASK_NAME, ModelManifest
+
+
+@dataclass(frozen=True)
+class ImportJob:
+    """What to import.
+
+    Attributes:
+        archive: the zip.
+        task: number or name of an existing task, or ``TaskXXX_Name``; None takes the sender's.
+        target: model folder to make instead of one in ``$det_models``.
+        force: take the place of a consolidated model that is there.
+    """
+
+    archive: Path
+    task: str | None = None
+    target: Path | None = None
+    force: bool = False
+
+
+def import_model(job: ImportJob) -> tuple[ModelFolder, ModelManifest]:
+    """Unpack into ``<model folder>/consolidated``, which appears whole or not at all; folds beside it stay.
+
+    Every detector is built and given its weights once, so that a model that was imported can predict.
+
+    Raises:
+        UserError: the archive is refused, or a consolidated model is there already.
+    """
+    manifest = read_manifest(job.archive)
+    folder = ModelFolder(job.target or models_root() / _task_folder(job.task, manifest) / manifest.model)
+    target = folder.fold(CONSOLIDATED)
+    if target.exists() and not job.force:
+        raise UserError(
+            "a model is there already",
+            file=target,
+            remedy="Replace it with --force, or import elsewhere with -o FOLDER",
+        )
+    with atomic_folder(target) as temporary:
+        unpack_model(job.archive, temporary / "model")
+        _check_weights(temporary / "model")
+        for path in sorted((temporary / "model").iterdir()):
+            path.rename(temporary / path.name)
+        (temporary / "model").rmdir()
+    return folder, manifest
+
+
+def _task_folder(task: str | None, manifest: ModelManifest) -> str:
+    if task is None:
+        return manifest.task
+    try:
+        return task_folder_name(task)
+    except UserError:
+        if TASK_NAME.fullmatch(task):
+            return task
+        raise UserError(
+            f"no task '{task}'",
+            expected=f"one that exists, or a new folder name such as {manifest.task}",
+        ) from None
+
+
+def _check_weights(folder: Path) -> None:
+    """Build every detector with its weights; the first that does not fit is named."""
+    import torch
+
+    from nndet_psma.trainers.maskrcnn25d import load_detector
+
+    plan, folds = Plan.read(folder / PLAN), InferencePlan.read(folder / INFERENCE_PLAN).folds
+    for fold in folds:
+        for stage in plan.stages:
+            load_detector(plan, stage, folder / f"fold{fold}" / stage.name / WEIGHTS, torch.device("cpu"))

@@ -1,0 +1,126 @@
+"""``nndet_psma score``: one JSON object on standard output, one line per mistake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nndet_psma.cli import umbrella
+from nndet_psma.cli.eval import main as eval_main
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = {
+        "T.csv": "seriesuid,coordX,coordY,coordZ,diameter_mm\na,0,0,0,10\nb,0,0,0,6\n",
+        "P.csv": "seriesuid,coordX,coordY,coordZ,probability\na,1,0,0,0.9\nb,4,0,0,0.8\nb,9,0,0,0.7\n",
+        "C.csv": "seriesuid\na\nb\nc\nd\n",
+        "E.csv": "seriesuid,coordX,coordY,coordZ,diameter_mm\nb,9,0,0,-1\n",
+        "R.csv": "patient;label;score;reader\n1;1;0,9;1\n2;1;0,4;1\n3;0;0,6;0\n4;0;0,1;0\n",
+        "t.csv": "x, y\n1, 2\n30, 40\n",
+        "p.csv": "x, y\n1, 3\n",
+        "t.json": json.dumps(
+            {
+                "images": [{"id": 1}],
+                "categories": [{"id": 1}],
+                "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}],
+            }
+        ),
+        "p.json": json.dumps([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1}]),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def run(capsys, line):
+    code = umbrella.main(["score", *line.split()])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_froc(files, capsys):
+    code, out, err = run(capsys, "froc --truth T.csv --pred P.csv --cases C.csv --exclude E.csv")
+    # b at 4 mm lies outside 3 mm: missed, and false; b at 9 is excluded. 1 of 2 found, then 1 false in 4 scans
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {
+        "cpm": 0.5,
+        "sensitivity_at_fp": dict.fromkeys(("0.125", "0.25", "0.5", "1", "2", "4", "8"), 0.5),
+        "n_cases": 4,
+        "n_lesions": 2,
+        "true_positives": 1,
+        "false_positives": 1,
+    }
+    _, out, _ = run(capsys, "froc --truth T.csv --pred P.csv --hit 5 --max-per-case 1")
+    assert (json.loads(out)["true_positives"], json.loads(out)["n_cases"]) == (2, 2)
+    assert run(capsys, "froc --truth T.csv --pred P.csv --hit radius")[0] == 0
+
+
+def test_roc(files, capsys):
+    code, out, _ = run(capsys, "roc --table R.csv --label label --score score")
+    result = json.loads(out)
+    assert code == 0
+    assert (result["auc"], result["threshold"]) == (
+        0.75,
+        0.9,
+    )  # 0.9: 1/2 + 1; 0.4: 1 + 1/2: equal, the higher
+    assert (result["tp"], result["fn"], result["fp"], result["tn"]) == (1, 1, 0, 2)
+    _, out, _ = run(capsys, "roc --table R.csv --label label --score score --score2 reader")
+    assert json.loads(out).keys() == result.keys()
+    assert json.loads(out)["mcnemar_p"] == 1.0  # one patient only the reader is right about
+
+
+def test_boxes_and_points(files, capsys):
+    code, out, _ = run(capsys, "boxes --truth t.json --pred p.json")
+    assert code == 0
+    assert json.loads(out)["AP"] == pytest.approx(1.0)
+    assert json.loads(out)["APl"] is None
+    code, out, _ = run(capsys, "points --truth t.csv --pred p.csv --radius 1")
+    assert (code, json.loads(out)) == (0, {"tp": 1, "fp": 0, "fn": 1})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("froc --truth P.csv --pred P.csv", "P.csv: line 1: no column 'diameter_mm'; expected one column"),
+        ("froc --truth nowhere.csv --pred P.csv", "nowhere.csv: file does not exist"),
+        ("froc --truth R.csv --pred P.csv", "R.csv: line 1: no column"),
+        (
+            "roc --table R.csv --label score --score score",
+            "R.csv: line 2, column 'score'; expected 0 or 1; found '0,9'",
+        ),
+        ("roc --table R.csv --label label --score nothing", "no column 'nothing'"),
+        ("boxes --truth t.json --pred t.csv", "t.csv: not valid JSON"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(files, capsys, line, message):
+    code, out, err = run(capsys, line)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "froc --truth T.csv",
+        "froc --truth T.csv --pred P.csv --hit wide",
+        "froc --truth T.csv --pred P.csv --hit -3",
+        "froc --truth T.csv --pred P.csv --max-per-case 0",
+        "points --truth t.csv --pred p.csv --radius 0",
+        "points --truth t.csv --pred p.csv",
+    ],
+)
+def test_wrong_arguments_end_with_code_2(files, capsys, line):
+    with pytest.raises(SystemExit) as ended:
+        umbrella.main(["score", *line.split()])
+    assert ended.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("option", ["--seg", "--instances"])
+def test_masks_are_not_scored(capsys, option):
+    assert eval_main(["100", "M", "-1", option]) == 2
+    assert "this model predicts boxes, no masks" in capsys.readouterr().err
