@@ -8,6 +8,7 @@ thresholds stand in the settings; a step from another package keeps its own in `
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ Variant = dict[str, Any]
 Outvoted = Iterator[tuple[int, Detections, int, str]]
 
 
-class Step:
+class Step(ABC):
     """Base of every step.
 
     Attributes:
@@ -37,9 +38,9 @@ class Step:
 class FuseStep(Step):
     """Makes one set of boxes of what the folds of one voter say."""
 
+    @abstractmethod
     def fuse(self, parts: Sequence[Detections], settings: PostprocSettings) -> Detections:
         """2D boxes of the voter; ``parts`` has at least one."""
-        raise NotImplementedError
 
 
 class FilterStep(Step):
@@ -55,13 +56,13 @@ class FilterStep(Step):
     fields: ClassVar[tuple[str, ...]] = ()
     alone: ClassVar[bool] = True
 
+    @abstractmethod
     def keep(self, boxes: Detections, settings: PostprocSettings, spacing: Spacing) -> NDArray:
         """Boolean mask ``[N]`` of the boxes to keep; ``spacing`` is the voxel size in mm (z, y, x)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reason(self, boxes: Detections, row: int, settings: PostprocSettings, spacing: Spacing) -> str:
         """Why ``row`` is dropped: one sentence with its value and the threshold."""
-        raise NotImplementedError
 
     def variants(self, candidates: Candidates, base: PostprocSettings) -> list[Variant]:
         """Settings that the sweep tries, the mildest first: by default every combination in the order of the plan.
@@ -79,19 +80,19 @@ class FilterStep(Step):
 class VoteStep(Step):
     """Makes one set of boxes of what several voters say."""
 
+    @abstractmethod
     def vote(self, voters: Sequence[Detections], settings: PostprocSettings) -> tuple[Detections, Outvoted]:
         """The consensus, and the boxes it leaves out: (index of the voter, boxes, row, reason), made when asked for."""
-        raise NotImplementedError
 
 
 class LinkStep(Step):
     """Makes 3D lesions of slice boxes."""
 
+    @abstractmethod
     def link(
         self, slices: Detections, settings: PostprocSettings, spacing: Spacing
     ) -> tuple[Detections, Detections]:
         """The slice boxes with the column ``lesion`` (row of their lesion), and the lesions."""
-        raise NotImplementedError
 
 
 STEPS: Registry[Step] = Registry("post-processing step", "nndet_psma.postproc")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -233,9 +234,7 @@ def _detect(job: PredictJob, case: RawCase, predictor: CasePredictor, made_from:
 
 def _write_if_new(prediction: Prediction, file: Path) -> None:
     """Leave a file alone that says the same, so that its time tells when the prediction was made."""
-    try:
+    with suppress(UserError):  # of another version, or damaged: written anew
         if file.is_file() and Prediction.read(file) == prediction:
             return
-    except UserError:
-        pass
     prediction.write(file)

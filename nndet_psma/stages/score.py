@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +132,8 @@ def _scores(table: CsvTable, column: str) -> NDArray[np.float64]:
     try:
         return table.numbers(column)
     except UserError:
-        try:
+        with suppress(UserError):  # neither: what was said of the numbers stands
             return table.truths(column).astype(np.float64)  # true and false
-        except UserError:
-            pass
         raise
 
 

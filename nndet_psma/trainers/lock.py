@@ -175,11 +175,10 @@ def _read(file: Path) -> Holder | None:
 
 def _alive(holder: Holder) -> bool:
     try:
-        os.kill(holder.pid, 0)
+        with suppress(PermissionError):  # of another user, but there
+            os.kill(holder.pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        pass  # of another user, but there
     born = _born(holder.pid)
     return not born or not holder.born or born == holder.born
 
