@@ -27,6 +27,7 @@ from nndet_psma.stages.job_status import current_states
 from nndet_psma.stages.job_table import stage_steps, table_rows
 from nndet_psma.stages.job_work import JobWork
 from nndet_psma.stages.train_all import Wish, merge_states, plan_fan_out
+from nndet_psma.trainers.registry import TRAINERS
 
 pytest.importorskip("submitit")
 
@@ -91,6 +92,7 @@ def flaky(in_task, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{code}{os.pathsep}{Path.cwd()}")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("FLAKY_MODEL", str(_model(in_task)))
+    monkeypatch.setattr(TRAINERS, "_classes", dict(TRAINERS._classes))  # what is registered here ends here
     yield in_task
     sys.modules.pop("flaky_job", None)  # the next test has its own copy
     sys.modules.pop("flaky_trainer", None)
