@@ -126,9 +126,8 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise _refuse(file, "is no zip, or a damaged one", str(error)) from None
     except OSError as error:
-        if (
-            error.errno != errno.EINVAL
-        ):  # a damaged directory sends the reader to a negative place in the file
+        # a damaged directory sends the reader to a negative place in the file; a full disk is another matter
+        if error.errno != errno.EINVAL:
             raise
         raise _refuse(file, "is no zip, or a damaged one", str(error)) from None
     except RecursionError:

@@ -19,7 +19,7 @@ from nndet_psma.dataset.description import read_description
 from nndet_psma.dataset.paths import TaskPaths
 from nndet_psma.evaluation.compare import Comparison
 from nndet_psma.evaluation.scores import Scores
-from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
+from nndet_psma.inference.model_folder import CONSOLIDATED, INFERENCE_PLAN, ModelFolder
 from nndet_psma.inference.raw_predictions import RawPrediction, read_raw
 from nndet_psma.inference.tuning import RAW_FOLDER as VAL_RAW
 from nndet_psma.planners.describe import describe_plan
@@ -45,7 +45,7 @@ from nndet_psma.report.removed import PlacedBox, removed_boxes
 from nndet_psma.report.source import MetricRows, Raw, ReportSource
 from nndet_psma.stages.evaluate import TEST_PREDICTIONS
 from nndet_psma.stages.predict import RAW_FOLDER as TEST_RAW
-from nndet_psma.stages.sweep import INFERENCE_PLAN, VAL_PREDICTIONS
+from nndet_psma.stages.sweep import VAL_PREDICTIONS
 
 REPORT = "report.html"
 CONFIG = "config.yaml"

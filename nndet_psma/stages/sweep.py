@@ -13,7 +13,7 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.dataset.clinical import patient_of, read_clinical
 from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
+from nndet_psma.inference.model_folder import CONSOLIDATED, INFERENCE_PLAN, ModelFolder
 from nndet_psma.inference.postprocessing import make_prediction
 from nndet_psma.inference.predictor import choose_device
 from nndet_psma.inference.raw_predictions import read_raw
@@ -28,7 +28,6 @@ from nndet_psma.inference.tuning import (
 )
 from nndet_psma.postproc.settings import PostprocSettings
 
-INFERENCE_PLAN = "plan_inference.json"
 VAL_PREDICTIONS = "val_predictions"
 _FINISHED = "finished"  # holds the hash of the weights and the plan
 
