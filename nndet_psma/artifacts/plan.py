@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from nndet_psma.artifacts.artifact import Artifact
+from nndet_psma.artifacts.detector3d import Detector3D
 from nndet_psma.core.hashing import hash_json
 
 
@@ -221,7 +222,7 @@ class Plan(Artifact):
     ``positive_fraction`` of a batch are slices with a lesion, ``hard_negative_fraction`` of the others slices that an
     earlier stage mistook. ``postproc_defaults`` and ``postproc_grid`` hold the fields of
     ``postproc.settings.PostprocSettings`` and the values the sweep tries for each. ``optimizer`` is the paper's SGD
-    unless the machine asks for another.
+    unless the machine asks for another. A plan has a ``detector`` on slices or a ``detector3d`` on patches.
     """
 
     schema: ClassVar[str] = "nndet_psma.plan"
@@ -248,20 +249,26 @@ class Plan(Artifact):
     batch_size: int
     positive_fraction: float
     hard_negative_fraction: float
-    detector: Detector
+    detector: Detector | None
     augmentation: Augmentation
     folds: list[FoldPlan]
     seed: int
     postproc_defaults: dict[str, Any]
     postproc_grid: dict[str, list[Any]]
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    detector3d: Detector3D | None = None
     decisions: dict[str, Decision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_detector()
         self._check_values()
         self._check_modalities()
         self._check_stages()
         self._check_folds()
+
+    def _check_detector(self) -> None:
+        if (self.detector is None) == (self.detector3d is None):
+            raise ValueError("a plan needs either detector (on slices) or detector3d (on patches)")
 
     def _check_values(self) -> None:
         """What a hand that edits the file gets wrong, told here rather than deep in training."""
@@ -335,6 +342,20 @@ class Plan(Artifact):
                 raise ValueError(
                     f"fold {number} has no {'training' if not fold.train else 'validation'} case"
                 )
+
+    @property
+    def slice_detector(self) -> Detector:
+        """The detector on slices; ValueError where the plan is one of patches."""
+        if self.detector is None:
+            raise ValueError(f"plan {self.plan_id} has no detector on slices")
+        return self.detector
+
+    @property
+    def patch_detector(self) -> Detector3D:
+        """The detector on 3D patches; ValueError where the plan is one of slices."""
+        if self.detector3d is None:
+            raise ValueError(f"plan {self.plan_id} has no detector on patches")
+        return self.detector3d
 
     @property
     def voters(self) -> list[Stage]:

@@ -15,10 +15,9 @@ from nndet_psma.core.geometry import Geometry
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.inference.raw_predictions import RawMeta, RawPrediction
-from nndet_psma.models.slices import predict_region
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import stage_region
-from nndet_psma.trainers.maskrcnn25d import load_detector
+from nndet_psma.trainers.registry import TRAINERS, Trainer
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ class CasePredictor:
                 f"inference_kwargs.batch_size is {batch_size!r}", expected="null or a number from 1"
             )
         self.plan: Plan = folder.plan(fold)
+        self.trainer: Trainer = TRAINERS[self.plan.trainer]()
         self.device = device
         self.batch_size = batch_size or self.plan.batch_size
         self.tta = tta
@@ -79,7 +79,7 @@ class CasePredictor:
         )
         self.voters = {
             stage.name: [
-                Voter(stage, load_detector(self.plan, stage, file, device)) for file in files[stage.name]
+                Voter(stage, self.trainer.load(self.plan, stage, file, device)) for file in files[stage.name]
             ]
             for stage in stages
         }
@@ -107,18 +107,15 @@ class CasePredictor:
 
     def ask(self, voters: list[Voter], case: PreparedCase) -> list[Detections]:
         """One part per fold and view, fold by fold; the folds of a voter share the slices it looks at."""
-        stage = voters[0].stage
-        region = stage_region(case, self.plan, stage)
         by_view = []
         for mirrored in (False, True) if self.tta else (False,):
             try:
                 by_view.append(
-                    predict_region(
+                    self.trainer.predict(
                         [voter.model for voter in voters],
                         case,
                         self.plan,
-                        stage,
-                        region,
+                        voters[0].stage,
                         device=self.device,
                         batch_size=self.batch_size,
                         mirrored=mirrored,
@@ -126,7 +123,7 @@ class CasePredictor:
                 )
             except torch.cuda.OutOfMemoryError:
                 raise UserError(
-                    f"the memory of {self.device} is full with {self.batch_size} slices at once",
+                    f"the memory of {self.device} is full with {self.batch_size} images at once",
                     remedy="Use -o inference_kwargs.batch_size with a smaller number",
                 ) from None
         return [view[fold] for fold in range(len(voters)) for view in by_view]

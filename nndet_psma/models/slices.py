@@ -97,7 +97,7 @@ def _joined(parts: list[Detections]) -> Detections:
 
 def case_map(region: Region, plan: Plan, stage: Stage, mirrored: bool) -> PlaneMap:
     """Planned scale, and an input just large enough for this case's region: nothing is cut off."""
-    detector = plan.detector
+    detector = plan.slice_detector
     scale = detector.scale if stage.region == "search" else detector.body_scale
     plane = (region.box[2] - region.box[0], region.box[3] - region.box[1])
     size = input_size(plane, scale, 2 ** (max(detector.levels) + 1))
@@ -108,7 +108,7 @@ def _batches(
     case: PreparedCase, region: Region, plan: Plan, stage: Stage, mapping: PlaneMap, batch_size: int
 ) -> Iterator[tuple[list[int], list[Tensor]]]:
     sources = channel_sources(plan, stage)
-    detector = plan.detector
+    detector = plan.slice_detector
     for start in range(0, len(region.slices), batch_size):
         slices = region.slices[start : start + batch_size].tolist()
         images = []

@@ -180,7 +180,7 @@ def estimate_cost(plan: Plan, *, precision: str = "no", cores: int | None = None
 
 def _stage_seconds(plan: Plan, stage: Stage, images: int, device: Device, cores: int) -> float:
     network, pixels = _network(plan, stage)
-    return step_seconds(network, pixels, images, plan.detector.proposals_train, device, cores)
+    return step_seconds(network, pixels, images, plan.slice_detector.proposals_train, device, cores)
 
 
 def _stage_memory(plan: Plan, stage: Stage, images: int, precision: str, gpus: int) -> float:
@@ -190,8 +190,10 @@ def _stage_memory(plan: Plan, stage: Stage, images: int, precision: str, gpus: i
 
 
 def _network(plan: Plan, stage: Stage) -> tuple[Network, int]:
-    height, width = _input_size(plan.detector, stage)
-    return Network.of(plan.detector, channels=plan.channels(stage), classes=len(plan.classes)), height * width
+    height, width = _input_size(plan.slice_detector, stage)
+    return Network.of(
+        plan.slice_detector, channels=plan.channels(stage), classes=len(plan.classes)
+    ), height * width
 
 
 def _input_size(detector: Detector, stage: Stage) -> tuple[int, int]:
@@ -229,7 +231,7 @@ def cost_rows(plan: Plan, *, precision: str = "no", cores: int | None = None) ->
 
 def _stage_row(plan: Plan, stage: Stage, cost: CostEstimate) -> DecisionRow:
     network, pixels = _network(plan, stage)
-    flops = image_flops(network, pixels, plan.detector.proposals_train).total
+    flops = image_flops(network, pixels, plan.slice_detector.proposals_train).total
     seconds = cost.seconds_per_step[stage.name]
     work = f"{stage.iterations} steps x {plan.batch_size} slices x {_flops_text(flops)}"
     evidence = f"{work}, {seconds:.3g} s per step"

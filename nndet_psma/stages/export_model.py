@@ -83,11 +83,11 @@ def anonymous_plan(plan: Plan, more_cases: list[str]) -> Plan:
         more_cases: further case ids that must not be named.
     """
     ids = {case_id for fold in plan.folds for case_id in (*fold.train, *fold.val)} | set(more_cases)
-    public = plan.detector.weights in _PUBLIC_WEIGHTS
-    names = sorted(ids) if public else [*sorted(ids), plan.detector.weights]
+    public = plan.slice_detector.weights in _PUBLIC_WEIGHTS
+    names = sorted(ids) if public else [*sorted(ids), plan.slice_detector.weights]
     pattern = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names) or r"(?!)")
     decisions = {key: _anonymous(decision, pattern) for key, decision in plan.decisions.items()}
-    detector = plan.detector if public else replace(plan.detector, weights="none")
+    detector = plan.slice_detector if public else replace(plan.slice_detector, weights="none")
     return replace(plan, folds=[], detector=detector, decisions=decisions)
 
 

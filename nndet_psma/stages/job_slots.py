@@ -84,7 +84,7 @@ def cores() -> int:
 
 
 def _stage_gb(plan: Plan, settings: TrainerSettings, name: str) -> float:
-    stage, detector = plan.stage(name), plan.detector
+    stage, detector = plan.stage(name), plan.slice_detector
     size = detector.input_size if stage.region == "search" else detector.body_input_size
     network = Network.of(detector, channels=plan.channels(stage), classes=len(plan.classes))
     training = Training(plan.optimizer, settings.precision, settings.ema_decay is not None)

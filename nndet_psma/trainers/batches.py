@@ -107,12 +107,12 @@ class SliceBatches(Dataset[dict[str, Any]]):
 
     @property
     def _scale(self) -> float:
-        detector = self.plan.detector
+        detector = self.plan.slice_detector
         return detector.scale if self.stage.region == "search" else detector.body_scale
 
     @property
     def _size(self) -> tuple[int, int]:
-        detector = self.plan.detector
+        detector = self.plan.slice_detector
         return detector.input_size if self.stage.region == "search" else detector.body_input_size
 
     def _index(self) -> tuple[list[SliceRef], list[SliceRef]]:
@@ -218,14 +218,14 @@ class SliceBatches(Dataset[dict[str, Any]]):
         return image.masked_fill_(~inside, 0.0)
 
     def _normalised(self, image: Tensor) -> Tensor:
-        detector = self.plan.detector
+        detector = self.plan.slice_detector
         if (detector.input_mean, detector.input_std) == (0.0, 1.0):
             return image
         return image.sub_(detector.input_mean).div_(detector.input_std)
 
     def _target(self, case: PreparedCase, region: Region, z: int, mapping: PlaneMap) -> dict[str, Tensor]:
         instances, origin = _visible_instances(case, region, z)
-        masks = self.plan.detector.mask_branch
+        masks = self.plan.slice_detector.mask_branch
         return slice_target(instances, case.classes, mapping.cropped(origin), masks=masks)
 
 

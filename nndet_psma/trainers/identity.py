@@ -43,6 +43,8 @@ def stage_hash(
         ancestor = adjusted_stage(plan.stage(stage.start_from), settings)
         parent = stage_hash(plan, ancestor, fold, settings, inputs)
     kept = {name: to_plain(getattr(plan, name)) for name in _PLAN_KEYS}
+    if plan.detector3d is not None:
+        kept["detector3d"] = to_plain(plan.detector3d)
     batch = settings.batch_size or plan.batch_size
     content = [
         kept,

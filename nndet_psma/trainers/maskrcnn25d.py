@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from nndet_psma.artifacts.plan import Stage
+from nndet_psma.artifacts.plan import Plan, Stage
 from nndet_psma.core.atomic import remove_leftovers, write_text
+from nndet_psma.core.detections import Detections
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.logs import LOGGER
+from nndet_psma.models.slices import predict_region
 from nndet_psma.models.weights import write_model
 from nndet_psma.planners.memory import Training
+from nndet_psma.preprocess.prepare import PreparedCase
+from nndet_psma.preprocess.region import stage_region
 from nndet_psma.preprocess.store import inputs_hash
 from nndet_psma.trainers.batches import SliceBatches
 from nndet_psma.trainers.checkpoint import MODEL_FILE
@@ -50,6 +55,27 @@ class MaskRCNN25D:
         """Train every stage of the fold that is not finished; see :class:`FoldJob`."""
         for stage in stages_for(job.plan, job.voter):
             _train_stage(job, adjusted_stage(stage, job.settings))
+
+    def load(self, plan: Plan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
+        """See :func:`nndet_psma.trainers.starting.load_detector`."""
+        return load_detector(plan, stage, file, device)
+
+    def predict(
+        self,
+        models: Sequence[nn.Module],
+        case: PreparedCase,
+        plan: Plan,
+        stage: Stage,
+        *,
+        device: torch.device,
+        batch_size: int,
+        mirrored: bool,
+    ) -> list[Detections]:
+        """2D boxes; the slices of the case are prepared once for all models."""
+        region = stage_region(case, plan, stage)
+        return predict_region(
+            models, case, plan, stage, region, device=device, batch_size=batch_size, mirrored=mirrored
+        )
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def compare_memory(
     return MemoryCheck(
         stage=stage.name,
         device=device,
-        backbone=plan.detector.backbone,
+        backbone=plan.slice_detector.backbone,
         batch_size=batch_size,
         input_size=size,
         precision=training.precision,
@@ -125,7 +125,7 @@ def what_to_lower(
 
 
 def _load(plan: Plan, stage: Stage) -> tuple[tuple[int, int], Network]:
-    detector = plan.detector
+    detector = plan.slice_detector
     size = detector.input_size if stage.region == "search" else detector.body_input_size
     return size, Network.of(detector, channels=plan.channels(stage), classes=len(plan.classes))
 

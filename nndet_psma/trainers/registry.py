@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nndet_psma.artifacts.plan import Plan
+import torch
+from torch import nn
+
+from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.core.detections import Detections
 from nndet_psma.core.registry import Registry
+from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.trainers.settings import TrainerSettings
 
 
@@ -35,10 +41,37 @@ class FoldJob:
 
 
 class Trainer(Protocol):
-    """Trains the stages of one fold; built without arguments."""
+    """Trains the stages of one fold and asks what it trained; built without arguments."""
 
     def train(self, job: FoldJob) -> None:
         """Train; leaves ``folder/<stage>/model.safetensors`` for every stage."""
+        ...
+
+    def load(self, plan: Plan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
+        """The trained model of a stage on ``device`` in evaluation mode.
+
+        Raises:
+            UserError: the file does not fit the plan.
+        """
+        ...
+
+    def predict(
+        self,
+        models: Sequence[nn.Module],
+        case: PreparedCase,
+        plan: Plan,
+        stage: Stage,
+        *,
+        device: torch.device,
+        batch_size: int,
+        mirrored: bool,
+    ) -> list[Detections]:
+        """Boxes on the store grid that each of the models (folds of one stage) finds in a case.
+
+        2D boxes have a column ``slice``; 3D boxes have none. Both have ``zone_mm`` and ``hu_quantiles``, see
+        :mod:`nndet_psma.models.box_evidence`. ``mirrored`` looks at mirror images instead; the boxes come back
+        unmirrored.
+        """
         ...
 
 

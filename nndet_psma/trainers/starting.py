@@ -41,7 +41,7 @@ def starting_detector(plan: Plan, stage: Stage, start: Path | None) -> nn.Module
     """
     channels = plan.channels(stage)
     if start is None:
-        return build_detector(plan.detector, channels, len(plan.classes))
+        return build_detector(plan.slice_detector, channels, len(plan.classes))
     model = build_detector(_without_weights(plan), channels, len(plan.classes))
     state = _with_channels(read_state(start), channels)
     load_state(model, state, start)
@@ -59,4 +59,4 @@ def _with_channels(state: Mapping[str, Tensor], channels: int) -> dict[str, Tens
 
 
 def _without_weights(plan: Plan) -> Detector:
-    return replace(plan.detector, weights="none")
+    return replace(plan.slice_detector, weights="none")

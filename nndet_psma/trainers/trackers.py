@@ -162,7 +162,7 @@ def tracked_config(plan: Plan, stage: Stage, settings: Any) -> dict[str, Plain]:
     config["channels"] = plan.channels(stage)
     for prefix, part in (
         ("stage", stage),
-        ("detector", plan.detector),
+        ("detector", plan.detector or plan.detector3d),
         ("augmentation", plan.augmentation),
         ("settings", settings),
     ):

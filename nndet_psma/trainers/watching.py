@@ -19,7 +19,7 @@ def stage_observers(
     job: FoldJob, stage: Stage, accelerator: Accelerator, images: int, training: Training
 ) -> list[Observer]:
     """Observers of a stage in the order they are told; ``images`` per step of one process. Main process only."""
-    folder, settings, detector = job.folder / stage.name, job.settings, job.plan.detector
+    folder, settings, detector = job.folder / stage.name, job.settings, job.plan.slice_detector
     title = f"fold {job.fold} {stage.name}"
     channel = centre_channel(job.plan.neighbours)
     observers: list[Observer] = [
