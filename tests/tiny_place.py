@@ -160,3 +160,11 @@ def environment(place: Workplace) -> dict[str, str]:
         "det_models": str(place.models),
         "OMP_NUM_THREADS": "1",
     }
+
+
+def real_data(name: str) -> Path:
+    """Folder of a public data set, or the test is skipped."""
+    root = Path(os.environ.get("NNDET_PSMA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (root / name).is_dir():
+        pytest.skip(f"public data set {name} found neither through NNDET_PSMA_DATA nor in ../shared/data")
+    return root / name

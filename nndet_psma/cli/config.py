@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nndet_psma.core.errors import UserError
+
+if TYPE_CHECKING:
+    from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.dataset.paths import TaskPaths
 
 HOSTS = ("embedded",)
 
 
-def compose_config(task: str, overrides: Sequence[str]) -> Any:
+def compose_config(task: str, overrides: Sequence[str], system: str | None = None) -> Any:
     """Composed configuration (an OmegaConf ``DictConfig``) for a task.
 
-    ``-o`` takes Hydra's override grammar as in nnDetection: ``key=value``, ``train=PRESET``, ``+key=value``,
-    ``~key``.
+    ``system`` is the preset of ``conf/train`` that is taken when no override names one. ``-o`` takes Hydra's override
+    grammar as in nnDetection: ``key=value``, ``train=PRESET``, ``+key=value``, ``~key``.
 
     Raises:
         UserError: an override is malformed, names an unknown key or group, or an import fails.
@@ -25,9 +29,11 @@ def compose_config(task: str, overrides: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    named = [] if system is None or _names_system(overrides) else [f"train={system}"]
+    given = [f"task={task}", *_groups_first([*named, *map(_quoted, overrides)])]
     try:
         with initialize_config_module("nndet_psma.conf", version_base="1.3"):
-            config = compose("config", overrides=[f"task={task}", *_groups_first(map(_quoted, overrides))])
+            config = compose("config", overrides=given)
             OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
@@ -43,11 +49,34 @@ def compose_config(task: str, overrides: Sequence[str]) -> Any:
     return config
 
 
+def config_for_task(paths: TaskPaths, overrides: Sequence[str], tell: Callable[[str], None]) -> Any:
+    """The configuration of a task; when no override names a system, the data set does, and ``tell`` hears why."""
+    from nndet_psma.dataset.description import read_description
+    from nndet_psma.planners.systems import default_system
+
+    if _names_system(overrides):
+        return compose_config(paths.name, overrides)
+    choice = default_system(read_description(paths.root))
+    tell(f"system {choice.name}: {choice.reason} (another with -o train=NAME)")
+    return compose_config(paths.name, overrides, choice.name)
+
+
+def config_for_model(task: str, plan: Plan, overrides: Sequence[str]) -> Any:
+    """The configuration of commands that are given a model: the defaults of the system that made it."""
+    from nndet_psma.planners.systems import system_of
+
+    return compose_config(task, overrides, system_of(plan))
+
+
 def plain(config: Any) -> Any:
     """Part of a configuration as plain dictionaries and lists."""
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(config, resolve=True)
+
+
+def _names_system(overrides: Sequence[str]) -> bool:
+    return any(override.startswith("train=") for override in overrides)
 
 
 def _quoted(override: str) -> str:

@@ -57,7 +57,7 @@ def refuse_unknown(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Consolidate."""
-    from nndet_psma.cli.config import compose_config
+    from nndet_psma.cli.config import config_for_model
     from nndet_psma.cli.sweep import report_thresholds
     from nndet_psma.core.errors import UserError
     from nndet_psma.dataset.paths import find_task
@@ -67,7 +67,6 @@ def run(args: argparse.Namespace) -> int:
     refuse_unknown(args)
     paths = find_task(args.task)
     folder = find_model(args.task, args.model)
-    config = compose_config(paths.name, args.overwrites)
     folds = args.folds or (list(range(args.num_folds)) if args.num_folds else folder.trained_folds())
     missing = [fold for fold in folds if fold not in folder.trained_folds()]
     if missing or not folds:
@@ -77,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
             found=f"trained folds {folder.trained_folds()}",
             remedy="Train it, or choose folds with --folds",
         )
+    config = config_for_model(paths.name, folder.plan(folds[0]), args.overwrites)
     plan = consolidate(
         paths, folder, folds, config=config, sweep_boxes=args.sweep_boxes, weights=not args.no_model
     )

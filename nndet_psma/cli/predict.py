@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nndet_psma.cli.arguments import add_model, add_overwrites, add_task, say
 
 if TYPE_CHECKING:
+    from nndet_psma.inference.model_folder import ModelFolder
     from nndet_psma.stages.predict import PredictJob
 
 
@@ -61,12 +62,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Predict and print one line per case; 1 when a case could not be predicted."""
-    from nndet_psma.cli.config import compose_config
+    from nndet_psma.cli.config import config_for_model
+    from nndet_psma.inference.model_folder import find_model
     from nndet_psma.stages.predict import predict_job, write_index
 
     args.overwrites, args.output = _split_output(args.overwrites, args.output)
-    config = compose_config(args.task, args.overwrites)
-    job = _job(args, config)
+    folder = find_model(args.task, args.model)
+    config = config_for_model(args.task, folder.plan(args.fold), args.overwrites)
+    job = _job(args, config, folder)
     if args.region == "body":
         say(
             "no CTV: the whole-slice detector searches whole slices; its thresholds were tuned for the CTV region"
@@ -97,7 +100,7 @@ def _split_output(overwrites: list[str], output: Path | None) -> tuple[list[str]
     return rest, Path(folders[0]) if folders else output
 
 
-def _job(args: argparse.Namespace, config: object) -> PredictJob:
+def _job(args: argparse.Namespace, config: object, folder: ModelFolder) -> PredictJob:
     from typing import Any, cast
 
     from nndet_psma.core.errors import UserError
@@ -105,13 +108,11 @@ def _job(args: argparse.Namespace, config: object) -> PredictJob:
     from nndet_psma.dataset.description import read_description
     from nndet_psma.dataset.paths import find_task
     from nndet_psma.inference.input_cases import description_from_plan, input_cases, without_ctv_modality
-    from nndet_psma.inference.model_folder import find_model
     from nndet_psma.stages.evaluate import TEST_PREDICTIONS
     from nndet_psma.stages.predict import PredictJob
 
     if args.num_tta not in (0, 1):
         raise UserError(f"-ntta {args.num_tta}", expected="0 or 1")
-    folder = find_model(args.task, args.model)
     plan = folder.plan(args.fold)
     known = description_from_plan(plan)
     body = args.region == "body"

@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare every task and print what was decided and why."""
-    from nndet_psma.cli.config import compose_config, plain
+    from nndet_psma.cli.config import config_for_task, plain
     from nndet_psma.cli.plan import print_plan
     from nndet_psma.dataset.paths import find_task
     from nndet_psma.planners.options import PlannerOptions
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         overrides += ["plan_cfg.target=gpu", f"plan_cfg.num_gpus={args.num_gpus}"]
     for task in args.tasks:
         paths = find_task(task)
-        config = compose_config(paths.name, overrides)
+        config = config_for_task(paths, overrides, say)
         result = prepare_task(
             paths,
             config,

@@ -26,14 +26,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Predict the validation cases, tune, print."""
-    from nndet_psma.cli.config import compose_config
+    from nndet_psma.cli.config import config_for_model
     from nndet_psma.dataset.paths import find_task
     from nndet_psma.inference.model_folder import find_model
     from nndet_psma.stages.sweep import sweep_fold
 
     paths = find_task(args.task)
-    config = compose_config(paths.name, args.overwrites)
-    report_thresholds(sweep_fold(paths, find_model(args.task, args.model), args.fold, config))
+    folder = find_model(args.task, args.model)
+    config = config_for_model(paths.name, folder.plan(args.fold), args.overwrites)
+    report_thresholds(sweep_fold(paths, folder, args.fold, config))
     return 0
 
 

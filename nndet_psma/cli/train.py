@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Train, and sweep if asked."""
     from nndet_psma.artifacts.plan import Plan
-    from nndet_psma.cli.config import compose_config
+    from nndet_psma.cli.config import config_for_task
     from nndet_psma.cli.sweep import report_thresholds
     from nndet_psma.dataset.paths import find_task, models_root
     from nndet_psma.stages.sweep import sweep_fold
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     main = is_main()
     tell = say if main else lambda text: None  # under a launcher one process speaks for all
     paths = find_task(args.task)
-    config = compose_config(paths.name, args.overwrites)
+    config = config_for_task(paths, args.overwrites, tell)
     plan = Plan.read(paths.plan(config.plan))
     for fold in folds_to_train(config, plan):
         tell(f"fold {fold}: training {config.exp.id}")

@@ -54,14 +54,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Plan the jobs and do what is asked with them."""
-    from nndet_psma.cli.config import compose_config
+    from nndet_psma.cli.config import config_for_task
     from nndet_psma.dataset.paths import find_task, models_root
     from nndet_psma.stages.job_graph import check_overrides
 
     _check_flags(args)
     check_overrides(args.overwrites)
     paths = find_task(args.task)
-    config = compose_config(paths.name, args.overwrites)
+    config = config_for_task(paths, args.overwrites, say)
     if args.status:
         return _status(args, paths, models_root(), config)
     if args.executor == "slurm":

@@ -9,6 +9,7 @@ from importlib import import_module
 COMMANDS = {  # by module
     "example": "make a phantom task",
     "convert": "make a task from a folder of NIfTI studies",
+    "roi": "a search region for tasks that lack it",
     "check": "list every fault of a task's raw data",
     "prep": "check, fingerprint, plan, preprocess",
     "plan": "show what was planned and why",

@@ -19,8 +19,8 @@ from nndet_psma.dataset.images import write_volume
 
 MODEL = "MaskRCNN25D_PSMA25D"
 FEW = "plan_cfg.iterations_factor=0.01"  # 3 steps of each stage
-OPTIONS = ["plan_cfg.target=cpu", "plan_cfg.num_folds=2", "plan_cfg.max_voters=1", FEW]
-TRAIN = ["trainer_cfg.num_workers=0", "exp.fold=all"]
+OPTIONS = ["train=psma25d", "plan_cfg.target=cpu", "plan_cfg.num_folds=2", "plan_cfg.max_voters=1", FEW]
+TRAIN = ["train=psma25d", "trainer_cfg.num_workers=0", "exp.fold=all"]
 CASES = ["case_0", "case_2", "case_3", "case_4", "test_0"]
 
 
