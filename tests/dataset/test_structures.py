@@ -68,7 +68,7 @@ def test_masks_on_another_grid(tmp_path):
 
 def test_numbers_without_names(tmp_path):
     write_volume(tmp_path / "c1.nii.gz", np.ones(GRID.shape, np.uint8), GRID)
-    with pytest.raises(UserError, match="--labels NAMES.json"):
+    with pytest.raises(UserError, match=r"--labels NAMES\.json"):
         find_structures(tmp_path, "c1")
     (tmp_path / "names.json").write_text('{"iliac_artery_left": 1}')
     names = read_label_names(tmp_path / "names.json")

@@ -70,7 +70,7 @@ def test_inside_the_margin_and_outside_the_organs(seed, margin):
     shape = (6, 12, 12)
     vessels, organs = rng.random(shape) < 0.01, rng.random(shape) < 0.2
     ctv = nodal_ctv(vessels, organs, SPACING, span=Span(1, 5), margin_mm=margin)
-    inside = np.argwhere(vessels[1:5]) + [1, 0, 0]
+    inside = np.argwhere(vessels[1:5]) + np.array([1, 0, 0])
     for voxel in np.argwhere(ctv):
         nearest = np.sqrt((((inside - voxel) * SPACING) ** 2).sum(axis=1)).min()
         surrounded = not organs[tuple(voxel)]  # a hole that is no organ may be filled
