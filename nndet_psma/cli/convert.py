@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nndet_psma.cli.convert_boxes import add_boxes_arguments, convert_boxes
+from nndet_psma.cli.convert_dicom import add_dicom_arguments, check_task_name, convert_dicom_folders
 
 _NAMED_PATTERN = re.compile(r"(?P<name>[^=\s]+)=(?P<pattern>.+)")
 
@@ -18,6 +19,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nndet_psma convert", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     _add_nifti(kinds.add_parser("nifti", help="a folder of NIfTI studies"))
+    dicom = kinds.add_parser("dicom", help="folders of DICOM files: CT, PET, MR, structure sets")
+    add_dicom_arguments(dicom)
     boxes = kinds.add_parser("nndet-boxes", help="predictions of nnDetection (*_boxes.pkl)")
     add_boxes_arguments(boxes)
     return parser
@@ -27,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     """Convert and say what was written."""
     if args.kind == "nndet-boxes":
         return convert_boxes(args)
+    if args.kind == "dicom":
+        return convert_dicom_folders(args)
     return _convert_nifti(args)
 
 
@@ -35,12 +40,7 @@ def _convert_nifti(args: argparse.Namespace) -> int:
     from nndet_psma.dataset.convert_nifti import NiftiSource, convert_nifti
     from nndet_psma.dataset.paths import TaskPaths, data_root
 
-    if not 0 <= args.task <= 999 or not re.fullmatch(r"\w+", args.name):
-        raise UserError(
-            "no valid task",
-            expected="a number from 0 to 999 and a name of letters, digits and _",
-            found=f"{args.task} {args.name}",
-        )
+    check_task_name(args.task, args.name)
     names = [name for name, _ in args.image]
     if len(set(names)) != len(names):
         raise UserError("two images have the same name", found=", ".join(names))

@@ -10,6 +10,17 @@ from collections.abc import Callable, Sequence
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+_ALSO_OF_NNDETECTION = (
+    "nndet_prep",
+    "nndet_unpack",
+    "nndet_train",
+    "nndet_sweep",
+    "nndet_consolidate",
+    "nndet_predict",
+    "nndet_eval",
+    "nndet_example",
+)
+
 
 def run_command(
     parser: argparse.ArgumentParser,
@@ -18,14 +29,16 @@ def run_command(
 ) -> int:
     """Parse ``argv`` and call ``run``; returns the exit code.
 
-    A :class:`UserError` is printed as one line on standard error; any other exception is a bug and keeps its
+    A command that genuine nnDetection has, too, is handed over to it when the user asks for that host. A
+    :class:`UserError` is printed as one line on standard error; any other exception is a bug and keeps its
     traceback.
     """
     from nndet_psma.core.errors import UserError
 
-    args = parser.parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
     try:
-        return run(args)
+        code = _handed_over(parser, given)
+        return run(parser.parse_args(given)) if code is None else code
     except UserError as error:
         sys.stderr.write(f"{parser.prog}: error: {' '.join(str(error).split())}\n")
         return EXIT_USER_ERROR
@@ -38,3 +51,18 @@ def run_command(
         # the reader of our output went away (for example "| head"); nothing to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _handed_over(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int | None:
+    """Exit code of nnDetection's own command; None where the embedded engine is meant."""
+    if parser.prog not in _ALSO_OF_NNDETECTION:
+        return None
+    from nndet_psma.hosts.nndetection.handover import HOSTS, handed_over
+
+    parser.add_argument(
+        "--host",
+        choices=HOSTS,
+        default=HOSTS[0],
+        help="nndet: run genuine nnDetection's command, with our plugin loaded (as -o host=nndet)",
+    )
+    return handed_over(parser.prog, argv)

@@ -8,7 +8,7 @@ from importlib import import_module
 
 COMMANDS = {  # by module
     "example": "make a phantom task",
-    "convert": "make a task from a folder of NIfTI studies",
+    "convert": "make a task from DICOM or NIfTI studies",
     "roi": "a search region for tasks that lack it",
     "check": "list every fault of a task's raw data",
     "prep": "check, fingerprint, plan, preprocess",

@@ -14,6 +14,7 @@ from nndet_psma.cli.example import build_parser, main, run
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.phantom import task as task_module
 from nndet_psma.dataset.phantom.options import Difficulty, PhantomOptions
+from nndet_psma.dataset.phantom.squares import SquaresOptions
 
 SMALL = ["--size", "12 54 74", "--spacing", "12 5 5", "--cases", "1", "--test-cases", "0"]
 
@@ -66,9 +67,49 @@ def test_full_is_a_default_that_counts_override(request_made, tmp_path, argv, co
 def test_names_kept_for_a_quick_help_match_the_generator():
     assert tuple(task_module.KINDS) == example.KIND_NAMES
     assert get_args(Difficulty) == example.DIFFICULTIES
-    defaults = {field.name: field.default for field in dataclasses.fields(PhantomOptions)}
-    assert (defaults["size"], defaults["spacing"]) == (example.DEFAULT_SIZE, example.DEFAULT_SPACING)
+    options = [kind.options() for kind in task_module.KINDS.values()]
+    assert {f.name for o in options for f in dataclasses.fields(o)} == set(example.OPTION_NAMES)
+    text = build_parser().format_help()
+    for kind in ("psma", "dwi"):
+        grid = task_module.KINDS[kind].options()
+        for values in (grid.size, grid.spacing):
+            assert f"{kind} '{' '.join(map(str, values))}'" in " ".join(text.split())
+    assert f"default '{' '.join(map(str, SquaresOptions().image_size))}'" in " ".join(text.split())
     assert "force" in inspect.signature(task_module.generate_task).parameters
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder", "counts"),
+    [("dwi", "Task101_DWIPhantom", (24, 8)), ("squares", "Task000_Example", (10, 10))],
+)
+def test_every_kind_has_its_own_defaults(request_made, tmp_path, kind, folder, counts):
+    assert run(build_parser().parse_args(["--kind", kind, "-o", str(tmp_path)])) == 0
+    [(destination, rest)] = request_made
+    assert destination.name == folder
+    assert rest["options"] == task_module.KINDS[kind].options()
+    assert (rest["cases"], rest["test_cases"]) == counts
+
+
+def test_option_of_another_kind_is_refused(request_made, tmp_path):
+    argv = ["--kind", "squares", "--noise", "3", "-o", str(tmp_path)]
+    with pytest.raises(
+        UserError, match="'squares' has no such option; expected one of image_size; found noise"
+    ):
+        run(build_parser().parse_args(argv))
+    assert not request_made
+
+
+def test_image_size_of_squares(request_made, tmp_path):
+    argv = ["--kind", "squares", "--image_size", "32 48 64", "-o", str(tmp_path)]
+    run(build_parser().parse_args(argv))
+    assert request_made[0][1]["options"] == SquaresOptions((32, 48, 64))
+
+
+def test_unknown_kind_lists_those_there_are(capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["--kind", "mouse"])
+    error = capsys.readouterr().err
+    assert all(name in error for name in ("psma", "dwi", "squares"))
 
 
 def test_writes_to_det_data(monkeypatch, tmp_path, capsys):

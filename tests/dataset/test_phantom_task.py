@@ -155,7 +155,7 @@ def test_another_seed_is_not_mixed_in(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "mouse"}, "unknown kind of phantom 'mouse'; expected one of psma"),
+        ({"kind": "mouse"}, "unknown kind of task 'mouse'; expected one of psma, dwi, squares"),
         ({"cases": 0}, "wrong number of cases"),
         ({"test_cases": -1}, "wrong number of cases"),
         ({"seed": -1}, "seed is negative"),
@@ -168,4 +168,8 @@ def test_bad_requests_write_nothing(tmp_path, change, message):
 
 
 def test_kinds_draw_as_many_images_as_they_name():
-    assert {name: len(kind.modalities) for name, kind in KINDS.items()} == {"psma": 2}
+    assert {name: len(kind.modalities) for name, kind in KINDS.items()} == {
+        "psma": 2,
+        "dwi": 2,
+        "squares": 1,
+    }

@@ -75,6 +75,7 @@ def sample_anatomy(
     options: PhantomOptions,
     *,
     diseased: bool = True,
+    profile: DifficultyProfile | None = None,
 ) -> Anatomy:
     """Draw the anatomy of one scan.
 
@@ -83,6 +84,7 @@ def sample_anatomy(
         scan: chance of this scan: filling of bladder and bowel, small changes of the nodes.
         options: grid and difficulty.
         diseased: False gives a case without positive nodes.
+        profile: looks of the nodes; None takes those of the difficulty.
     """
     canvas = Canvas(options.geometry)
     habitus = sample_habitus(patient)
@@ -96,7 +98,9 @@ def sample_anatomy(
     region = nodal_ctv(canvas, habitus, vessels)
     outside = distance_outside(region, canvas.geometry.spacing)
     field = NodeField(canvas, outside, growth=float(scan.uniform(0.92, 1.02)))
-    _place_nodes(field, habitus, vessels, options, nodes, diseased=diseased)
+    looks = PROFILES[options.difficulty] if profile is None else profile
+    mean_positives = options.positives if diseased else 0.0
+    _place_nodes(field, habitus, vessels, looks, nodes, mean_positives)
     draw_bowel(canvas, _keep_clear(field, region), scan)
     ctv = region & ~(spared(canvas) & (field.index == 0))
     outside = distance_outside(ctv, canvas.geometry.spacing)
@@ -114,16 +118,14 @@ def _place_nodes(
     field: NodeField,
     habitus: Habitus,
     vessels: list[Vessel],
-    options: PhantomOptions,
+    profile: DifficultyProfile,
     rng: np.random.Generator,
-    *,
-    diseased: bool,
+    mean_positives: float,
 ) -> None:
     """Positive nodes first: they are large and need the space; then mimics, then benign nodes."""
-    profile = PROFILES[options.difficulty]
     stations = find_stations(habitus, vessels)
     regions, shares = list(SHARES), np.array(list(SHARES.values()))
-    count = 1 + int(rng.poisson(options.positives - 1)) if diseased else 0
+    count = 1 + int(rng.poisson(mean_positives - 1)) if mean_positives > 0 else 0
     first = int(rng.integers(SPECKLED))
     for k in range(count):
         _place_positive(field, stations, profile, rng, calcified=(k + first) % SPECKLED == 0)

@@ -24,7 +24,7 @@ class PhantomCase:
         spec: its place in the task.
         geometry: header of all volumes.
         images: volumes ``[z, y, x]`` in the order of the task's modalities.
-        labels: ``[z, y, x]`` int16 instance ids of the positive nodes, 1..n ordered by centroid (z, y, x).
+        labels: ``[z, y, x]`` int16 instance ids of the labelled nodes, 1..n ordered by centroid (z, y, x).
         anatomy: what was painted, in the grid before flips.
     """
 
@@ -34,16 +34,21 @@ class PhantomCase:
     labels: NDArray[np.int16]
     anatomy: Anatomy
 
+    @property
+    def classes(self) -> dict[int, int]:
+        """Class by instance id: there is one."""
+        return {int(k): 0 for k in np.unique(self.labels[self.labels > 0])}
+
 
 def draw_case(spec: CaseSpec, options: PhantomOptions) -> PhantomCase:
     """Draw a case; the same specification and options give the same voxels."""
     scan = spec.chance("scan")
     anatomy = sample_anatomy(spec.chance("patient"), scan, options, diseased=spec.diseased)
     noise = PROFILES[options.difficulty].noise if options.noise is None else options.noise
-    geometry, flips = _sample_header(spec, options)
-    ct = _flipped(paint_ct(anatomy, scan, noise), flips)
-    ctv = _flipped(anatomy.ctv.astype(np.uint8), flips)
-    labels = number_by_centroid(_flipped(label_positives(anatomy), flips))
+    geometry, flips = sample_header(spec, options)
+    ct = flipped(paint_ct(anatomy, scan, noise), flips)
+    ctv = flipped(anatomy.ctv.astype(np.uint8), flips)
+    labels = number_by_centroid(flipped(label_positives(anatomy), flips))
     return PhantomCase(spec, geometry, (ct, ctv), labels, anatomy)
 
 
@@ -66,11 +71,12 @@ def number_by_centroid(labels: NDArray[np.int16]) -> NDArray[np.int16]:
     return renamed[labels]
 
 
-def _flipped(volume: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
+def flipped(volume: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
+    """A copy with array axes turned round."""
     return np.ascontiguousarray(np.flip(volume, axes))
 
 
-def _sample_header(spec: CaseSpec, options: PhantomOptions) -> tuple[Geometry, tuple[int, ...]]:
+def sample_header(spec: CaseSpec, options: PhantomOptions) -> tuple[Geometry, tuple[int, ...]]:
     """Geometry of the case and the array axes to flip; the middle of the field stays at the patient's origin."""
     rng = spec.chance("header")
     flips = tuple(axis for axis in range(3) if options.flip and rng.random() < 0.5)

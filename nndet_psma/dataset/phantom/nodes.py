@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -96,6 +97,15 @@ class Node:
         if mask.size and not mask.any():
             mask = level <= level.min()
         return window, mask
+
+    def share(self, canvas: Canvas, window: Window, subvoxels: int = 3) -> Array:
+        """Share of each voxel of ``window`` that the node fills, sampled at ``subvoxels`` points along every axis."""
+        grids, spacing = canvas.grids(window), canvas.geometry.spacing
+        filled = np.zeros(tuple(grid.size for grid in grids))
+        for offset in product(range(subvoxels), repeat=3):
+            shift = [((k + 0.5) / subvoxels - 0.5) * s for k, s in zip(offset, spacing, strict=True)]
+            filled += self.level((grids[0] + shift[0], grids[1] + shift[1], grids[2] + shift[2])) <= 1
+        return filled / subvoxels**3
 
 
 def sample_node(kind: NodeKind, look: NodeLook, rng: np.random.Generator, *, calcified: bool = False) -> Node:

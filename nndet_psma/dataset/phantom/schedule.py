@@ -26,7 +26,7 @@ class CaseSpec:
     """What is fixed about a case before it is drawn.
 
     Attributes:
-        case_id: ``psma_000`` in training, ``psma_test_000`` in test.
+        case_id: ``psma_000`` in training, ``psma_test_000`` in test; other kinds of task have another stem.
         split: "train" or "test".
         index: of the case in its split.
         patient: of the patient in its split; two scans of one patient have neighbouring cases.
@@ -56,15 +56,26 @@ class CaseSpec:
         return np.random.default_rng([self.seed, int(self.split == "test"), purposes[purpose], owner])
 
 
-def plan_case(seed: int, split: Split, index: int) -> CaseSpec:
-    """The specification of one case; needs nothing but its own number."""
+def plan_case(seed: int, split: Split, index: int, stem: str = "psma") -> CaseSpec:
+    """The specification of one case of a patient; needs nothing but its own number.
+
+    Args:
+        seed: of the task.
+        split: "train" or "test".
+        index: of the case in its split.
+        stem: first part of its identifier.
+    """
     block, place = divmod(index, BLOCK)
     rng = np.random.default_rng([seed, int(split == "test"), 4, block])
     second = 1 + int(rng.integers(BLOCK - 1))  # this case is the second scan of the one before
     healthy = int(rng.choice([k for k in range(BLOCK) if k not in (second, second - 1)]))
     patient = block * (BLOCK - 1) + place - (place >= second)
-    stem = "psma" if split == "train" else "psma_test"
-    return CaseSpec(f"{stem}_{index:03d}", split, index, patient, place != healthy, seed)
+    return CaseSpec(name_case(stem, split, index), split, index, patient, place != healthy, seed)
+
+
+def name_case(stem: str, split: Split, index: int) -> str:
+    """Identifier of a case: ``stem_000`` in training, ``stem_test_000`` in test."""
+    return f"{stem if split == 'train' else f'{stem}_test'}_{index:03d}"
 
 
 def clinical_row(spec: CaseSpec, *, prostatectomy: bool) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Writing a whole raw task of phantom cases, in nnDetection's raw format."""
+"""Writing a whole raw task of synthetic cases, in nnDetection's raw format."""
 
 from __future__ import annotations
 
@@ -7,48 +7,24 @@ import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from nndet_psma.core.atomic import read_json, remove_leftovers, write_json, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
 from nndet_psma.dataset.images import write_volume
 from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.dataset.phantom.case import PhantomCase, draw_case
 from nndet_psma.dataset.phantom.habitus import sample_habitus
-from nndet_psma.dataset.phantom.options import PhantomOptions
-from nndet_psma.dataset.phantom.schedule import CaseSpec, clinical_row, plan_case
+from nndet_psma.dataset.phantom.kinds import KINDS, TaskKind, find_kind
+from nndet_psma.dataset.phantom.schedule import CaseSpec, clinical_row
 
 MARKER = "phantom.json"
 """File in the task folder that says the task is a phantom's own, and how it was made."""
 
 MARKER_VERSION = 1
 SUFFIXES = {"train": "Tr", "test": "Ts"}
-
-
-@dataclass(frozen=True)
-class TaskKind:
-    """A kind of phantom task.
-
-    Attributes:
-        modalities: names in the order of ``PhantomCase.images``.
-        labels: class names.
-        draw: makes a case.
-    """
-
-    modalities: tuple[str, ...]
-    labels: tuple[str, ...]
-    draw: Callable[[CaseSpec, PhantomOptions], PhantomCase]
-
-
-KINDS: dict[str, TaskKind] = {
-    "psma": TaskKind(("CT", "CTV"), ("positive_node",), draw_case),
-}
 
 
 def generate_task(
@@ -58,7 +34,7 @@ def generate_task(
     cases: int,
     test_cases: int,
     seed: int,
-    options: PhantomOptions,
+    options: Any,
     force: bool = False,
     processes: int = 1,
     on_case: Callable[[str], None] | None = None,
@@ -74,7 +50,7 @@ def generate_task(
         cases: training cases.
         test_cases: test cases, with labels.
         seed: not negative.
-        options: size, difficulty, header.
+        options: of the kind, from :func:`~nndet_psma.dataset.phantom.kinds.make_options`.
         force: replace raw data, ``dataset.json`` and ``clinical.csv`` of a folder that holds something else.
         processes: cases drawn at a time.
         on_case: called with the identifier of each case that is finished (also those found finished).
@@ -84,20 +60,22 @@ def generate_task(
     """
     _check_request(kind, cases, test_cases, seed)
     paths = TaskPaths(destination)
-    specs = [plan_case(seed, "train", k) for k in range(cases)]
-    specs += [plan_case(seed, "test", k) for k in range(test_cases)]
+    chosen = KINDS[kind]
+    specs = [chosen.plan(seed, "train", k) for k in range(cases)]
+    specs += [chosen.plan(seed, "test", k) for k in range(test_cases)]
     recipe = to_plain({"version": MARKER_VERSION, "kind": kind, "seed": seed, "options": options})
     _claim(paths, recipe, force=force)
-    description = _describe(paths, KINDS[kind], test_labels=test_cases > 0)
-    _discard_others(paths, specs, description)
-    waiting = [spec for spec in specs if not _is_finished(paths, spec, KINDS[kind])]
+    description = _describe(paths, chosen, test_labels=test_cases > 0)
+    _discard_others(paths, specs, description, chosen.stem)
+    waiting = [spec for spec in specs if not _is_finished(paths, spec, chosen)]
     done = on_case or _ignore
     for spec in specs:
         if spec not in waiting:
             done(spec.case_id)
     for case_id in _write_cases(destination, kind, waiting, options, processes):
         done(case_id)
-    _write_clinical(paths, specs)
+    if chosen.patients:
+        _write_clinical(paths, specs)
     write_json(destination / "dataset.json", description)
 
 
@@ -109,14 +87,13 @@ def case_files(paths: TaskPaths, spec: CaseSpec, kind: TaskKind) -> list[Path]:
     return [*images, labels / f"{spec.case_id}.nii.gz", labels / f"{spec.case_id}.json"]
 
 
-def write_case(destination: Path, kind: str, spec: CaseSpec, options: PhantomOptions) -> str:
+def write_case(destination: Path, kind: str, spec: CaseSpec, options: Any) -> str:
     """Draw and write one case; returns its identifier. Runs in worker processes."""
     case = KINDS[kind].draw(spec, options)
     *volumes, instances = case_files(TaskPaths(destination), spec, KINDS[kind])
     for file, array in zip(volumes, [*case.images, case.labels], strict=True):
         write_volume(file, array, case.geometry)
-    ids = np.unique(case.labels[case.labels > 0])
-    write_json(instances, {"instances": {str(k): 0 for k in ids}})
+    write_json(instances, {"instances": {str(k): label for k, label in case.classes.items()}})
     return spec.case_id
 
 
@@ -125,8 +102,7 @@ def _ignore(case_id: str) -> None:
 
 
 def _check_request(kind: str, cases: int, test_cases: int, seed: int) -> None:
-    if kind not in KINDS:
-        raise UserError(f"unknown kind of phantom '{kind}'", expected=f"one of {', '.join(KINDS)}")
+    find_kind(kind)
     if cases < 1 or test_cases < 0:
         raise UserError(
             "wrong number of cases",
@@ -171,7 +147,9 @@ def _clear(paths: TaskPaths) -> None:
         shutil.rmtree(paths.raw_splitted)
 
 
-def _discard_others(paths: TaskPaths, specs: Sequence[CaseSpec], description: dict[str, Any]) -> None:
+def _discard_others(
+    paths: TaskPaths, specs: Sequence[CaseSpec], description: dict[str, Any], stem: str
+) -> None:
     """Remove cases beyond the wanted number and leftovers of killed runs; make the four folders."""
     file = paths.root / "dataset.json"
     stale = file.is_file() and read_json(file) != description
@@ -180,7 +158,7 @@ def _discard_others(paths: TaskPaths, specs: Sequence[CaseSpec], description: di
         for folder in (paths.images(suffix), paths.labels(suffix)):
             folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder)
-            for path in folder.glob("psma_*"):
+            for path in folder.glob(f"{stem}_*"):
                 if _case_of(path, is_image=folder == paths.images(suffix)) not in wanted:
                     file.unlink(missing_ok=True)
                     path.unlink()
@@ -198,7 +176,7 @@ def _is_finished(paths: TaskPaths, spec: CaseSpec, kind: TaskKind) -> bool:
 
 
 def _write_cases(
-    destination: Path, kind: str, specs: Sequence[CaseSpec], options: PhantomOptions, processes: int
+    destination: Path, kind: str, specs: Sequence[CaseSpec], options: Any, processes: int
 ) -> Iterator[str]:
     """Write cases and yield each identifier as it is finished."""
     if specs:
@@ -232,7 +210,7 @@ def _describe(paths: TaskPaths, kind: TaskKind, *, test_labels: bool) -> dict[st
         "task": paths.name,
         "name": paths.name.partition("_")[2] or paths.name,
         "dim": 3,
-        "target_class": 0,
+        "target_class": kind.target_class,
         "test_labels": test_labels,
         "labels": {str(k): name for k, name in enumerate(kind.labels)},
         "modalities": {str(k): name for k, name in enumerate(kind.modalities)},
