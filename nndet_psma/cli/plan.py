@@ -27,7 +27,9 @@ def build_parser() -> argparse.ArgumentParser:
         add_task(command)
     named = "name of a plan of the task, or a file"
     for command in (show, check):
-        command.add_argument("plan", nargs="?", default=_DEFAULT, help=f"{named} (default %(default)s)")
+        command.add_argument(
+            "plan", nargs="?", help=f"{named} (default {_DEFAULT}, or the only one there is)"
+        )
     diff.add_argument("first", help=named)
     diff.add_argument("second", help=named)
     return parser
@@ -121,17 +123,35 @@ def _check(paths: TaskPaths, file: Path) -> None:
     say(f"plan {plan.plan_id} holds together and fits the task")
 
 
-def _file(paths: TaskPaths, plan: str) -> Path:
-    """A plan of the task by name, or any plan by its path; UserError lists the plans on a miss."""
+def _file(paths: TaskPaths, plan: str | None) -> Path:
+    """A plan of the task by name, or any plan by its path; UserError lists the plans on a miss.
+
+    None is the central system's, or the only plan of the task.
+    """
     from nndet_psma.core.errors import UserError
 
+    if plan is None:
+        known = _plans(paths)
+        plan = known[0] if len(known) == 1 else _DEFAULT
     file = Path(plan) if plan.endswith(".json") else paths.plan(plan)
     if not file.is_file():
-        known = sorted(f.stem for f in paths.preprocessed.glob("*.json") if f != paths.fingerprint)
         raise UserError(
-            f"no plan '{plan}'", file=file, found=", ".join(known) or "none", remedy="Run nndet_prep"
+            f"no plan '{plan}'", file=file, found=", ".join(_plans(paths)) or "none", remedy="Run nndet_prep"
         )
     return file
+
+
+def _plans(paths: TaskPaths) -> list[str]:
+    """Names of the task's plans: the artefacts of the preprocessed folder that say they are one."""
+    from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.core.atomic import read_json
+
+    names = []
+    for file in sorted(paths.preprocessed.glob("*.json")):
+        content = read_json(file)
+        if isinstance(content, dict) and content.get("schema") == Plan.schema:
+            names.append(file.stem)
+    return names
 
 
 def main(argv: Sequence[str] | None = None) -> int:

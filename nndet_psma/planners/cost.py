@@ -3,18 +3,22 @@
 FLOPs are exact (counted by ``benchmarks/training_cost.py`` on the real network); what a device makes of them is an
 assumption, named in every estimate. Two FLOPs are one multiplication and addition. Training steps only: mining of
 hard negatives, validation, checkpoints and waiting for data come on top (a few per cent where the loader keeps up).
+Of plans on 3D patches the FLOPs are those of the planned layers.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 from nndet_psma.artifacts.plan import Detector, Plan, Stage, Target
 from nndet_psma.core.errors import UserError
 from nndet_psma.planners.describe import DecisionRow
 from nndet_psma.planners.memory import Network, Stages, Training, estimate_memory
+from nndet_psma.planners.patch_layers import PatchNetwork, patch_flops
+from nndet_psma.planners.patch_memory import estimate_patch_memory
 
 # Forward FLOPs per input pixel of stem (three channels) and layers 1..4; norms and activations are not counted.
 STAGE_FLOPS: dict[str, Stages] = {
@@ -57,6 +61,8 @@ class Device(NamedTuple):
 # Fitted by benchmarks/training_cost.py to steps of seven networks on one core of an Intel Xeon with AVX-512: all within
 # 10 %. RoIAlign's backward runs on one core whatever their number.
 CPU_CORE = Device("a core of a Xeon with AVX-512", 0.120, 0.65, 0.0, 22e-6, 2.9e-6, 0.03, "measured there")
+# Steps of 3D networks with 16 to 64 channels: 60 to 100 GFLOPS (benchmarks/patch_memory.py); narrow layers are slow.
+CPU_CORE_3D = Device("a core of a Xeon with AVX-512 in 3D", 0.075, 1.0, 0.0, 0.0, 0.0, 0.05, "measured there")
 # ResNet-50 v1.5 training in NVIDIA's DeepLearningExamples (PyTorch 21.03): V100 367 (fp32) and 1200 (mixed) images/s,
 # A100-80GB 938 (TF32, PyTorch's default for convolutions) and 2470 (mixed), times 24.6 GFLOP per image. That is 57 and
 # 24 % of a V100's peak (15.7 and 125 TFLOPS), 15 and 19 % of an A100's (156 and 312).
@@ -154,6 +160,14 @@ def step_seconds(
     return device.step_seconds + images * (flops.backbone / slow / speed + flops.heads / speed + beside)
 
 
+def patch_step_seconds(
+    network: PatchNetwork, voxels: int, images: int, device: Device, cores: int = 1
+) -> float:
+    """Seconds of a training step of ``images`` patches on one GPU, or on ``cores`` of a CPU."""
+    seconds = patch_flops(network, voxels) / (device.tflops * 1e12 * cores**_CORES_EXPONENT)
+    return device.step_seconds + images * (seconds + device.image_seconds)
+
+
 def estimate_cost(plan: Plan, *, precision: str = "no", cores: int | None = None) -> CostEstimate:
     """Cost of training every stage of every fold, one after the other, on the planned machine.
 
@@ -166,6 +180,8 @@ def estimate_cost(plan: Plan, *, precision: str = "no", cores: int | None = None
         UserError: nothing is known of the plan's backbone or norm.
     """
     device, cpu = device_for(plan.target, precision), plan.target.device == "cpu"
+    if cpu and plan.detector3d is not None:
+        device = CPU_CORE_3D
     cores = (cores or os.cpu_count() or 1) if cpu else 1
     gpus = 1 if cpu else plan.target.gpus
     images = -(-plan.batch_size // gpus)
@@ -179,14 +195,27 @@ def estimate_cost(plan: Plan, *, precision: str = "no", cores: int | None = None
 
 
 def _stage_seconds(plan: Plan, stage: Stage, images: int, device: Device, cores: int) -> float:
+    if plan.detector3d is not None:
+        return patch_step_seconds(*_patches(plan, stage), images, device, cores)
     network, pixels = _network(plan, stage)
     return step_seconds(network, pixels, images, plan.slice_detector.proposals_train, device, cores)
 
 
 def _stage_memory(plan: Plan, stage: Stage, images: int, precision: str, gpus: int) -> float:
-    network, pixels = _network(plan, stage)
     training = Training(plan.optimizer, precision, gpus=gpus)
-    return estimate_memory(network, pixels, images, training, device=plan.target.device).total
+    return stage_memory_gb(plan, stage, images, training)
+
+
+def stage_memory_gb(plan: Plan, stage: Stage, images: int, training: Training) -> float:
+    """Estimated peak (GB) of one GPU, or of the CPU process, that trains ``images`` slices or patches per step.
+
+    Raises:
+        UserError: nothing is known of the plan's backbone or norm.
+    """
+    device = plan.target.device
+    if plan.detector3d is not None:
+        return estimate_patch_memory(*_patches(plan, stage), images, training, device=device).total
+    return estimate_memory(*_network(plan, stage), images, training, device=device).total
 
 
 def _network(plan: Plan, stage: Stage) -> tuple[Network, int]:
@@ -194,6 +223,12 @@ def _network(plan: Plan, stage: Stage) -> tuple[Network, int]:
     return Network.of(
         plan.slice_detector, channels=plan.channels(stage), classes=len(plan.classes)
     ), height * width
+
+
+def _patches(plan: Plan, stage: Stage) -> tuple[PatchNetwork, int]:
+    detector = plan.patch_detector
+    network = PatchNetwork.of(detector, channels=plan.channels(stage), classes=len(plan.classes))
+    return network, prod(detector.patch_size)
 
 
 def _input_size(detector: Detector, stage: Stage) -> tuple[int, int]:
@@ -230,14 +265,20 @@ def cost_rows(plan: Plan, *, precision: str = "no", cores: int | None = None) ->
 
 
 def _stage_row(plan: Plan, stage: Stage, cost: CostEstimate) -> DecisionRow:
-    network, pixels = _network(plan, stage)
-    flops = image_flops(network, pixels, plan.slice_detector.proposals_train).total
     seconds = cost.seconds_per_step[stage.name]
-    work = f"{stage.iterations} steps x {plan.batch_size} slices x {_flops_text(flops)}"
+    unit = "slices" if plan.detector3d is None else "patches"
+    work = f"{stage.iterations} steps x {plan.batch_size} {unit} x {_flops_text(_stage_flops(plan, stage))}"
     evidence = f"{work}, {seconds:.3g} s per step"
     return DecisionRow(
         f"cost.{stage.name}", f"{hours_text(cost.hours_per_stage[stage.name])} per fold", _RULE, evidence
     )
+
+
+def _stage_flops(plan: Plan, stage: Stage) -> float:
+    """FLOPs of one slice or patch in a training step."""
+    if plan.detector3d is not None:
+        return patch_flops(*_patches(plan, stage))
+    return image_flops(*_network(plan, stage), plan.slice_detector.proposals_train).total
 
 
 def _flops_text(flops: float) -> str:

@@ -32,7 +32,8 @@ class PlannerOptions:
         margin_mm: growth of the CTV, whatever the lesions need.
         backbone: torchvision ResNet name.
         weights: where the backbone starts: "none", "imagenet" or a path.
-        batch_size: slices per optimiser step, over all GPUs.
+        batch_size: slices (patches in 3D) per optimiser step, over all GPUs.
+        patch_size: voxels (z, y, x) that a 3D network sees at once; rounded up to its strides.
         input_side: longest side of the largest slice in detector pixels (800 in Xu et al. 2023).
         anchors: "fitted" to the lesions, or "torchvision" for the fixed ones of its detectors.
         augmentation: "auto" by machine, "paper" or "light".
@@ -62,6 +63,7 @@ class PlannerOptions:
     backbone: str | None = None
     weights: str | None = None
     batch_size: int | None = None
+    patch_size: tuple[int, int, int] | None = None
     input_side: int | None = None
     anchors: Literal["fitted", "torchvision"] = "fitted"
     augmentation: Literal["auto", "paper", "light"] = "auto"
@@ -103,6 +105,8 @@ class PlannerOptions:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, found {value}")
+        if self.patch_size is not None and min(self.patch_size) < 1:
+            raise ValueError(f"patch_size must be at least 1, found {self.patch_size}")
         if self.spacing is not None and min(self.spacing) <= 0:
             raise ValueError(f"spacing must be positive, found {self.spacing}")
 

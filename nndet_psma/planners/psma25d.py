@@ -8,7 +8,6 @@ import numpy as np
 
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
 from nndet_psma.artifacts.plan import Plan, Target, Window
-from nndet_psma.core.errors import UserError
 from nndet_psma.planners import rules
 from nndet_psma.planners.augmentation import choose_augmentation
 from nndet_psma.planners.detector import plan_detector
@@ -21,6 +20,13 @@ from nndet_psma.planners.profile import choose_profile
 from nndet_psma.planners.registry import PLANNERS
 from nndet_psma.planners.scalings import plan_scalings
 from nndet_psma.planners.schedule import schedule_for
+from nndet_psma.planners.shared import (
+    BODY_MARGIN_MM,
+    find_modality,
+    note_machine,
+    require_lesions,
+    search_margin,
+)
 from nndet_psma.planners.stages import plan_stages
 from nndet_psma.planners.windows import (
     WindowChoice,
@@ -28,8 +34,6 @@ from nndet_psma.planners.windows import (
     most_different_windows,
     quantile_windows,
 )
-
-_BODY_MARGIN_MM = 5.0
 
 
 @PLANNERS.register
@@ -51,11 +55,7 @@ class PSMA25DPlanner:
         Raises:
             UserError: no training case has a lesion, or the target machine is too small.
         """
-        if not fingerprint.lesions:
-            raise UserError(
-                "no training case has a lesion, so there is nothing to learn",
-                remedy="Check labelsTr, or add cases with lesions",
-            )
+        require_lesions(fingerprint)
         ledger = Ledger()
         inputs = _plan_inputs(ledger, fingerprint, options, target)
         learning = _plan_learning(ledger, fingerprint, options, target, inputs)
@@ -86,15 +86,15 @@ def _plan_inputs(
     ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions, target: Target
 ) -> dict[str, Any]:
     """Fields of the plan that say what the network sees."""
-    _note_machine(ledger, target)
-    ct, ctv = _find_modality(fingerprint, ledger, "CT"), _find_modality(fingerprint, ledger, "CTV")
+    note_machine(ledger, target)
+    ct, ctv = (find_modality(ledger, fingerprint, name) for name in ("CT", "CTV"))
     spacing = _spacing(ledger, fingerprint, options)
     return {
         "ct_modality": ct,
         "ctv_modality": ctv,
         "spacing": spacing,
-        "margin_mm": _margin(ledger, fingerprint, options, ctv is not None),
-        "body_margin_mm": _BODY_MARGIN_MM,
+        "margin_mm": search_margin(ledger, fingerprint, options, ctv is not None),
+        "body_margin_mm": BODY_MARGIN_MM,
         "windows": _windows(ledger, fingerprint, options, choose_profile(target).voters, ct is not None),
         "scalings": plan_scalings(ledger, fingerprint, (ct, ctv)),
         "neighbours": _neighbours(ledger, fingerprint, options, spacing),
@@ -116,7 +116,7 @@ def _plan_learning(
         options,
         target,
         choose_profile(target),
-        plane_sizes(fingerprint, inputs["spacing"], inputs["margin_mm"], _BODY_MARGIN_MM),
+        plane_sizes(fingerprint, inputs["spacing"], inputs["margin_mm"], BODY_MARGIN_MM),
         channels=(shown + len(inputs["scalings"])) * (2 * inputs["neighbours"] + 1),
         classes=len(fingerprint.labels),
     )
@@ -145,23 +145,6 @@ def _plan_learning(
     }
 
 
-def _note_machine(ledger: Ledger, target: Target) -> None:
-    evidence = (
-        "no GPU visible or asked for" if target.device == "cpu" else "visible, or plan_cfg.gpu_memory_gb"
-    )
-    ledger.note("target", "prepare.choose_target", evidence)
-
-
-def _find_modality(fingerprint: Fingerprint, ledger: Ledger, name: str) -> int | None:
-    found = next(
-        (int(i) for i, modality in fingerprint.modalities.items() if modality.strip().upper() == name), None
-    )
-    meaning = {"CT": "HU windows and the HU filter", "CTV": "crop, mask and the zone filter"}[name]
-    evidence = f"gives {meaning}" if found is not None else f"no modality of this name: without {meaning}"
-    ledger.note(f"{name.lower()}_modality", f"the modality named {name} in dataset.json", evidence)
-    return found
-
-
 def _spacing(ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions) -> tuple[float, float, float]:
     spacings = np.array([case.spacing for case in fingerprint.cases])
     low, high = (np.round(fold(spacings, axis=0), 3).tolist() for fold in (np.min, np.max))
@@ -171,23 +154,6 @@ def _spacing(ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions) 
         return options.spacing
     ledger.note("spacing", "rules.target_spacing: median", evidence)
     return rules.target_spacing(spacings)
-
-
-def _margin(ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions, has_ctv: bool) -> float:
-    ledger.note("body_margin_mm", "fixed", "skin and fat round the body; the air beyond is cut off")
-    if not has_ctv:
-        ledger.note("margin_mm", "no modality is named CTV", "the body is searched; nothing is masked")
-        return 0.0
-    outside = [lesion.outside_ctv_mm or 0.0 for lesion in fingerprint.lesions]
-    margin, share = rules.ctv_margin(outside, options.margin_coverage, options.min_margin_mm)
-    least = f"at least {options.min_margin_mm:g} mm (Xu et al. 2023)"
-    rule = f"rules.ctv_margin: {options.margin_coverage:.0%} of lesions, {least}"
-    if options.margin_mm is not None:
-        margin, rule = options.margin_mm, "plan_cfg.margin_mm"
-        share = float(np.mean(np.array(outside) <= margin))
-    evidence = f"contains {share:.1%} of {len(outside)} lesions; farthest voxel {max(outside):.2f} mm outside"
-    ledger.note("margin_mm", rule, evidence)
-    return margin
 
 
 def _windows(

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
-from nndet_psma.planners.memory import Network, Training, estimate_memory
+from nndet_psma.planners.cost import stage_memory_gb
+from nndet_psma.planners.memory import Training
 from nndet_psma.trainers.settings import TrainerSettings
 
 _USABLE_SHARE = 0.92  # as in planners.memory: the rest is for displays and the error of the estimate
@@ -84,9 +85,6 @@ def cores() -> int:
 
 
 def _stage_gb(plan: Plan, settings: TrainerSettings, name: str) -> float:
-    stage, detector = plan.stage(name), plan.slice_detector
-    size = detector.input_size if stage.region == "search" else detector.body_input_size
-    network = Network.of(detector, channels=plan.channels(stage), classes=len(plan.classes))
+    gpu = replace(plan, target=replace(plan.target, device="gpu"))  # a plan made for the CPU may run on one
     training = Training(plan.optimizer, settings.precision, settings.ema_decay is not None)
-    batch = settings.batch_size or plan.batch_size
-    return estimate_memory(network, size[0] * size[1], batch, training).total
+    return stage_memory_gb(gpu, plan.stage(name), settings.batch_size or plan.batch_size, training)

@@ -14,6 +14,9 @@ from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.postproc.sweep_grid import sweep_grid
 from nndet_psma.trainers.registry import TRAINERS
 
+# what the package's own trainers read; those of third parties say so themselves
+_DETECTOR_OF = {"MaskRCNN25D": "detector", "RetinaNet3D": "detector3d"}
+
 
 def check_plan(
     plan: Plan,
@@ -45,11 +48,22 @@ def _check_names(plan: Plan, file: Path) -> None:
         # a dotted path is imported where it is used: importing trainers takes seconds
         if name not in registry and "." not in name:
             raise UserError(f"unknown {key} '{name}'", file=file, expected=f"one of {', '.join(registry)}")
+    needed = _DETECTOR_OF.get(plan.trainer)
+    found = "detector" if plan.detector3d is None else "detector3d"
+    if needed not in (None, found):
+        raise UserError(
+            f"trainer '{plan.trainer}' cannot train this plan",
+            file=file,
+            expected=f"a plan with {needed}",
+            found=f"one with {found}, made by {plan.planner}",
+            remedy="Choose planner and trainer together, with -o train=PRESET",
+        )
 
 
 def _check_postprocessing(plan: Plan, file: Path) -> None:
     try:
-        step_order(PostprocSettings(**plan.postproc_defaults).steps)
+        dim = 2 if plan.detector3d is None else 3
+        step_order(PostprocSettings(**plan.postproc_defaults).steps, dim)
     except (TypeError, ValueError, UserError) as error:
         raise UserError(f"postproc_defaults: {error}", file=file, remedy="Correct that key") from None
     try:
