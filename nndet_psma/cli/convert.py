@@ -10,6 +10,12 @@ from pathlib import Path
 
 from nndet_psma.cli.convert_boxes import add_boxes_arguments, convert_boxes
 from nndet_psma.cli.convert_dicom import add_dicom_arguments, check_task_name, convert_dicom_folders
+from nndet_psma.cli.convert_nndet import (
+    add_from_arguments,
+    add_to_arguments,
+    export_model_folder,
+    import_model_folder,
+)
 
 _NAMED_PATTERN = re.compile(r"(?P<name>[^=\s]+)=(?P<pattern>.+)")
 
@@ -23,13 +29,20 @@ def build_parser() -> argparse.ArgumentParser:
     add_dicom_arguments(dicom)
     boxes = kinds.add_parser("nndet-boxes", help="predictions of nnDetection (*_boxes.pkl)")
     add_boxes_arguments(boxes)
+    add_from_arguments(kinds.add_parser("nndet-model", help="a model folder of nnDetection with its results"))
+    add_to_arguments(kinds.add_parser("to-nndet", help="our results as a model folder of nnDetection"))
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert and say what was written."""
-    if args.kind == "nndet-boxes":
-        return convert_boxes(args)
+    other = {
+        "nndet-boxes": convert_boxes,
+        "nndet-model": import_model_folder,
+        "to-nndet": export_model_folder,
+    }
+    if args.kind in other:
+        return other[args.kind](args)
     if args.kind == "dicom":
         return convert_dicom_folders(args)
     return _convert_nifti(args)
