@@ -12,13 +12,11 @@ from nndet_psma.core.geometry import map_boxes
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import to_plain
 from nndet_psma.inference.raw_predictions import RawMeta, RawPrediction
+from nndet_psma.postproc.ranking import MAX_CANDIDATES, ranking_settings
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.postproc.steps import CaseResult, postprocess_case
 
-MAX_CANDIDATES = 100
-"""Ranked candidates kept per case, as nnDetection keeps 100 boxes."""
-
-RANKING_VOTE_IOU = 0.3  # slightly displaced boxes of one small node still meet; not tuned
+__all__ = ["MAX_CANDIDATES", "make_prediction", "ranking_settings"]
 
 
 def make_prediction(raw: RawPrediction, settings: PostprocSettings, classes: dict[str, str]) -> Prediction:
@@ -40,17 +38,6 @@ def make_prediction(raw: RawPrediction, settings: PostprocSettings, classes: dic
         lesions=_lesions(accepted, raw.meta, classes),
         candidates=_lesions(ranked, raw.meta, classes)[:MAX_CANDIDATES],
     )
-
-
-def ranking_settings(settings: PostprocSettings) -> PostprocSettings:
-    """The same filters without score threshold and vote count, so that every candidate gets its rank.
-
-    The consensus score divides by all voters, so a box that few voters see ranks low by itself. Votes meet at a
-    moderate overlap at most: where the tuned vote count is 1, a high ``vote_iou`` merely keeps every voter's box, and
-    as a ranking it would split one lesion into as many candidates.
-    """
-    vote_iou = min(settings.vote_iou, RANKING_VOTE_IOU)
-    return replace(settings, score_threshold=0.0, min_votes=1, vote_iou=vote_iou)
 
 
 def _lesions(result: CaseResult, meta: RawMeta, classes: dict[str, str]) -> list[PredictedLesion]:

@@ -54,9 +54,12 @@ def _boxes(lesions: list[PredictedLesion]) -> Boxes:
 
 def _slice_detections(prediction: Prediction, grid: Geometry) -> Detections:
     parts = [(s, lesion.label) for lesion in prediction.lesions for s in lesion.slices]
+    owner = [index for index, lesion in enumerate(prediction.lesions) for _ in lesion.slices]
     thin = np.array([s.box for s, _ in parts]) if parts else empty_boxes(3)
     boxes = map_boxes(thin, prediction.image, grid)
     rows, slices = _covered_slices(boxes, grid.shape[0])
+    once = _first_of_equals(boxes[rows], np.array(owner, dtype=np.int64)[rows], slices)
+    rows, slices = rows[once], slices[once]
     return Detections.build(
         boxes[rows][:, [1, 2, 4, 5]],
         np.array([s.score for s, _ in parts])[rows] if parts else [],
@@ -64,6 +67,16 @@ def _slice_detections(prediction: Prediction, grid: Geometry) -> Detections:
         dim=2,
         slice=slices,
     )
+
+
+def _first_of_equals(boxes: Boxes, owner: NDArray[np.int64], slices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows, ascending, without the repetitions of a lesion's box on a slice.
+
+    A lesion of a detector on volumes has the same box on each of its slices, and several slices of the store may fall
+    on one of the image: that is one box there, not several.
+    """
+    keys = np.column_stack([owner, slices, np.round(boxes[:, [1, 2, 4, 5]], 3)])
+    return np.sort(np.unique(keys, axis=0, return_index=True)[1])
 
 
 def _covered_slices(boxes: Boxes, depth: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

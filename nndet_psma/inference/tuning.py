@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.plan import Plan
@@ -22,11 +23,12 @@ from nndet_psma.core.progress import progress_bar
 from nndet_psma.core.schema import to_plain
 from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.inference.predictor import CasePredictor
-from nndet_psma.inference.raw_predictions import is_current, read_raw, write_raw
+from nndet_psma.inference.raw_predictions import RawPrediction, is_current, read_raw, write_raw
+from nndet_psma.postproc.order import step_order
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.postproc.sweep import SweepCase, SweepResult, sweep
 from nndet_psma.postproc.sweep_grid import sweep_grid
-from nndet_psma.postproc.sweep_result import ROW_COLUMNS
+from nndet_psma.postproc.sweep_result import ROW_COLUMNS, SLICES
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.store import inputs_hash, read_case
 
@@ -57,14 +59,14 @@ class SweepOptions:
     """How thresholds are searched; the arguments of :func:`nndet_psma.postproc.sweep.sweep`.
 
     Attributes:
-        criterion: what is maximised.
-        search: ``joint``, ``two_phase``, ``coarse`` or ``optuna``.
+        criterion: what is maximised; ``auto``: ``f1`` for slice boxes, ``map`` (nnDetection's) for boxes in 3D.
+        search: ``joint``, ``two_phase`` (slice boxes only), ``coarse`` or ``optuna``.
         tune_hit_iou: let tau3 be chosen, too.
         nested: also tune on all groups of patients but one, and score that one.
         trials: settings that ``optuna`` tries.
     """
 
-    criterion: str = "f1"
+    criterion: str = "auto"
     search: str = "joint"
     tune_hit_iou: bool = False
     nested: bool = True
@@ -90,13 +92,18 @@ def tune(
         folds: folds that predicted the cases.
         groups: case ids that are held out in turn.
     """
-    cases = [sweep_case(file, store) for file in files]
+    base = PostprocSettings(**plan.postproc_defaults)
+    volumes = step_order(base.steps, plan_dim(plan)).dim == 3
+    criterion = options.criterion
+    if criterion == "auto":
+        criterion = "map" if volumes else "f1"
+    cases = [volume_case(file, store) if volumes else sweep_case(file, store) for file in files]
     place = {case.case_id: index for index, case in enumerate(cases)}
     result = sweep(
         cases,
         sweep_grid(plan),
-        criterion=options.criterion,
-        base=PostprocSettings(**plan.postproc_defaults),
+        criterion=criterion,
+        base=base,
         search=options.search,
         tune_hit_iou=options.tune_hit_iou,
         groups=[[place[case_id] for case_id in group] for group in groups] if options.nested else (),
@@ -104,24 +111,35 @@ def tune(
         seed=plan.seed,
     )
     made_from = hash_json([read_raw(file).meta.made_from for file in files])
-    source = f"{result.num_settings} settings tried on {result.num_cases} validation cases of folds {folds}"
-    if result.nested is not None:
-        held = result.nested
-        source += (
-            f"; tuned on the other patients and scored on each of {len(held.groups)} groups held out: "
-            f"{options.criterion} {held.value:.3f} (sensitivity {held.sensitivity:.3f}, "
-            f"precision {held.precision:.3f}, {held.fp_per_case:.2f} false slice boxes per case)"
-        )
     plan_out = InferencePlan(
         made_from=made_from,
         folds=folds,
         settings=to_plain(result.settings),
-        criterion=options.criterion,
+        criterion=criterion,
         value=result.best.value,
-        source=source,
+        source=_source(result, folds),
         cases=[case.case_id for case in cases],
     )
     return plan_out, result
+
+
+def _source(result: SweepResult, folds: list[int]) -> str:
+    """Where the thresholds come from, one sentence."""
+    tried = f"{result.num_settings} settings tried on {result.num_cases} validation cases of folds {folds}"
+    held = result.nested
+    if held is None:
+        return tried
+    false = "false slice boxes" if result.judged == SLICES else "false lesions"
+    return (
+        f"{tried}; tuned on the other patients and scored on each of {len(held.groups)} groups held out: "
+        f"{result.criterion} {held.value:.3f} (sensitivity {held.sensitivity:.3f}, "
+        f"precision {held.precision:.3f}, {held.fp_per_case:.2f} {false} per case)"
+    )
+
+
+def plan_dim(plan: Plan) -> int:
+    """Dimension of the boxes that the planned detector gives: 2 (on slices) or 3."""
+    return 2 if plan.detector3d is None else 3
 
 
 def patient_groups(patients: Mapping[str, str], number: int = 5) -> list[list[str]]:
@@ -172,15 +190,15 @@ def write_sweep(file: Path, result: SweepResult) -> None:
 
 
 def sweep_case(file: Path, store: Path) -> SweepCase:
-    """Raw prediction and truth of one case on its store grid."""
-    raw = read_raw(file)
-    case = read_case(store, raw.meta.case_id)
-    if case.instances is None:
-        raise UserError(f"case {case.case_id} was preprocessed without labels", remedy="Run nndet_prep")
-    ids = sorted(case.classes)
+    """Raw prediction of one case and the slice boxes of its lesions, on its store grid.
+
+    Raises:
+        UserError: the case has no labels.
+    """
+    raw, case, instances, ids = _labelled(file, store)
     boxes, slices, lesions, labels = [], [], [], []
-    for z in np.flatnonzero((np.asarray(case.instances) > 0).any(axis=(1, 2))).tolist():
-        found, found_boxes = boxes_from_instances(np.asarray(case.instances[z]))
+    for z in np.flatnonzero((instances > 0).any(axis=(1, 2))).tolist():
+        found, found_boxes = boxes_from_instances(instances[z])
         for instance, box in zip(found.tolist(), found_boxes, strict=True):
             boxes.append(box)
             slices.append(z)
@@ -194,9 +212,35 @@ def sweep_case(file: Path, store: Path) -> SweepCase:
         slice=np.array(slices, dtype=np.int64),
         lesion=np.array(lesions, dtype=np.int64),
     )
-    total = len(ids) + len(case.lost_instances)  # those without a voxel of their own can only be missed
     depth = case.geometry.shape[0]
-    return SweepCase(case.case_id, raw.voters, truth, total, depth, case.geometry.spacing)
+    return SweepCase(case.case_id, raw.voters, truth, len(ids), depth, case.geometry.spacing)
+
+
+def volume_case(file: Path, store: Path) -> SweepCase:
+    """Raw prediction of one case and the 3D boxes of its lesions, on its store grid.
+
+    A lesion without a voxel on the store has an empty box: it can only be missed.
+
+    Raises:
+        UserError: the case has no labels.
+    """
+    raw, case, instances, ids = _labelled(file, store)
+    found, found_boxes = boxes_from_instances(instances)
+    boxes = np.zeros((len(ids), 6))
+    boxes[[ids.index(instance) for instance in found.tolist()]] = found_boxes
+    labels = [case.classes.get(instance, 0) for instance in ids]
+    truth = Detections.build(boxes, np.ones(len(ids)), labels)
+    depth = case.geometry.shape[0]
+    return SweepCase(case.case_id, raw.voters, truth, len(ids), depth, case.geometry.spacing)
+
+
+def _labelled(file: Path, store: Path) -> tuple[RawPrediction, PreparedCase, NDArray[np.int16], list[int]]:
+    """Prediction, case, instances and the ids of all lesions, also of those without a voxel of their own."""
+    raw = read_raw(file)
+    case = read_case(store, raw.meta.case_id)
+    if case.instances is None:
+        raise UserError(f"case {case.case_id} was preprocessed without labels", remedy="Run nndet_prep")
+    return raw, case, np.asarray(case.instances), sorted({*case.classes, *case.lost_instances})
 
 
 def _image_grid(case: PreparedCase) -> Geometry:

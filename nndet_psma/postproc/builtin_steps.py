@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.core.detections import Detections
 from nndet_psma.postproc.bagging import consensus, outvoted
-from nndet_psma.postproc.clustering import PartClusters, cluster_parts, nms_mask, weighted_box_clustering
+from nndet_psma.postproc.box_slicing import slice_lesions
+from nndet_psma.postproc.clustering import (
+    Missing,
+    PartClusters,
+    cluster_parts,
+    nms_mask,
+    weighted_box_clustering,
+)
 from nndet_psma.postproc.hu_filter import hu_filter, quantile_index
 from nndet_psma.postproc.linking import link_slices
 from nndet_psma.postproc.settings import PostprocSettings
-from nndet_psma.postproc.size_filter import in_plane_axes, size_filter
+from nndet_psma.postproc.size_filter import in_plane_axes, shortest_sides, size_filter
 from nndet_psma.postproc.step import (
     STEPS,
     Candidates,
@@ -29,6 +35,8 @@ from nndet_psma.postproc.step import (
 )
 from nndet_psma.postproc.zone_filter import zone_filter
 
+_MISSING: dict[str, Missing] = {"all": "zero", "present": "ignore", "overlap": "overlap"}
+
 
 @STEPS.register
 class WeightedBoxClustering(FuseStep):
@@ -38,17 +46,10 @@ class WeightedBoxClustering(FuseStep):
 
     def fuse(self, parts: Sequence[Detections], settings: PostprocSettings) -> Detections:
         """Fused at ``fold_iou``, best score first; a single fold's boxes stay as they are."""
-        missing: Literal["zero", "ignore"] = "zero" if settings.fold_score == "all" else "ignore"
-        alone = len(parts) == 1
-        fused = (
-            parts[0].sorted_by_score()
-            if alone
-            else weighted_box_clustering(parts, iou=settings.fold_iou, missing=missing)
-        )
-        if len(fused):
-            return fused
-        # folds without boxes need not know the columns
-        return Detections.empty(2, {"slice": np.zeros(0, dtype=np.int64), **fused.columns})
+        if len(parts) == 1:
+            return parts[0].sorted_by_score()
+        missing = _MISSING[settings.fold_score]
+        return weighted_box_clustering(parts, iou=settings.fold_iou, missing=missing)
 
 
 @STEPS.register
@@ -135,7 +136,7 @@ class SizeFilter(FilterStep):
     """See :func:`nndet_psma.postproc.size_filter.size_filter`; judges lesions when it stands behind the linking."""
 
     label = "size"
-    fields = ("min_size_mm", "max_size_mm", "min_short_axis_mm")
+    fields = ("min_size_mm", "max_size_mm", "min_short_axis_mm", "min_extent_mm")
 
     def keep(self, boxes: Detections, settings: PostprocSettings, spacing: Spacing) -> NDArray[np.bool_]:
         """Boxes of the right size."""
@@ -149,7 +150,8 @@ class SizeFilter(FilterStep):
             for name in self.fields
             if getattr(settings, name) is not None
         )
-        return f"{long:.1f} x {short:.1f} mm in plane, limits: {limits}"
+        extent = f", shortest side {shortest_sides(boxes, spacing)[row]:.1f} mm" if boxes.dim == 3 else ""
+        return f"{long:.1f} x {short:.1f} mm in plane{extent}, limits: {limits}"
 
     def variants(self, candidates: Candidates, base: PostprocSettings) -> list[Variant]:
         """Every combination of the limits that have candidates, off first, then the mildest."""
@@ -181,10 +183,24 @@ class SliceLinking(LinkStep):
     label = "linking"
 
     def link(
-        self, slices: Detections, settings: PostprocSettings, spacing: Spacing
+        self, boxes: Detections, settings: PostprocSettings, spacing: Spacing
     ) -> tuple[Detections, Detections]:
         """Slice boxes with their lesion, and lesions."""
-        return link_slices(slices, link_iou=settings.link_iou, max_gap=settings.link_gap, spacing=spacing)
+        return link_slices(boxes, link_iou=settings.link_iou, max_gap=settings.link_gap, spacing=spacing)
+
+
+@STEPS.register
+class BoxSlicing(LinkStep):
+    """See :func:`nndet_psma.postproc.box_slicing.slice_lesions`: for detectors whose boxes are lesions already."""
+
+    label = "slicing"
+    dim = 3
+
+    def link(
+        self, boxes: Detections, settings: PostprocSettings, spacing: Spacing
+    ) -> tuple[Detections, Detections]:
+        """Slice boxes with their lesion, and the lesions as they came."""
+        return slice_lesions(boxes, spacing)
 
 
 def agreement(voters: Sequence[Detections], vote_iou: float) -> PartClusters:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.core.boxes import Boxes
+from nndet_psma.core.boxes import Boxes, box_volumes
 from nndet_psma.core.detections import Detections
 from nndet_psma.postproc.overlaps import overlapping_pairs
 
@@ -44,14 +44,20 @@ def nms_mask(detections: Detections, iou: float) -> NDArray[np.bool_]:
     return seeds == np.arange(len(detections))
 
 
+Missing = Literal["zero", "ignore", "overlap"]
+"""What a part without the box does to a fused score, see :func:`weighted_box_clustering`."""
+
+
 def weighted_box_clustering(
-    parts: Sequence[Detections], *, iou: float, missing: Literal["zero", "ignore"] = "zero"
+    parts: Sequence[Detections], *, iou: float, missing: Missing = "zero"
 ) -> Detections:
     """Fuse what several models (the folds of one voter) predict for the same image.
 
     In each cluster (IoU with its seed >= ``iou``) every part has one say, that of its best box there.
     Fused box: mean of those boxes weighted by score. Fused score: sum of their scores / number of
-    parts (``zero``: a part without the box counts 0) or / number of parts that have it (``ignore``). Label and further
+    parts (``zero``: a part without the box counts 0) or / number of parts that have it (``ignore``). ``overlap`` is
+    nnDetection's weighting: boxes count by their IoU with the seed besides, and a missing part has the mean weight of
+    those that are there: sum of score x IoU / (sum of IoU x parts / parts that have it). Label and further
     columns: those of the seed. One part alone is therefore suppressed at ``iou`` and otherwise unchanged.
 
     Args:
@@ -66,6 +72,8 @@ def weighted_box_clustering(
         ValueError: no parts, different columns, or 2D boxes without ``slice``.
     """
     clusters = cluster_parts(parts, iou)
+    if missing == "overlap":
+        return clusters.fused_by_overlap().sorted_by_score()
     fused, votes = clusters.fused()
     if missing == "ignore":
         fused = replace(fused, scores=fused.scores * clusters.num_parts / votes)
@@ -123,6 +131,25 @@ class PartClusters:
         last = np.append(self.rank[rows][1:] == 1, True)[: len(rows)]
         seeds = self.members.select(rows[self.rank[rows] == 1])
         return Detections(boxes[last], scores[last], seeds.labels, seeds.columns), self.rank[rows[last]]
+
+    def fused_by_overlap(self) -> Detections:
+        """One box per cluster, best seed first: boxes weigh by score times IoU with the seed, scores by that IoU."""
+        rows = self.votes()
+        first = np.flatnonzero(self.rank[rows] == 1)
+        if not len(first):
+            return self.members.select(rows)
+        cluster = self.cluster[rows]
+        boxes, seeds = self.members.boxes[rows], self.members.boxes[rows[first]]
+        overlap = paired_iou(boxes, seeds[cluster])
+        overlap[first] = 1.0  # also of a box without volume
+        weight = self.members.scores[rows] * overlap
+        votes = np.add.reduceat(np.ones(len(rows)), first)
+        score = np.add.reduceat(weight, first) / np.add.reduceat(overlap, first) * votes / self.num_parts
+        total = np.add.reduceat(weight, first)[:, None]
+        moved = np.add.reduceat((boxes - seeds[cluster]) * weight[:, None], first)
+        shift = np.divide(moved, total, out=np.zeros_like(moved), where=total > 0)
+        lead = self.members.select(rows[first])
+        return Detections(seeds + shift, score, lead.labels, lead.columns)
 
 
 def cluster_parts(parts: Sequence[Detections], iou: float) -> PartClusters:
@@ -207,3 +234,12 @@ def vote_ranks(cluster: NDArray[np.int64], part: NDArray[np.int64], num_parts: i
     ranks = np.zeros(len(cluster), dtype=np.int64)
     ranks[voting] = np.arange(len(voting)) - start + 1
     return ranks
+
+
+def paired_iou(first: Boxes, second: Boxes) -> NDArray[np.float64]:
+    """Intersection over union ``[N]`` of row with row; 0 where both are empty."""
+    dim = first.shape[1] // 2
+    sides = np.minimum(first[:, dim:], second[:, dim:]) - np.maximum(first[:, :dim], second[:, :dim])
+    overlap = np.prod(np.clip(sides, 0, None), axis=1)
+    union = box_volumes(first) + box_volumes(second) - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from nndet_psma.core.errors import UserError
 
-_KNOWN = "f1, sensitivity@precision=P, sensitivity@fp=N, precision@sensitivity=S, ap, froc"
+_KNOWN = "f1, sensitivity@precision=P, sensitivity@fp=N, precision@sensitivity=S, ap, froc, map (boxes in 3D)"
+CURVES = ("ap", "froc", "map")
+"""Criteria that judge all score thresholds of a setting together."""
+
 _FROC_RATES = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 _CONSTRAINED = re.compile(r"(sensitivity@precision|sensitivity@fp|precision@sensitivity)=(\d+\.?\d*|\.\d+)")
 
@@ -24,7 +27,8 @@ class Criterion:
     everything or one sure box, so here they come with a limit on their counterpart.
 
     Attributes:
-        metric: ``f1``, ``sensitivity``, ``precision``; or ``ap``, ``froc``, which judge all score thresholds together.
+        metric: ``f1``, ``sensitivity``, ``precision``; or ``ap``, ``froc``, ``map``, which judge all score thresholds
+            together.
         limited: ``precision``, ``sensitivity`` (at least ``limit``), ``fp_per_case`` (at most), or ``None``.
         limit: the limit.
     """
@@ -36,14 +40,22 @@ class Criterion:
     @property
     def of_curve(self) -> bool:
         """Whether it judges all score thresholds of a setting together; the threshold is then taken by F1."""
-        return self.metric in ("ap", "froc")
+        return self.metric in CURVES
 
     def value(self, metrics: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Value of each setting; negative where the limit is missed, the nearer to 0 the less it is missed.
 
         Args:
             metrics: metric name -> array, all of one shape, score thresholds along the last axis.
+
+        Raises:
+            UserError: ``map``, which slice boxes do not have.
         """
+        if self.metric == "map":
+            raise UserError(
+                "criterion map judges boxes in 3D, and this detector looks at slices",
+                remedy="Use sweep.criterion=ap",
+            )
         if self.of_curve:
             curve = _average_precision if self.metric == "ap" else _froc
             return np.broadcast_to(curve(metrics)[..., None], metrics["f1"].shape)
@@ -66,10 +78,14 @@ def parse_criterion(name: str) -> Criterion:
     with the best precision at its sensitivity or above; ``froc`` the mean of the best sensitivities with at most 1/8,
     1/4, 1/2, 1, 2, 4 and 8 false positive slice boxes per case. Both see the score thresholds that are tried.
 
+    For detectors on volumes everything counts lesions and boxes in 3D instead, and ``ap``, ``froc`` and ``map`` (the
+    mean over IoU 0.10 to 0.50, nnDetection's target) are those of the evaluation: see
+    :mod:`nndet_psma.postproc.volume_sweep`.
+
     Raises:
         UserError: unknown name, or a precision or sensitivity above 1.
     """
-    if name in ("f1", "ap", "froc"):
+    if name in ("f1", *CURVES):
         return Criterion(name)
     parsed = _CONSTRAINED.fullmatch(name)
     if parsed is None:

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from nndet_psma.core.detections import Detections
 from nndet_psma.core.errors import UserError
 from nndet_psma.postproc.builtin_steps import ScoreThreshold, WindowBagging
-from nndet_psma.postproc.order import step_order
+from nndet_psma.postproc.order import StepOrder, step_order
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.postproc.step import FilterStep, Spacing
 from nndet_psma.postproc.steps import present_voters, voter_boxes
 from nndet_psma.postproc.sweep_case import SweepCase
+from nndet_psma.postproc.variants import FilterVariants
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class FixedBoxes:
     """Boxes of all cases and voters, and the steps that are still to come before the vote.
 
     Attributes:
-        boxes: 2D with column ``slice``; case by case, voter by voter, in the order the voter gives them.
+        boxes: 2D with column ``slice``, or 3D; case by case, voter by voter, in the order the voter gives them.
         case: ``[N]`` index of the case.
         voter: ``[N]`` index of the voter.
         names: of the voters.
@@ -38,7 +39,17 @@ class FixedBoxes:
     masks: list[FilterStep]
     thresholded: bool
 
-    def spacings(self, cases: Sequence[SweepCase]) -> list[tuple[Spacing, NDArray[np.int64]]]:
+    def kept_by(self, variants: FilterVariants, cases: Sequence[SweepCase]) -> NDArray[np.bool_]:
+        """Which boxes each combination of filters keeps, ``[F, N]``."""
+        spacings = self._spacings(cases)
+        if len(spacings) == 1:
+            return variants.masks(self.boxes, spacings[0][0])
+        masks = np.zeros((len(variants), len(self.boxes)), dtype=bool)
+        for spacing, rows in spacings:
+            masks[:, rows] = variants.masks(self.boxes.select(rows), spacing)
+        return masks
+
+    def _spacings(self, cases: Sequence[SweepCase]) -> list[tuple[Spacing, NDArray[np.int64]]]:
         """Each voxel size and the rows that have it."""
         sizes = sorted({case.spacing for case in cases})
         of_case = np.array([sizes.index(case.spacing) for case in cases])
@@ -57,7 +68,8 @@ def fixed_boxes(cases: Sequence[SweepCase], base: PostprocSettings, tuned: Colle
         UserError: a step between there and the vote is no mask, or filters follow the vote: then thresholds cannot be
             told apart from the boxes they act on.
     """
-    fixed, masks = _split(base, tuned)
+    order = step_order(base.steps)
+    fixed, masks = _split(order, base, tuned)
     names = list(cases[0].raw)
     parts, case_of, voter_of = [], [], []
     for index, case in enumerate(cases):
@@ -69,7 +81,7 @@ def fixed_boxes(cases: Sequence[SweepCase], base: PostprocSettings, tuned: Colle
             voter_of.append(np.full(len(boxes), names.index(name)))
     filled = [part for part in parts if len(part)] or parts[:1]
     return FixedBoxes(
-        Detections.concatenate(filled, dim=2),
+        Detections.concatenate(filled, dim=order.dim),
         np.concatenate(case_of).astype(np.int64),
         np.concatenate(voter_of).astype(np.int64),
         names,
@@ -78,8 +90,9 @@ def fixed_boxes(cases: Sequence[SweepCase], base: PostprocSettings, tuned: Colle
     )
 
 
-def _split(base: PostprocSettings, tuned: Collection[str]) -> tuple[list[FilterStep], list[FilterStep]]:
-    order = step_order(base.steps)
+def _split(
+    order: StepOrder, base: PostprocSettings, tuned: Collection[str]
+) -> tuple[list[FilterStep], list[FilterStep]]:
     place = max((i + 1 for i, step in enumerate(order.on_voters) if not step.alone), default=0)
     fixed, masks = order.on_voters[:place], order.on_voters[place:]
     before = [*order.on_folds, *fixed]

@@ -40,7 +40,7 @@ class JointResult:
         rows: settings that are best for some pair of values of two thresholds.
         table: every setting.
         num_settings: settings scored, with every score threshold and tolerance.
-        nested: see :class:`nndet_psma.postproc.sweep_result.Nested`.
+        nested: see there.
     """
 
     settings: PostprocSettings
@@ -83,10 +83,8 @@ def joint(
         np.array(sorted({base.hit_iou, *grid.hit_iou})),
         grid.score_thresholds(given.boxes.scores) if given.thresholded else np.zeros(1),
     )
-    _check_size(len(variants), len(variants) * axes.shape[0] * axes.shape[1], len(given.boxes))
-    masks = np.zeros((len(variants), len(given.boxes)), dtype=bool)
-    for spacing, rows in given.spacings(cases):
-        masks[:, rows] = variants.masks(given.boxes.select(rows), spacing)
+    check_size(len(variants), len(variants) * axes.shape[0] * axes.shape[1], len(given.boxes))
+    masks = given.kept_by(variants, cases)
     case_group = np.zeros(len(cases), dtype=np.int64)
     for number, members in enumerate(groups):
         case_group[list(members)] = number
@@ -109,7 +107,8 @@ def _check_candidates(grid: SweepGrid, masks: Sequence[FilterStep]) -> None:
         )
 
 
-def _check_size(filters: int, settings: int, boxes: int) -> None:
+def check_size(filters: int, settings: int, boxes: int) -> None:
+    """Refuse more than :data:`MAX_SETTINGS`, and filter settings x boxes above :data:`MAX_MASKS`, with a UserError."""
     if settings > MAX_SETTINGS or filters * boxes > MAX_MASKS:
         raise UserError(
             f"the grid has {settings} settings, too many to try them all",

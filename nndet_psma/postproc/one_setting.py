@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nndet_psma.core.errors import UserError
+from nndet_psma.postproc.criterion import Criterion
+from nndet_psma.postproc.search_space import Judge
 from nndet_psma.postproc.settings import PostprocSettings
-from nndet_psma.postproc.slice_metrics import find_hits
+from nndet_psma.postproc.slice_metrics import find_hits, metrics_of
 from nndet_psma.postproc.steps import postprocess_case
 from nndet_psma.postproc.sweep_case import SweepCase
 
@@ -22,3 +25,23 @@ def count_setting(cases: Sequence[SweepCase], settings: PostprocSettings) -> tup
         true += int(hits.box_hits.sum())
         found += len(np.unique(hits.pairs[1]))
     return boxes, true, found
+
+
+def slice_judge(cases: Sequence[SweepCase], goal: Criterion) -> Judge:
+    """Scores settings by their slice boxes.
+
+    Raises:
+        UserError: the criterion judges whole curves, which single settings do not have.
+    """
+    if goal.of_curve:
+        raise UserError(
+            f"criterion {goal.metric} needs every score threshold", remedy="Use sweep.search=joint"
+        )
+    lesions = sum(case.num_lesions for case in cases)
+
+    def judge(settings: PostprocSettings) -> tuple[dict[str, float], float]:
+        counts = (np.array(each) for each in count_setting(cases, settings))
+        metrics = metrics_of(*counts, num_lesions=lesions, num_cases=len(cases))
+        return {name: float(each) for name, each in metrics.items()}, float(goal.value(metrics))
+
+    return judge

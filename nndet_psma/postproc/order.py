@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
+from nndet_psma.core.detections import Detections
 from nndet_psma.core.errors import UserError
-from nndet_psma.postproc.builtin_steps import NMS, ScoreThreshold
+from nndet_psma.postproc.builtin_steps import NMS, BoxSlicing, ScoreThreshold, SliceLinking
 from nndet_psma.postproc.step import STEPS, FilterStep, FuseStep, LinkStep, Step, VoteStep
 
 
@@ -20,7 +22,7 @@ class StepOrder:
         on_voters: filters on the boxes of every voter.
         vote: voters to consensus.
         on_consensus: filters on the consensus boxes.
-        link: slice boxes to lesions.
+        link: slice boxes to lesions, or lesions to slice boxes.
         on_lesions: filters on 3D lesions.
     """
 
@@ -32,12 +34,32 @@ class StepOrder:
     link: LinkStep
     on_lesions: list[FilterStep]
 
+    @property
+    def dim(self) -> int:
+        """Dimension of the boxes that the steps take: 2 with a column ``slice``, or 3."""
+        return self.link.dim
 
-def step_order(names: Sequence[str]) -> StepOrder:
+    def check_boxes(self, parts: Iterable[Detections]) -> None:
+        """Refuse boxes of the other dimension; parts without boxes have none.
+
+        Raises:
+            UserError: slice boxes for steps that take 3D boxes, or the other way round.
+        """
+        wrong = {part.dim for part in parts if len(part)} - {self.dim}
+        if wrong:
+            _refuse_dimension(self.link, wrong.pop())
+
+
+def step_order(names: Sequence[str], dim: int | None = None) -> StepOrder:
     """The steps called ``names``.
 
+    Args:
+        names: in their order.
+        dim: of the boxes that the detector gives, where it is known.
+
     Raises:
-        UserError: a step is unknown, is none of the four kinds, or they stand in an impossible order.
+        UserError: a step is unknown, is none of the four kinds, they stand in an impossible order, or they take boxes
+            of another dimension.
     """
     steps = [STEPS[name]() for name in names]
     for name, step in zip(names, steps, strict=True):
@@ -54,7 +76,7 @@ def step_order(names: Sequence[str]) -> StepOrder:
             found=", ".join(names),
             remedy="Correct postproc_defaults.steps of the plan",
         )
-    return StepOrder(
+    order = StepOrder(
         _filters(steps[:fuse]),
         steps[fuse],  # type: ignore[arg-type]
         _filters(steps[fuse:vote]),
@@ -62,6 +84,20 @@ def step_order(names: Sequence[str]) -> StepOrder:
         _filters(steps[vote:link]),
         steps[link],  # type: ignore[arg-type]
         _filters(steps[link:]),
+    )
+    if dim not in (None, order.dim):
+        _refuse_dimension(order.link, int(dim or 0))
+    return order
+
+
+def _refuse_dimension(link: LinkStep, found: int) -> NoReturn:
+    kinds = {2: "slice boxes", 3: "boxes in 3D"}
+    fitting = BoxSlicing if found == BoxSlicing.dim else SliceLinking
+    raise UserError(
+        f"post-processing step {type(link).__name__} does not fit the detector",
+        expected=kinds[link.dim],
+        found=kinds[found],
+        remedy=f"Put {fitting.__name__} in its place in postproc_defaults.steps of the plan",
     )
 
 

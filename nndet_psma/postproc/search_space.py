@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from nndet_psma.core.errors import UserError
-from nndet_psma.postproc.criterion import Criterion
-from nndet_psma.postproc.one_setting import count_setting
 from nndet_psma.postproc.order import StepOrder, step_order
 from nndet_psma.postproc.settings import PostprocSettings
-from nndet_psma.postproc.slice_metrics import metrics_of
 from nndet_psma.postproc.sweep_case import SweepCase
 from nndet_psma.postproc.sweep_grid import SweepGrid
 from nndet_psma.postproc.sweep_result import SEARCH, SweepRow, make_row
 
 Point = tuple[int, ...]
+Judge = Callable[[PostprocSettings], tuple[dict[str, float], float]]
+"""Sensitivity, precision, F1 and false positives per case of a setting, and the value of the criterion."""
 
-_CAN_BE_OFF = ("zone_mm", "hu_threshold", "min_size_mm", "max_size_mm", "min_short_axis_mm")
+_CAN_BE_OFF = ("zone_mm", "hu_threshold", "min_size_mm", "max_size_mm", "min_short_axis_mm", "min_extent_mm")
 _VOTE = ("min_votes", "vote_iou")
 
 
@@ -29,29 +27,25 @@ class SearchSpace:
     Args:
         cases: validation cases.
         grid: candidates of every setting that is searched.
-        goal: what is maximised.
+        judge: scores of a setting, and what is maximised.
         base: all other settings, and where the search starts.
         tune_hit_iou: let tau3 be searched.
-
-    Raises:
-        UserError: the criterion judges whole curves, which single points do not have.
+        fixed: settings with candidates that are not searched.
     """
 
     def __init__(
         self,
         cases: Sequence[SweepCase],
         grid: SweepGrid,
-        goal: Criterion,
+        judge: Judge,
         base: PostprocSettings,
         *,
-        tune_hit_iou: bool,
+        tune_hit_iou: bool = False,
+        fixed: Collection[str] = (),
     ) -> None:
-        if goal.of_curve:
-            raise UserError(
-                f"criterion {goal.metric} needs every score threshold", remedy="Use sweep.search=joint"
-            )
-        self.cases, self.goal, self.base = cases, goal, base
-        self.axes = _axes(cases, grid, base, tune_hit_iou)
+        self.judge, self.base = judge, base
+        axes = _axes(cases, grid, base, tune_hit_iou)
+        self.axes = {name: values for name, values in axes.items() if name not in fixed}
         self.rows: dict[Point, SweepRow] = {}
 
     @property
@@ -79,11 +73,8 @@ class SearchSpace:
         """The criterion, to 1e-12."""
         if point not in self.rows:
             settings = self.settings(point)
-            counts = (np.array(each) for each in count_setting(self.cases, settings))
-            lesions = sum(case.num_lesions for case in self.cases)
-            metrics = metrics_of(*counts, num_lesions=lesions, num_cases=len(self.cases))
-            own = {name: float(each) for name, each in metrics.items()}
-            self.rows[point] = make_row(SEARCH, settings, own, float(self.goal.value(metrics)), voted=True)
+            metrics, value = self.judge(settings)
+            self.rows[point] = make_row(SEARCH, settings, metrics, value, voted=True)
         return round(self.rows[point].value, 12)
 
     def best(self) -> Point:

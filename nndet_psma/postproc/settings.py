@@ -21,7 +21,19 @@ DEFAULT_STEPS = (
 )
 """Steps in their usual order, by the names of :data:`nndet_psma.postproc.step.STEPS`."""
 
-FOLD_SCORES = ("all", "present")
+VOLUME_STEPS = (
+    "NMS",
+    "WeightedBoxClustering",
+    "ScoreThreshold",
+    "ZoneFilter",
+    "HUFilter",
+    "SizeFilter",
+    "WindowBagging",
+    "BoxSlicing",
+)
+"""The same for detectors that give boxes in 3D; every model is suppressed by itself first, as in nnDetection."""
+
+FOLD_SCORES = ("all", "present", "overlap")
 
 _IOU_FIELDS = ("fold_iou", "vote_iou", "nms_iou", "link_iou", "hit_iou")
 
@@ -45,11 +57,13 @@ class PostprocSettings:
         link_gap: slices without a box that a lesion may bridge.
         hit_iou: tau3, IoU with the truth from which on a box is a hit. Paper: 0.1..1.0, tuned. Here it is part of the
             protocol, reported and not tuned unless asked: tuning it on data moves the goal. Default: nnDetection's 0.1.
-        fold_score: what a fold without the box does to the fused score: ``all``, it counts 0 (nnDetection);
-            ``present``, it does not count.
+        fold_score: what a fold without the box does to the fused score: ``all``, it counts 0; ``present``, it does not
+            count; ``overlap``, it counts 0 and every other fold counts by its overlap with the best box (nnDetection).
         min_size_mm: boxes whose longer in-plane side is shorter are dropped; ``None``: off.
         max_size_mm: boxes whose longer in-plane side is longer are dropped; ``None``: off.
         min_short_axis_mm: boxes whose shorter in-plane side is shorter are dropped; ``None``: off.
+        min_extent_mm: boxes in 3D with any side shorter than this are dropped (nnDetection's ``remove_small_boxes``, in
+            mm); a slice box has no third side and is judged by the other two; ``None``: off.
         steps: names of the steps in their order.
         options: settings of steps from elsewhere, by ``Step.name``.
 
@@ -72,13 +86,14 @@ class PostprocSettings:
     min_size_mm: float | None = None
     max_size_mm: float | None = None
     min_short_axis_mm: float | None = None
+    min_extent_mm: float | None = None
     steps: tuple[str, ...] = DEFAULT_STEPS
     options: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))  # JSON has lists
         self._check_thresholds()
-        for name in ("min_size_mm", "max_size_mm", "min_short_axis_mm"):
+        for name in ("min_size_mm", "max_size_mm", "min_short_axis_mm", "min_extent_mm"):
             size = getattr(self, name)
             if size is not None and not 0 <= size < float("inf"):
                 raise ValueError(f"{name} must be a length in mm from 0 on, or None, got {size}")

@@ -20,6 +20,11 @@ def in_plane_axes(
     return sides.max(axis=1), sides.min(axis=1)
 
 
+def shortest_sides(detections: Detections, spacing: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Shortest side ``[N]`` of every box, mm; of slice boxes the shorter of the two."""
+    return (box_sizes(detections.boxes) * np.array(spacing[-detections.dim :])).min(axis=1)
+
+
 def size_filter(
     detections: Detections,
     spacing: tuple[float, float, float],
@@ -27,8 +32,11 @@ def size_filter(
     min_size_mm: float | None = None,
     max_size_mm: float | None = None,
     min_short_axis_mm: float | None = None,
+    min_extent_mm: float | None = None,
 ) -> NDArray[np.bool_]:
     """Which boxes ``[N]`` to keep: longer side within ``min_size_mm`` and ``max_size_mm``, shorter one long enough.
+
+    These are in-plane sides, also of 3D boxes; ``min_extent_mm`` asks the side along z, too.
 
     Limits belong to what is kept. A slice box is judged by what its slice shows: the first and the last slice of a node
     show less of it. Placed behind the linking, the filter judges whole lesions.
@@ -39,6 +47,7 @@ def size_filter(
         min_size_mm: shortest longer side; ``None``: any.
         max_size_mm: longest longer side; ``None``: any.
         min_short_axis_mm: shortest shorter side; ``None``: any.
+        min_extent_mm: shortest side of all; ``None``: any.
     """
     long, short = in_plane_axes(detections, spacing)
     keep = np.ones(len(detections), dtype=bool)
@@ -48,4 +57,6 @@ def size_filter(
         keep &= long <= max_size_mm
     if min_short_axis_mm is not None:
         keep &= short >= min_short_axis_mm
+    if min_extent_mm is not None:
+        keep &= shortest_sides(detections, spacing) >= min_extent_mm
     return keep

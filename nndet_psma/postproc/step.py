@@ -40,7 +40,7 @@ class FuseStep(Step):
 
     @abstractmethod
     def fuse(self, parts: Sequence[Detections], settings: PostprocSettings) -> Detections:
-        """2D boxes of the voter; ``parts`` has at least one."""
+        """Boxes of the voter, of the dimension of ``parts``, which has at least one."""
 
 
 class FilterStep(Step):
@@ -86,11 +86,17 @@ class VoteStep(Step):
 
 
 class LinkStep(Step):
-    """Makes 3D lesions of slice boxes."""
+    """Tells slice boxes and 3D lesions of what the vote leaves.
+
+    Attributes:
+        dim: 2 takes slice boxes and makes lesions of them; 3 takes lesions and makes slice boxes of them.
+    """
+
+    dim: ClassVar[int] = 2
 
     @abstractmethod
     def link(
-        self, slices: Detections, settings: PostprocSettings, spacing: Spacing
+        self, boxes: Detections, settings: PostprocSettings, spacing: Spacing
     ) -> tuple[Detections, Detections]:
         """The slice boxes with the column ``lesion`` (row of their lesion), and the lesions."""
 

@@ -1,4 +1,8 @@
-"""The post-processing of one case, from what the detectors say to slice boxes and 3D lesions."""
+"""The post-processing of one case, from what the detectors say to slice boxes and 3D lesions.
+
+Detectors on slices give slice boxes, which the last step links into lesions; detectors on volumes give lesions, which
+the last step cuts into slice boxes. Every step between takes either.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nndet_psma.core.boxes import Boxes
 from nndet_psma.core.detections import Detections
 from nndet_psma.postproc.order import StepOrder, step_order
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.postproc.step import FilterStep, Spacing
 
 RawPredictions = Mapping[str, Sequence[Detections]]
-"""Of one case: voter (HU window, ``m97_310``) -> one set of 2D boxes per fold, on the grid of the case's store.
+"""Of one case: voter (HU window, ``m97_310``) -> one set of boxes per fold, on the grid of the case's store.
 
-Columns: ``slice``, ``zone_mm`` and ``hu_quantiles`` (see the two filters). A voter that sees nothing has folds without
-boxes and lowers the score of what the others see; a voter without entry, or without folds, was not asked.
+Boxes are 2D with column ``slice``, or 3D. Further columns: ``zone_mm`` and ``hu_quantiles`` (see the two filters). A
+voter that sees nothing has folds without boxes and lowers the score of what the others see; a voter without entry, or
+without folds, was not asked.
 """
 
 CONSENSUS = "consensus"
@@ -26,15 +30,16 @@ CONSENSUS = "consensus"
 
 @dataclass(frozen=True)
 class RemovedBox:
-    """A slice box that did not make it, for the report.
+    """A box that did not make it, for the report.
 
     Attributes:
         voter: name of the voter it came from; :data:`CONSENSUS` behind the vote.
-        slice: axial index.
+        slice: axial index; the middle slice of a 3D box.
         box: (y0, x0, y1, x1) in voxels.
         score: after fusing the folds.
         step: label of the step: ``nms``, ``score``, ``zone``, ``hu``, ``size``, ``bagging``, or that of another one.
         reason: one sentence with the value and the threshold.
+        depth: (z0, z1) of a 3D box; ``None`` of a slice box.
     """
 
     voter: str
@@ -43,6 +48,13 @@ class RemovedBox:
     score: float
     step: str
     reason: str
+    depth: tuple[float, float] | None = None
+
+    @property
+    def edges(self) -> tuple[float, float, float, float, float, float]:
+        """3D box (z0, y0, x0, z1, y1, x1) in voxels; a slice box is one slice thick."""
+        z0, z1 = (self.slice, self.slice + 1) if self.depth is None else self.depth
+        return z0, *self.box[:2], z1, *self.box[2:]
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,8 @@ class CaseResult:
     Attributes:
         slices: 2D boxes, best score first, with the columns of the input and ``votes`` and ``lesion`` (row in
             ``lesions``).
-        lesions: 3D boxes, see :func:`nndet_psma.postproc.linking.link_slices`.
+        lesions: 3D boxes, see :func:`nndet_psma.postproc.linking.link_slices` and
+            :func:`nndet_psma.postproc.box_slicing.slice_lesions`.
         removed: rejected boxes, step by step; empty unless asked for. Boxes merged into another are not rejected.
     """
 
@@ -70,7 +83,8 @@ def postprocess_case(
 ) -> CaseResult:
     """Take one case through the steps of ``settings`` in their order.
 
-    By default: fuse folds, suppress, threshold, filter by zone, HU and size, let the voters vote, link slices.
+    By default: fuse folds, suppress, threshold, filter by zone, HU and size, let the voters vote, link slices
+    (:data:`nndet_psma.postproc.settings.DEFAULT_STEPS`; for boxes in 3D ``VOLUME_STEPS``).
     Suppression comes before the thresholds and filters, as in the paper, whose detector suppresses its own
     boxes. It also makes the order matter for nothing that is tuned: score threshold and filters then are
     masks on fixed boxes, and the joint sweep measures exactly what this function does.
@@ -86,18 +100,20 @@ def postprocess_case(
 
     Raises:
         ValueError: no voter was asked, or a column is missing.
-        UserError: a step is unknown, or they stand in an impossible order.
+        UserError: a step is unknown, they stand in an impossible order, or they take boxes of another dimension.
     """
     order = step_order(settings.steps)
+    order.check_boxes(part for parts in raw.values() for part in parts)
     log = _RemovalLog(record_removed, settings, spacing)
-    voters = {name: _voter(name, parts, order, log) for name, parts in present_voters(raw).items()}
-    slices, left_out = order.vote.vote(list(voters.values()), settings)
+    asked = present_voters(raw)
+    voters = {name: _voter(name, parts, order, order.on_voters, log) for name, parts in asked.items()}
+    voted, left_out = order.vote.vote(list(voters.values()), settings)
     if record_removed:
         names = list(voters)
         for voter, boxes, row, reason in left_out:
             log.add(names[voter], order.vote.label, boxes, row, reason)
-    slices = log.filtered(CONSENSUS, slices, order.on_consensus)
-    slices, lesions = order.link.link(slices, settings, spacing)
+    voted = log.filtered(CONSENSUS, voted, order.on_consensus)
+    slices, lesions = order.link.link(voted, settings, spacing)
     return CaseResult(*_filter_lesions(slices, lesions, order, log), log.removed)
 
 
@@ -118,14 +134,19 @@ def voter_boxes(
 ) -> Detections:
     """One voter's folds fused and taken through ``steps``."""
     order = step_order(settings.steps)
-    log = _RemovalLog(False, settings, spacing)
-    filtered = [log.filtered("", part, order.on_folds) for part in parts]
-    return log.filtered("", order.fuse.fuse(filtered, settings), steps)
+    order.check_boxes(parts)
+    return _voter("", parts, order, steps, _RemovalLog(False, settings, spacing))
 
 
-def _voter(name: str, parts: Sequence[Detections], order: StepOrder, log: _RemovalLog) -> Detections:
+def _voter(
+    name: str, parts: Sequence[Detections], order: StepOrder, steps: Sequence[FilterStep], log: _RemovalLog
+) -> Detections:
     filtered = [log.filtered(name, part, order.on_folds) for part in parts]
-    return log.filtered(name, order.fuse.fuse(filtered, log.settings), order.on_voters)
+    fused = order.fuse.fuse(filtered, log.settings)
+    if not len(fused):  # folds without boxes need not know dimension and columns
+        known = {"slice": np.zeros(0, dtype=np.int64)} if order.dim == 2 else {}
+        fused = Detections.empty(order.dim, {**known, **fused.columns})
+    return log.filtered(name, fused, steps)
 
 
 def _filter_lesions(
@@ -167,13 +188,14 @@ class _RemovalLog:
         return boxes
 
     def add(self, voter: str, label: str, boxes: Detections, row: int, reason: str) -> None:
-        """Record one slice box."""
-        y0, x0, y1, x1 = _flat(boxes.boxes[row])
-        position = int(boxes.columns["slice"][row])
+        """Record one box."""
+        sides: list[float] = boxes.boxes[row].tolist()
+        depth = None
+        if boxes.dim == 3:
+            depth = (sides[0], sides[3])
+            sides, position = [*sides[1:3], *sides[4:]], int(np.floor((depth[0] + depth[1]) / 2))
+        else:
+            position = int(boxes.columns["slice"][row])
+        y0, x0, y1, x1 = sides
         score = float(boxes.scores[row])
-        self.removed.append(RemovedBox(voter, position, (y0, x0, y1, x1), score, label, reason))
-
-
-def _flat(box: Boxes) -> list[float]:
-    values: list[float] = box.tolist()
-    return values
+        self.removed.append(RemovedBox(voter, position, (y0, x0, y1, x1), score, label, reason, depth))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,8 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.postproc.coarse import coarse_to_fine, sampled
 from nndet_psma.postproc.criterion import Criterion, parse_criterion
 from nndet_psma.postproc.joint import joint
-from nndet_psma.postproc.one_setting import count_setting
+from nndet_psma.postproc.one_setting import count_setting, slice_judge
+from nndet_psma.postproc.order import step_order
 from nndet_psma.postproc.search_space import SearchSpace
 from nndet_psma.postproc.settings import PostprocSettings
 from nndet_psma.postproc.slice_metrics import metrics_of
@@ -18,6 +20,7 @@ from nndet_psma.postproc.sweep_case import SweepCase, check_cases
 from nndet_psma.postproc.sweep_grid import SweepGrid
 from nndet_psma.postproc.sweep_result import TIE_RULE, Nested, SweepResult, SweepRow
 from nndet_psma.postproc.two_phase import two_phase
+from nndet_psma.postproc.volume_sweep import volume_sweep
 
 __all__ = ["SEARCHES", "SweepCase", "SweepResult", "SweepRow", "sweep"]
 
@@ -42,7 +45,8 @@ def sweep(
     """Find the thresholds that maximise ``criterion`` on validation predictions.
 
     "Filter off", one vote and score threshold 0 are always among the candidates, so that a step which hurts is
-    switched off. What is measured is exactly what :func:`nndet_psma.postproc.steps.postprocess_case` yields.
+    switched off. What is measured is exactly what :func:`nndet_psma.postproc.steps.postprocess_case` yields. Where the
+    steps take boxes in 3D, :func:`nndet_psma.postproc.volume_sweep.volume_sweep` does it.
 
     Args:
         cases: validation cases, at least one with a lesion.
@@ -57,14 +61,36 @@ def sweep(
         seed: of ``optuna``.
 
     Raises:
-        UserError: unknown criterion or search, no cases, no lesion in any of them, or a space that the search cannot
-            do.
+        UserError: unknown criterion or search, no cases, no lesion in any of them, a space that the search cannot
+            do, or boxes of another dimension than the steps take.
         ValueError: cases with different voters.
     """
     goal = parse_criterion(criterion)
     check_cases(cases)
+    order = step_order(base.steps)
+    order.check_boxes(part for case in cases for parts in case.raw.values() for part in parts)
+    more: dict[str, Any] = {"search": search, "groups": groups, "trials": trials, "seed": seed}
+    if order.dim == 3:
+        _check_volumes(tune_hit_iou)
+        return volume_sweep(cases, grid, criterion=criterion, goal=goal, base=base, **more)
     if search not in SEARCHES:
         raise UserError(f"unknown sweep search '{search}'", expected=f"one of {', '.join(SEARCHES)}")
+    return _slice_sweep(cases, grid, criterion, goal, base, tune_hit_iou=tune_hit_iou, **more)
+
+
+def _slice_sweep(
+    cases: Sequence[SweepCase],
+    grid: SweepGrid,
+    criterion: str,
+    goal: Criterion,
+    base: PostprocSettings,
+    *,
+    search: str,
+    tune_hit_iou: bool,
+    groups: Sequence[Sequence[int]],
+    trials: int,
+    seed: int,
+) -> SweepResult:
     if search == "joint":
         found = joint(cases, grid, goal, base, tune_hit_iou=tune_hit_iou, groups=groups)
         settings, best, rows = found.settings, found.best, found.rows
@@ -89,6 +115,15 @@ def sweep(
     )
 
 
+def _check_volumes(tune_hit_iou: bool) -> None:
+    if tune_hit_iou:
+        raise UserError(
+            "the IoU of a hit is not tuned for boxes in 3D",
+            expected="sweep.tune_hit_iou=false",
+            remedy="Set hit_iou in postproc_defaults of the plan",
+        )
+
+
 def _search(
     name: str,
     grid: SweepGrid,
@@ -101,7 +136,7 @@ def _search(
     def run(cases: Sequence[SweepCase]) -> Found:
         if name == "two_phase":
             return two_phase(cases, grid, goal, base)
-        space = SearchSpace(cases, grid, goal, base, tune_hit_iou=tune_hit_iou)
+        space = SearchSpace(cases, grid, slice_judge(cases, goal), base, tune_hit_iou=tune_hit_iou)
         point = coarse_to_fine(space) if name == "coarse" else sampled(space, trials=trials, seed=seed)
         return space.settings(point), space.rows[point], list(space.rows.values())
 

@@ -18,7 +18,8 @@ class SweepCase:
         case_id: name of the case.
         raw: predictions of every voter, see :data:`nndet_psma.postproc.steps.RawPredictions`; every case needs the same
             voters.
-        truth: 2D slice boxes of the lesions with columns ``slice`` (axial index) and ``lesion`` (index from 0).
+        truth: 2D slice boxes of the lesions with columns ``slice`` (axial index) and ``lesion`` (index from 0); for
+            detectors on volumes one 3D box per lesion, an empty one (all zeros) where the crop lost it.
         num_lesions: lesions of the case; those without a slice box (lost to the crop) count as missed.
         num_slices: axial slices of the case.
         spacing: voxel size in mm (z, y, x).
@@ -36,6 +37,10 @@ class SweepCase:
 
     def __post_init__(self) -> None:
         if len(self.truth) == 0:
+            return
+        if self.truth.dim == 3:
+            if len(self.truth) != self.num_lesions:
+                raise ValueError(f"{self.case_id}: {len(self.truth)} boxes of {self.num_lesions} lesions")
             return
         missing = {"slice", "lesion"} - set(self.truth.columns)
         if missing:

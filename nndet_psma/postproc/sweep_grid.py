@@ -98,12 +98,14 @@ def sweep_grid(plan: Plan) -> SweepGrid:
     Raises:
         UserError: a key or value of ``postproc_grid`` is wrong.
     """
+    base = PostprocSettings(**plan.postproc_defaults)
     own = [each.name for each in fields(SweepGrid) if each.name not in ("others", "score_threshold")]
     grid = {name: tuple(v for v in values if v is not None) for name, values in plan.postproc_grid.items()}
     others = {name: values for name, values in grid.items() if name not in own}
     try:
         scores = others.pop("score_threshold", None)
         given = {name: grid.get(name, ()) for name in own}
+        given["vote_iou"] = given["vote_iou"] or (base.vote_iou,)  # a single voter has nothing to agree on
         return SweepGrid(**given, score_threshold=scores, others=others)
     except (TypeError, ValueError) as error:
         raise UserError(f"postproc_grid of the plan is wrong: {error}", remedy="Correct the plan") from None

@@ -15,11 +15,15 @@ from nndet_psma.postproc.settings import PostprocSettings
 JOINT, FILTERS, VOTING, SEARCH = 0, 1, 2, 3
 """Phases of a :class:`SweepRow`: all thresholds at once; the two of the two-phase search; a search that skips some."""
 
+SLICES, LESIONS = "slices", "lesions"
+"""What a sweep counts: slice boxes, or lesions in 3D (see :mod:`nndet_psma.postproc.volume_sweep`)."""
+
 TIE_RULE = (
     "of equal values (to 1e-12) the milder setting, compared in this order: zone filter off, then larger zone_mm; "
     "HU filter off, then larger hu_threshold; smaller hu_quantile; size filter off, then smaller min_size_mm, larger "
-    "max_size_mm, smaller min_short_axis_mm (filters in the order of the steps; those from elsewhere in the order of "
-    "the plan's candidates); fewer min_votes; lower vote_iou; higher hit_iou where it is tuned; lower score_threshold"
+    "max_size_mm, smaller min_short_axis_mm, smaller min_extent_mm (filters in the order of the steps; those from "
+    "elsewhere in the order of the plan's candidates); fewer min_votes; lower vote_iou; higher hit_iou where it is "
+    "tuned; lower score_threshold"
 )
 
 
@@ -47,6 +51,10 @@ class SweepRow:
     min_size_mm: float | None = None
     max_size_mm: float | None = None
     min_short_axis_mm: float | None = None
+    min_extent_mm: float | None = None
+    nms_iou: float | None = None
+    fold_iou: float | None = None
+    fold_score: str | None = None
     options: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
@@ -85,7 +93,7 @@ class SweepTable:
         vote_iou: ``[I]``.
         hit_iou: ``[H]``.
         score_threshold: ``[F, V, I, H]``.
-        boxes: slice boxes that are left, ``[F, V, I, H]``; so the next two.
+        boxes: slice boxes (of a detector on volumes: lesions) that are left, ``[F, V, I, H]``; so the next two.
         true: those that hit a lesion.
         found: lesions that are hit.
         value: of the criterion.
@@ -106,13 +114,14 @@ class SweepTable:
     num_cases: int
 
     def arrays(self) -> Iterator[tuple[str, NDArray]]:
-        """Everything as arrays of numbers, in the smallest types; a filter that is off is NaN."""
+        """Everything as arrays of numbers (or texts), in the smallest types; a filter that is off is NaN."""
         for name in sorted({name for variant in self.variants for name in variant}):
             column = [variant.get(name) for variant in self.variants]
-            yield (
-                f"variant/{name}",
-                np.array([np.nan if value is None else value for value in column], dtype=np.float64),
-            )
+            if any(isinstance(value, str) for value in column):
+                yield f"variant/{name}", np.array([str(value) for value in column])
+                continue
+            numbers = [np.nan if value is None else value for value in column]
+            yield f"variant/{name}", np.array(numbers, dtype=np.float64)
         for name in ("min_votes", "vote_iou", "hit_iou", "boxes", "true", "found"):
             array = getattr(self, name)
             yield name, array if array.dtype == np.float64 else array.astype(np.int32)
@@ -137,6 +146,7 @@ class SweepResult:
         search: how the settings were searched.
         nested: the honest value, ``None`` where the cases cannot be parted.
         table: of a joint sweep.
+        judged: :data:`SLICES` or :data:`LESIONS`.
     """
 
     settings: PostprocSettings
@@ -150,6 +160,7 @@ class SweepResult:
     search: str = "joint"
     nested: Nested | None = None
     table: SweepTable | None = field(default=None, compare=False)
+    judged: str = SLICES
 
 
 FILTER_FIELDS = (
@@ -159,6 +170,7 @@ FILTER_FIELDS = (
     "min_size_mm",
     "max_size_mm",
     "min_short_axis_mm",
+    "min_extent_mm",
 )
 """Thresholds of the package's filters, as rows and settings name them."""
 
@@ -170,6 +182,9 @@ def make_row(
     return SweepRow(
         phase=phase,
         **{name: getattr(settings, name) for name in FILTER_FIELDS},
+        nms_iou=settings.nms_iou,
+        fold_iou=settings.fold_iou,
+        fold_score=settings.fold_score,
         vote_iou=settings.vote_iou if voted else None,
         min_votes=settings.min_votes if voted else None,
         hit_iou=settings.hit_iou,

@@ -35,9 +35,7 @@ def two_phase(
     given = fixed_boxes(cases, base, grid.tuned())
     thresholds = grid.score_thresholds(given.boxes.scores) if given.thresholded else np.zeros(1)
     variants = FilterVariants(given.masks, grid.candidates(), base)
-    masks = np.zeros((len(variants), len(given.boxes)), dtype=bool)
-    for spacing, rows in given.spacings(cases):
-        masks[:, rows] = variants.masks(given.boxes.select(rows), spacing)
+    masks = given.kept_by(variants, cases)
     tried = list(_filter_rows(given, cases, variants, masks, goal, thresholds))
     settings, best = _first_best(tried)
     if len(given.names) > 1:

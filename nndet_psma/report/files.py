@@ -21,7 +21,7 @@ from nndet_psma.trainers.metrics_log import METRICS_FILE, read_metrics
 
 COMPARISONS = "comparison_*.json"
 _SWEEP_KEYS = ("columns", "rows", "best", "criterion", "num_settings", "num_cases", "num_lesions", "tie_rule")
-_LATER_KEYS = ("nested", "search")  # of newer files only
+_LATER_KEYS = ("nested", "search", "judged")  # of newer files only
 
 
 def read_scores(file: Path, command: str) -> Scores:

@@ -64,6 +64,29 @@ def voting_landscape(sweep: Mapping[str, Any]) -> Landscape | None:
     )
 
 
+def overlap_landscape(sweep: Mapping[str, Any]) -> Landscape | None:
+    """Suppression x fold overlap; None where neither was tuned, as for detectors on slices."""
+    columns = list(sweep["columns"])
+    if not {"nms_iou", "fold_iou"} <= set(columns) or not is_joint(sweep):
+        return None
+    folded = fold_rows(sweep, FILTER_PHASE, "nms_iou", "fold_iou")
+    if len(folded) < 2:
+        return None
+    best = sweep["best"]
+    values, rows, columns = _as_grid(folded)
+    chosen = _cell(rows, columns, best["nms_iou"], best["fold_iou"])
+    return Landscape(
+        "suppression overlap (IoU)",
+        [f"{v:g}" for v in rows],
+        "fold overlap (IoU)",
+        [f"{v:g}" for v in columns],
+        values,
+        chosen,
+        "Overlaps: best value over all filters and score thresholds.",
+        f"Chosen (red frame): suppression at {best['nms_iou']:g}, folds fused at {best['fold_iou']:g}.",
+    )
+
+
 def hu_landscape(sweep: Mapping[str, Any]) -> Landscape | None:
     """HU threshold x quantile; None when no HU filter was tried. "Off" has no place in it: see the text."""
     best = sweep["best"]

@@ -16,7 +16,7 @@ from nndet_psma.postproc.steps import postprocess_case
 
 @dataclass(frozen=True)
 class PlacedBox:
-    """A removed slice box.
+    """A removed box.
 
     Attributes:
         slices: axial slices it lies on.
@@ -51,10 +51,8 @@ def removed_boxes(
         result = postprocess_case(raw.voters, capped, spacing=raw.meta.store.spacing, record_removed=True)
         if not result.removed:
             continue
-        thin = np.array(
-            [[b.slice, b.box[0], b.box[1], b.slice + 1, b.box[2], b.box[3]] for b in result.removed]
-        )
-        for box, gone in zip(map_boxes(thin, raw.meta.store, grid), result.removed, strict=True):
+        edges = np.array([box.edges for box in result.removed])
+        for box, gone in zip(map_boxes(edges, raw.meta.store, grid), result.removed, strict=True):
             flat = tuple(float(v) for v in box[[1, 2, 4, 5]])
             slices = covered_slices(box, grid.shape[0])
             placed.append(PlacedBox(slices, flat, gone.score, gone.step, gone.reason, gone.voter))

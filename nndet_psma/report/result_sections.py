@@ -5,7 +5,7 @@ from __future__ import annotations
 from nndet_psma.evaluation.score_tables import ap_key, froc_key
 from nndet_psma.evaluation.scores import Scores
 from nndet_psma.inference.ablation import COLUMNS, AblationRow
-from nndet_psma.report.content import Block, Gallery, Note, Section, Table, Tile, Tiles
+from nndet_psma.report.content import Block, Gallery, Missing, Note, Section, Table, Tile, Tiles
 from nndet_psma.report.findings import count_case
 from nndet_psma.report.gallery import CasePictures
 from nndet_psma.report.score_charts import ablation_chart
@@ -71,7 +71,8 @@ def ablation_section(source: ReportSource) -> Section:
     """What each step is worth."""
     section = Section("ablation", "What each step is worth")
     if not source.ablation:
-        section.blocks.append(source.missing["ablation"])
+        unknown = Missing("the ablation: boxes of another framework have no raw predictions.")
+        section.blocks.append(source.missing.get("ablation", unknown))
         return section
     section.blocks.append(
         Note(

@@ -162,7 +162,8 @@ def _thresholds(inference: InferencePlan) -> list[Block]:
 
 
 def _setting(value: Any) -> str:
-    return "off" if value is None else f"{value:.4g}"
+    """Thresholds are numbers, or the name of a rule."""
+    return "off" if value is None else value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _interval_text(source: ReportSource) -> str:

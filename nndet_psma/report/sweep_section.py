@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nndet_psma.postproc.sweep_result import LESIONS
 from nndet_psma.report.content import Block, Folded, Missing, Note, Section, Table
-from nndet_psma.report.landscape import hu_landscape, is_joint, voting_landscape, zone_values
+from nndet_psma.report.landscape import (
+    hu_landscape,
+    is_joint,
+    overlap_landscape,
+    voting_landscape,
+    zone_values,
+)
 from nndet_psma.report.score_charts import filter_chart, landscape_chart
 from nndet_psma.report.source import ReportSource
 from nndet_psma.report.texts import THRESHOLDS, count, criterion_name, number
@@ -29,7 +36,7 @@ def sweep_section(source: ReportSource) -> Section:
     text = (
         f"{sweep['num_settings']:,} settings were tried on {count(sweep['num_cases'], 'validation case')} with "
         f"{count(sweep['num_lesions'], 'lesion')} ({_search(sweep)}); the one with the best "
-        f"{criterion_name(sweep['criterion'])} was taken."
+        f"{criterion_name(sweep['criterion'], lesions=_of_lesions(sweep))} was taken."
     )
     section.blocks.append(Note(text))
     section.blocks.extend(_honesty(sweep))
@@ -45,6 +52,11 @@ def sweep_section(source: ReportSource) -> Section:
     section.blocks.extend(_landscapes(sweep))
     section.blocks.append(Note(f"Ties: {sweep['tie_rule']}."))
     return section
+
+
+def _of_lesions(sweep: Mapping[str, Any]) -> bool:
+    """Whether lesions in 3D were counted, not slice boxes."""
+    return bool(sweep.get("judged") == LESIONS)
 
 
 def _search(sweep: Mapping[str, Any]) -> str:
@@ -77,7 +89,8 @@ def _honest_table(sweep: Mapping[str, Any], nested: Mapping[str, Any]) -> Table:
         ("Nested", nested),
     ):
         rows.append([name, number(found.get("value")), *(number(found.get(key)) for key in _METRICS)])
-    header = ("How", f"Tuned for: {goal}", "Sensitivity", "Precision", "F1", "False alarms per case")
+    false = "False lesions per case" if _of_lesions(sweep) else "False alarms per case"
+    header = ("How", f"Tuned for: {goal}", "Sensitivity", "Precision", "F1", false)
     return Table(
         "Plain: tuned and scored on the same cases. Nested: each group scored with thresholds tuned on the others",
         header,
@@ -117,14 +130,16 @@ def _group_table(nested: Mapping[str, Any], best: Mapping[str, Any]) -> Table | 
 
 
 def _setting(value: Any) -> str:
-    return "off" if value is None else f"{value:.4g}"
+    return "off" if value is None else value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _landscapes(sweep: Mapping[str, Any]) -> list[Block]:
     name = criterion_name(sweep["criterion"], short=True)
-    voting, hu = voting_landscape(sweep), hu_landscape(sweep)
+    voting, hu, overlaps = voting_landscape(sweep), hu_landscape(sweep), overlap_landscape(sweep)
     alone = Missing("the landscape of the vote: one window alone has nothing to vote with.")
-    blocks: list[Block] = [landscape_chart(voting, name) if voting else alone]
+    blocks: list[Block] = [landscape_chart(overlaps, name)] if overlaps else []
+    if voting or not overlaps:
+        blocks.append(landscape_chart(voting, name) if voting else alone)
     blocks.append(
         landscape_chart(hu, name) if hu else Missing("the landscape of the HU filter: it was not tried.")
     )

@@ -48,9 +48,14 @@ THRESHOLDS = {
         "of two boxes of one window that overlap more, the worse is dropped",
     ),
     "fold_iou": ("Fold overlap (IoU)", "boxes of different folds that overlap this much are fused"),
-    "min_size_mm": ("Size filter, smallest mm", "a box whose shorter side is less is dropped"),
-    "max_size_mm": ("Size filter, largest mm", "a box whose longer side is more is dropped"),
-    "min_short_axis_mm": ("Short-axis filter, mm", "a lesion whose short axis is less is dropped"),
+    "fold_score": (
+        "Score of fused folds",
+        "a fold without the box counts 0 (all, overlap) or not at all (present)",
+    ),
+    "min_size_mm": ("Size filter, smallest mm", "a box whose longer in-plane side is less is dropped"),
+    "max_size_mm": ("Size filter, largest mm", "a box whose longer in-plane side is more is dropped"),
+    "min_short_axis_mm": ("Short-axis filter, mm", "a box whose shorter in-plane side is less is dropped"),
+    "min_extent_mm": ("Size filter, smallest side, mm", "a box with any side shorter than this is dropped"),
     "link_iou": (
         "Linking overlap (IoU)",
         "boxes on neighbouring slices that overlap this much are one lesion",
@@ -74,6 +79,7 @@ CRITERIA = {
     "precision": ("slice precision", "precision"),
     "ap": ("average precision", "AP"),
     "froc": ("FROC score", "FROC score"),
+    "map": ("mean average precision at IoU 0.10 to 0.50", "mAP"),
     "fp": ("false alarms per case", "false alarms per case"),
 }
 
@@ -110,8 +116,16 @@ def score_meaning(key: str) -> str:
     return "" if parts is None else {"AP": _AP, "mAP": _MAP, "FROC_score": _FROC}[parts["kind"]]
 
 
-def criterion_name(criterion: str, *, short: bool = False) -> str:
-    """What a sweep was tuned for, in words: ``sensitivity@precision=0.9`` as "sensitivity at precision 0.9"."""
+def criterion_name(criterion: str, *, short: bool = False, lesions: bool = False) -> str:
+    """What a sweep was tuned for, in words: ``sensitivity@precision=0.9`` as "sensitivity at precision 0.9".
+
+    Args:
+        criterion: its name.
+        short: for axes.
+        lesions: lesions in 3D were counted, not slice boxes.
+    """
+    if lesions and criterion == "f1" and not short:
+        return "F1 (precision and sensitivity of lesions in 3D)"
     goal, _, limit = criterion.partition("@")
     name = CRITERIA.get(goal, (goal, goal))[1 if short or limit else 0]
     if not limit:

@@ -73,7 +73,7 @@ def evaluate(
     settings = PostprocSettings(**inference.settings)
     plan = folder.plan(fold)
     cases = _labelled_cases(paths, description, "Ts" if test else "Tr")
-    predictions = _read_predictions(_predictions_folder(folder, fold, test), cases, test)
+    predictions = _read_predictions(predictions_folder(folder, fold, test), cases, test)
     clinical = read_clinical(paths)
     truths = {p.case_id: read_full_truth(cases[p.case_id], description) for p in predictions}
 
@@ -152,7 +152,8 @@ def _stations(case: RawCase) -> dict[int, str] | None:
     return {int(key): str(name) for key, name in stations.items()}
 
 
-def _predictions_folder(folder: ModelFolder, fold: int, test: bool) -> Path:
+def predictions_folder(folder: ModelFolder, fold: int, test: bool) -> Path:
+    """Folder of the ``<case>_boxes.json`` of a fold's validation or test cases."""
     return folder.fold(fold) / (TEST_PREDICTIONS if test else VAL_PREDICTIONS)
 
 
@@ -160,7 +161,7 @@ def _same_cases(
     other: ModelFolder, fold: int, test: bool, cases: dict[str, RawCase], predictions: list[Prediction]
 ) -> list[Prediction]:
     """Predictions of the other model; they must be of the same cases."""
-    folder = _predictions_folder(other, fold, test)
+    folder = predictions_folder(other, fold, test)
     found = _read_predictions(folder, cases, test)
     differing = {p.case_id for p in found} ^ {p.case_id for p in predictions}
     if differing:

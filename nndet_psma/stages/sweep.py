@@ -90,7 +90,11 @@ def sweep_options(config: Any) -> SweepOptions:
     if not isinstance(section.trials, int) or section.trials < 1:
         raise UserError(f"sweep.trials is {section.trials!r}", expected="a number from 1")
     return SweepOptions(
-        str(section.criterion), str(section.search), section.tune_hit_iou, section.nested, section.trials
+        str(section.criterion or "auto"),
+        str(section.search),
+        section.tune_hit_iou,
+        section.nested,
+        section.trials,
     )
 
 

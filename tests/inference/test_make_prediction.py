@@ -122,3 +122,30 @@ def test_file_round_trip(tmp_path):
     prediction = _predict()
     prediction.write(tmp_path / "case_0_boxes.json")
     assert Prediction.read(tmp_path / "case_0_boxes.json") == prediction
+
+
+def test_boxes_in_3d():
+    """The lesion of the docstring in one box; a second, worse one 1.5 slices deep."""
+    from nndet_psma.core.detections import Detections
+    from nndet_psma.postproc.settings import VOLUME_STEPS
+
+    boxes = Detections.build(
+        [(1, 2, 3, 3, 5, 7), (0.5, 6, 8, 2, 8, 10)],
+        [0.8, 0.3],
+        zone_mm=[0.0, 0.0],
+        hu_quantiles=np.full((2, 10), np.nan, dtype=np.float32),
+    )
+    settings = PostprocSettings(steps=VOLUME_STEPS, score_threshold=0.5)
+    # slices of 8 mm, pixels of 1 mm, same outer edges: z halves, y and x double
+    image = Geometry((2, 20, 24), (8, 1, 1), (-0.5, -0.5, 2))
+    prediction = make_prediction(raw_of({"v": [boxes]}, STORE, image), settings, CLASSES)
+    (lesion,) = prediction.lesions
+    assert lesion.box == pytest.approx((0.5, 4, 6, 1.5, 10, 14))
+    assert lesion.centre_mm == pytest.approx((9, 6, 6))
+    assert [s.box for s in lesion.slices] == [
+        pytest.approx((0.5, 4, 6, 1, 10, 14)),
+        pytest.approx((1, 4, 6, 1.5, 10, 14)),
+    ]
+    assert [(s.score, s.votes) for s in lesion.slices] == [(0.8, 1)] * 2
+    assert [c.score for c in prediction.candidates] == [0.8, 0.3]
+    assert len(prediction.candidates[1].slices) == 2  # slices 0 and 1

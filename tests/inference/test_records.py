@@ -105,3 +105,20 @@ def test_nothing_found_and_nothing_there():
     record = _record(_prediction([]), _truth())
     assert (len(record.lesions), len(record.predictions), record.slices.num_slices) == (0, 0, 4)
     assert record.claims(0.1) == ()
+
+
+def test_a_volume_box_counts_once_on_every_slice():
+    """The image has half as many slices as the detector's grid: two of its slices fall on each of 3 and 4."""
+    box = (3, 2, 3, 5, 5, 7)
+    halves = [((z, *box[1:3], z + 0.5, *box[4:]), 0.9) for z in (3.0, 3.5, 4.0, 4.5)]
+    record = _record(_prediction([_lesion(box, halves)]), _truth((3, 5, 2, 5, 3, 7)))
+    assert [(p.slice_index, p.hits) for p in record.slices.predictions] == [(1, (0,)), (2, (0,))]
+
+
+def test_two_lesions_and_different_boxes_all_count():
+    box = (3, 2, 3, 5, 5, 7)
+    halves = [((3.0, 2, 3, 3.5, 5, 7), 0.9), ((3.5, 2, 3, 4.0, 5, 6), 0.8)]
+    record = _record(
+        _prediction([_lesion(box, halves), _lesion(box, halves[:1])]), _truth((3, 5, 2, 5, 3, 7))
+    )
+    assert [p.slice_index for p in record.slices.predictions] == [1, 1, 1]

@@ -134,6 +134,21 @@ class TestWeightedBoxClustering:
         np.testing.assert_allclose(fused.boxes, [[0, 0.4, 4, 4.4]])
         assert fused.scores.tolist() == [0.75]
 
+    def test_weighted_by_overlap(self):
+        # IoU of A1 with the seed A is 0.6: weights 0.9 * 1 and 0.6 * 0.6; of three folds one is missing:
+        # score (0.9 + 0.36) / (1.6 + 1 * 1.6 / 2) = 1.26 / 2.4; x0 (0.9 * 0 + 0.36 * 1) / 1.26
+        parts = [slice_boxes((0, A1, 0.6)), slice_boxes((0, A, 0.9)), Detections.empty(2)]
+        fused = weighted_box_clustering(parts, iou=0.5, missing="overlap")
+        np.testing.assert_allclose(fused.scores, [0.525])
+        np.testing.assert_allclose(fused.boxes[0, 1], 2 / 7)
+
+    def test_weights_of_identical_boxes_are_one(self):
+        parts = [slice_boxes((0, A, 0.9), (0, FAR, 0.5)), slice_boxes((0, A, 0.3))]
+        by_overlap = weighted_box_clustering(parts, iou=0.5, missing="overlap")
+        assert same(by_overlap, weighted_box_clustering(parts, iou=0.5))
+        nothing = weighted_box_clustering([Detections.empty(3)] * 2, iou=0.5, missing="overlap")
+        assert (len(nothing), nothing.dim) == (0, 3)
+
     def test_threshold_is_inclusive(self):
         parts = [slice_boxes((0, A, 0.9)), slice_boxes((0, A1, 0.6))]
         assert len(weighted_box_clustering(parts, iou=12 / 20)) == 1

@@ -60,3 +60,10 @@ def test_unknown_lists_what_exists(name):
 def test_impossible_limit():
     with pytest.raises(UserError, match="precision from 0 to 1"):
         parse_criterion("sensitivity@precision=30")
+
+
+def test_map_is_a_curve_that_slices_do_not_have():
+    goal = parse_criterion("map")
+    assert goal.of_curve
+    with pytest.raises(UserError, match=r"criterion map judges boxes in 3D.*sweep.criterion=ap"):
+        goal.value({"f1": np.zeros(1)})

@@ -119,7 +119,7 @@ def test_joint_sweep_refuses_what_masks_cannot_do():
         (("WindowBagging", "WeightedBoxClustering", "SliceLinking"), "impossible order"),
         (
             (*DEFAULT_STEPS, "SoftNMS"),
-            "unknown post-processing step 'SoftNMS'; expected one of HUFilter, NMS",
+            "unknown post-processing step 'SoftNMS'; expected one of BoxSlicing, HUFilter, NMS",
         ),
         ((*DEFAULT_STEPS, f"{__name__}.Nothing"), "is of no known kind"),
     ],

@@ -4,7 +4,7 @@ from postproc_cases import slice_boxes
 
 from nndet_psma.core.detections import Detections
 from nndet_psma.postproc.settings import PostprocSettings
-from nndet_psma.postproc.size_filter import in_plane_axes, size_filter
+from nndet_psma.postproc.size_filter import in_plane_axes, shortest_sides, size_filter
 from nndet_psma.postproc.steps import postprocess_case
 
 SPACING = (3.0, 0.5, 2.0)
@@ -28,6 +28,13 @@ def test_lesions_are_measured_in_plane():
     assert (long.tolist(), short.tolist()) == ([8], [2])  # the 120 mm along z do not count
 
 
+def test_lesions_are_also_measured_along_z():
+    lesion = Detections.build([(0, *ROUND[:2], 1, *ROUND[2:]), (0, *ROUND[:2], 2, *ROUND[2:])], [0.5, 0.4])
+    assert shortest_sides(lesion, SPACING).tolist() == [3, 6]
+    assert size_filter(lesion, SPACING, min_extent_mm=4.0).tolist() == [False, True]
+    assert shortest_sides(boxes(), SPACING).tolist() == [2, 6, 6]
+
+
 @pytest.mark.parametrize(
     ("limits", "kept"),
     [
@@ -37,6 +44,7 @@ def test_lesions_are_measured_in_plane():
         ({"max_size_mm": 8.0}, [True, True, False]),
         ({"min_short_axis_mm": 6.0}, [False, True, True]),
         ({"max_size_mm": 10.0, "min_short_axis_mm": 3.0}, [False, True, False]),
+        ({"min_extent_mm": 6.0}, [False, True, True]),  # a slice box has no third side
     ],
 )
 def test_limits(limits, kept):
