@@ -1,0 +1,1 @@
+"""Adapters to other frameworks: the only place of the package that imports one."""
