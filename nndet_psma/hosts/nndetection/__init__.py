@@ -1,0 +1,1 @@
+"""Inside genuine nnDetection: repairs, launcher, configuration, planners and modules, exchange of results."""

@@ -1,0 +1,81 @@
+"""All of genuine nnDetection's commands with our planners and modules, from the raw task to scores, on a CPU."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from tiny_place import TASK, TEST
+
+from nndet_psma.dataset.nndetection_files import read_nndetection_boxes
+from nndet_psma.inference.foreign_boxes import foreign_prediction
+
+CASES = 1  # validation cases that are swept; nnDetection tries 28 values of its own
+SETUP = ["model_cfg.plan_cfg.target=cpu", "model_cfg.plan_cfg.num_folds=2"]
+SHORT = [
+    "trainer_cfg.gpus=0",
+    "trainer_cfg.precision=32",
+    "trainer_cfg.max_num_epochs=1",
+    "trainer_cfg.swa_epochs=1",
+    "trainer_cfg.num_train_batches_per_epoch=2",
+    "trainer_cfg.num_val_batches_per_epoch=1",
+    "trainer_cfg.warm_iterations=1",
+    "augment_cfg.multiprocessing=False",
+    f"+debug.num_cases_val={CASES}",
+]
+SYSTEMS = {
+    "psma25d_nndet": ("RetinaUNetPSMA2D", "PSMAD2_2d"),
+    "psma3d_nndet": ("RetinaUNetPSMA3D", "PSMAD3_3d"),
+}
+
+
+def say(command, *arguments):
+    from nndet_psma.hosts.nndetection.launch import launch
+
+    assert launch(command, list(arguments)) == 0
+
+
+def run_all(place, preset):
+    """Prep, two folds, consolidation, prediction and evaluation; returns the folder of the models."""
+    module, plan = SYSTEMS[preset]
+    name = f"{module}_{plan}"
+    say("nndet_prep", "900", "-o", f"train={preset}", *SETUP, "-np", "1", "-npp", "0")
+    say("nndet_unpack", str(place.paths.preprocessed / plan / "imagesTr"), "1")
+    for fold in (0, 1):
+        options = [f"train={preset}", f"exp.fold={fold}", *SETUP, *SHORT]
+        say("nndet_train", "900", "--sweep", "-o", *options)
+    say("nndet_consolidate", "900", name, "--num_folds", "2", "--sweep_boxes")
+    say("nndet_predict", "900", name, "-npp", "0", "-ntta", "0")
+    say("nndet_eval", "900", name, "-1", "--test", "--boxes", "--case")
+    return place.models / TASK / name
+
+
+@pytest.mark.slow
+def test_from_raw_data_to_scores_and_bagging(nndetection, raw_place, tmp_path, monkeypatch):
+    """Slices and volumes; then both systems' boxes of a test case vote, read from nnDetection's files by ours."""
+    shutil.copytree(raw_place.data, tmp_path / "data")
+    place = type(raw_place)(tmp_path / "data", tmp_path / "models")
+    place.models.mkdir()
+    description = place.paths.root / "dataset.json"
+    content = json.loads(description.read_text())
+    description.write_text(json.dumps({**content, "target_class": 0}))  # nndet_eval --case needs one
+    place.enter(monkeypatch)
+    monkeypatch.setenv("det_num_threads", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "mlruns"))
+    predictions = {}
+    for preset in SYSTEMS:
+        root = run_all(place, preset)
+        swept = {file.stem for file in (root / "consolidated" / "sweep").glob("*.json")}
+        assert {"sweep_zone_share", "sweep_hu_rule", "sweep_model_iou"} <= swept
+        assert ("sweep_link_iou" in swept) == (preset == "psma25d_nndet")
+        scores = json.loads((root / "consolidated" / "test_results" / "results_boxes.json").read_text())
+        assert "mAP_IoU_0.10_0.50_0.05_MaxDet_100" in scores
+        folder = root / "consolidated" / "test_predictions"
+        predictions[preset] = {name: read_nndetection_boxes(folder / f"{name}_boxes.pkl") for name in TEST}
+    for name in TEST:
+        voters = [found[name] for found in predictions.values()]
+        bagged = foreign_prediction(voters, {0: "node"}, score_threshold=0.0, min_votes=1)
+        assert bagged.case_id == name
+        shape = np.array(bagged.image.shape)
+        assert all((np.array(lesion.box[3:]) <= shape).all() for lesion in bagged.candidates)
+        assert len(bagged.candidates) > 0
