@@ -50,7 +50,7 @@ class RawMeta:
 
 @dataclass(frozen=True)
 class RawPrediction:
-    """Boxes of one case by voter and part, 2D on the store grid, with ``slice``, ``zone_mm``, ``hu_quantiles``."""
+    """Boxes of a case by voter and part on the store grid, 2D with ``slice`` or 3D; ``zone_mm``, ``hu_quantiles``."""
 
     meta: RawMeta
     voters: dict[str, list[Detections]]

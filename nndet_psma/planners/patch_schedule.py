@@ -45,9 +45,10 @@ def patch_schedule(
     """Schedule for a machine and a data set.
 
     GPU: nnDetection's 50 epochs of 2500 batches of 4 patches, SGD at 0.01 after a warm-up of 4000 steps, at equal
-    patches and with the rate in proportion to the batch. Its polynomial decay becomes two falls to a tenth, after 70
-    and 90 % of the steps: that decay, too, has fallen to a third at 70 % and to an eighth at 90 %. nnDetection's
-    length suits about a thousand lesions (LUNA16 has 1186); fewer take fewer steps in proportion, a tenth at least.
+    patches and with the rate in proportion to the batch; plain momentum where nnDetection takes Nesterov's. Its
+    polynomial decay becomes two falls to a tenth, after 70 and 90 % of the steps: that decay, too, has fallen to a
+    third at 70 % and to an eighth at 90 %. nnDetection's length suits about a thousand lesions (LUNA16 has 1186);
+    fewer take fewer steps in proportion, a tenth at least.
 
     CPU: a fixed small number of steps from scratch with AdamW, as for slices.
 
@@ -81,15 +82,16 @@ def patch_augmentation(
 ) -> tuple[Augmentation, str, str]:
     """Augmentation, rule and evidence; "paper" is nnDetection's.
 
-    Source of ``PATCHES``: nnDetection's and nnU-Net's resizing by 0.7 to 1.4, rotation by 30 degrees, mirroring of
-    every axis, blur, brightness and noise. ``LIGHT_PATCHES``: that of slices for short schedules, without shifts,
+    Source of ``PATCHES``: nnDetection's and nnU-Net's resizing by 0.7 to 1.4, rotation by 30 degrees, blur, brightness
+    and noise. They turn and mirror about every axis; here patches turn in the axial plane and left and right change
+    places, for the pelvis has an up and a front. ``LIGHT_PATCHES``: that of slices for short schedules, without shifts,
     since patches are placed at random.
     """
     if wanted == "paper" or (wanted == "auto" and target.device == "gpu"):
         return (
             PATCHES,
             "patch_schedule.PATCHES: nnDetection's ranges",
-            "resized by 0.7 to 1.4, turned by up to 30 degrees, mirrored along every axis",
+            "resized by 0.7 to 1.4, turned by up to 30 degrees in the plane, left and right mirrored",
         )
     return (
         LIGHT_PATCHES,

@@ -24,6 +24,7 @@ from nndet_psma.planners.shared import (
     BODY_MARGIN_MM,
     find_modality,
     note_machine,
+    refuse_options,
     require_lesions,
     search_margin,
 )
@@ -56,6 +57,7 @@ class PSMA25DPlanner:
             UserError: no training case has a lesion, or the target machine is too small.
         """
         require_lesions(fingerprint)
+        refuse_options(options, type(self).__name__, {"patch_size": None})
         ledger = Ledger()
         inputs = _plan_inputs(ledger, fingerprint, options, target)
         learning = _plan_learning(ledger, fingerprint, options, target, inputs)

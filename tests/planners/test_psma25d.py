@@ -175,6 +175,12 @@ def test_names_of_modalities_are_read_as_the_description_reads_them() -> None:
     assert (plan.ct_modality, plan.ctv_modality) == (0, 1)
 
 
+def test_options_of_patches_are_refused() -> None:
+    options = PlannerOptions.parse({"patch_size": [16, 32, 32]})
+    with pytest.raises(UserError, match=r"plan_cfg\.patch_size means nothing to PSMA25DPlanner"):
+        plan_for(hand_made(), CPU, options)
+
+
 def test_no_lesion_is_refused() -> None:
     with pytest.raises(UserError, match="no training case has a lesion"):
         plan_for(hand_made(lesions=0))
