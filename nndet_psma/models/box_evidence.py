@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.plan import Plan
-from nndet_psma.core.boxes import Boxes
+from nndet_psma.core.boxes import Boxes, box_centres
 from nndet_psma.core.detections import Detections
 from nndet_psma.postproc.hu_filter import QUANTILES
 from nndet_psma.preprocess.prepare import PreparedCase
@@ -16,17 +16,27 @@ def with_evidence(detections: Detections, case: PreparedCase, plan: Plan) -> Det
     """Add the columns ``zone_mm`` (mm outside the CTV) and ``hu_quantiles`` ([N, 10], NaN without CT).
 
     Args:
-        detections: 2D boxes on the store grid with column ``slice``.
+        detections: boxes on the store grid, 2D with column ``slice`` or 3D.
         case: the prepared case.
         plan: names the CT.
     """
-    z = detections.columns["slice"]
-    centres = (detections.boxes[:, :2] + detections.boxes[:, 2:]) / 2
-    points = np.column_stack([z + 0.5, centres]) if len(detections) else np.zeros((0, 3))
     quantiles = np.full((len(detections), len(QUANTILES)), np.nan, dtype=np.float32)
     if plan.ct_name is not None and len(detections):
-        quantiles = box_quantiles(case.arrays[plan.ct_name], z, detections.boxes)
-    return detections.with_columns(zone_mm=case.zone_mm(points), hu_quantiles=quantiles)
+        volume = case.arrays[plan.ct_name]
+        quantiles = (
+            volume_quantiles(volume, detections.boxes)
+            if detections.dim == 3
+            else box_quantiles(volume, detections.columns["slice"], detections.boxes)
+        )
+    return detections.with_columns(zone_mm=case.zone_mm(_centres(detections)), hu_quantiles=quantiles)
+
+
+def _centres(detections: Detections) -> NDArray[np.float64]:
+    """Centres ``[N, 3]`` in voxel edges; of 2D boxes in the middle of their slice."""
+    centres = box_centres(detections.boxes)
+    if detections.dim == 3:
+        return centres
+    return np.column_stack([detections.columns["slice"] + 0.5, centres])
 
 
 def box_quantiles(volume: NDArray, slices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.float32]:
@@ -46,6 +56,28 @@ def box_quantiles(volume: NDArray, slices: NDArray[np.int64], boxes: Boxes) -> N
         np.sort(volume[z, y0:y1, x0:x1], axis=None)
         for z, (y0, x0), (y1, x1) in zip(slices.tolist(), lower.tolist(), upper.tolist(), strict=True)
     ]
+    return _quantiles(values)
+
+
+def volume_quantiles(volume: NDArray, boxes: Boxes) -> NDArray[np.float32]:
+    """The same of 3D boxes: quantiles ``[N, 10]`` of the voxels that every box touches.
+
+    Args:
+        volume: (z, y, x).
+        boxes: ``[N, 6]`` within the volume, voxels.
+    """
+    lower = np.floor(boxes[:, :3]).astype(np.int64)
+    upper = np.maximum(np.ceil(boxes[:, 3:]).astype(np.int64), lower + 1)
+    return _quantiles(
+        [
+            np.sort(volume[z0:z1, y0:y1, x0:x1], axis=None)
+            for (z0, y0, x0), (z1, y1, x1) in zip(lower.tolist(), upper.tolist(), strict=True)
+        ]
+    )
+
+
+def _quantiles(values: list[NDArray]) -> NDArray[np.float32]:
+    """Quantiles ``[N, 10]`` of the sorted values of every box."""
     counts = np.array([len(of_box) for of_box in values])
     flat = np.concatenate(values).astype(np.float64)  # int16 differences could overflow
     start = (np.cumsum(counts) - counts)[:, None]

@@ -83,9 +83,10 @@ def _check_weights(folder: Path) -> None:
     """Build every detector with its weights; the first that does not fit is named."""
     import torch
 
-    from nndet_psma.trainers.maskrcnn25d import load_detector
+    from nndet_psma.trainers.registry import TRAINERS
 
     plan, folds = Plan.read(folder / PLAN), InferencePlan.read(folder / INFERENCE_PLAN).folds
+    trainer = TRAINERS[plan.trainer]()
     for fold in folds:
         for stage in plan.stages:
-            load_detector(plan, stage, folder / f"fold{fold}" / stage.name / WEIGHTS, torch.device("cpu"))
+            trainer.load(plan, stage, folder / f"fold{fold}" / stage.name / WEIGHTS, torch.device("cpu"))

@@ -144,7 +144,7 @@ class SliceBatches(Dataset[dict[str, Any]]):
         """
         refs = self._draw_slices(np.random.default_rng((*self.seed, step)))
         slots = range(rank, len(refs), world)
-        images = self._normalised(_zeros((len(slots), self.plan.channels(self.stage), *self._size)))
+        images = self._normalised(shared_zeros((len(slots), self.plan.channels(self.stage), *self._size)))
         return {
             "images": images,
             "targets": [
@@ -229,7 +229,7 @@ class SliceBatches(Dataset[dict[str, Any]]):
         return slice_target(instances, case.classes, mapping.cropped(origin), masks=masks)
 
 
-def _zeros(shape: tuple[int, ...]) -> Tensor:
+def shared_zeros(shape: tuple[int, ...]) -> Tensor:
     """Zeros; in a loader's worker where the trainer's process can see them, so that they need not be copied there."""
     if get_worker_info() is None:
         return torch.zeros(shape)

@@ -101,7 +101,7 @@ class _Loop:
         self.finished = False
         model = model.to(accelerator.device)
         if settings.channels_last:
-            model = model.to(memory_format=torch.channels_last)
+            model = model.to(memory_format=_channels_last(model))
         self.model: nn.Module = shared_norms(model, accelerator)
         self.optimizer = build_optimizer(
             self.model,
@@ -265,6 +265,12 @@ class _Loop:
         elif self.average is not None:
             self.average.copy_to(self.model)
         return self.model
+
+
+def _channels_last(model: nn.Module) -> torch.memory_format:
+    """That order of memory for the slices or for the volumes that the model convolves."""
+    volumes = any(parameter.dim() == 5 for parameter in model.parameters())
+    return torch.channels_last_3d if volumes else torch.channels_last
 
 
 def _seed_step(model: nn.Module, seed: int, step: int, images: Sequence[int]) -> None:

@@ -14,10 +14,13 @@ from nndet_psma.artifacts.artifact import Artifact
 from nndet_psma.artifacts.plan import Plan, Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
-from nndet_psma.planners.memory import Network, Training, estimate_memory, max_images_for
+from nndet_psma.planners.memory import MemoryEstimate, Network, Training, estimate_memory, max_images_for
+from nndet_psma.planners.patch_layers import PatchNetwork
+from nndet_psma.planners.patch_memory import estimate_patch_memory
 from nndet_psma.trainers.observer import StepReport
 
 MEMORY_FILE = "memory.json"
+_PATCH_ENCODER = "PlainConvEncoder"
 _STEPS = (
     3  # the first step has no gradients of a step before, the second may still choose convolution algorithms
 )
@@ -38,8 +41,8 @@ class MemoryCheck(Artifact):
         stage: name.
         device: name of the GPU.
         backbone: of the detector.
-        batch_size: slices per step.
-        input_size: (height, width) in detector pixels.
+        batch_size: slices or patches per step.
+        input_size: (height, width) in detector pixels, or (z, y, x) of a patch in voxels.
         precision: of ``trainer_cfg``.
         estimated_gb: by ``planners.memory``.
         measured_gb: most memory reserved.
@@ -54,7 +57,7 @@ class MemoryCheck(Artifact):
     device: str
     backbone: str
     batch_size: int
-    input_size: tuple[int, int]
+    input_size: tuple[int, ...]
     precision: str
     estimated_gb: float
     measured_gb: float
@@ -65,19 +68,18 @@ class MemoryCheck(Artifact):
 def compare_memory(
     plan: Plan, stage: Stage, batch_size: int, training: Training, peak: Peak, device: str
 ) -> MemoryCheck:
-    """The estimate for a stage (``batch_size`` slices on one GPU) beside a measured peak; a pure function.
+    """The estimate for a stage (``batch_size`` slices or patches on one GPU) beside a measured peak; a pure function.
 
     Raises:
         UserError: the planner has no numbers for the backbone or norm (a hand-edited plan).
     """
-    size, network = _load(plan, stage)
-    estimate = estimate_memory(network, size[0] * size[1], batch_size, training)
+    size, estimate = _estimate(plan, stage, batch_size, training)
     estimated = estimate.total - estimate.context
     measured, allocated = peak.reserved / 1e9, peak.allocated / 1e9
     return MemoryCheck(
         stage=stage.name,
         device=device,
-        backbone=plan.slice_detector.backbone,
+        backbone=_PATCH_ENCODER if plan.detector is None else plan.detector.backbone,
         batch_size=batch_size,
         input_size=size,
         precision=training.precision,
@@ -86,6 +88,15 @@ def compare_memory(
         allocated_gb=round(allocated, 3),
         ratio=round(measured / estimated, 3),
     )
+
+
+def full_gpu_remedy(
+    plan: Plan, stage: Stage, batch_size: int, training: Training, device: torch.device
+) -> str:
+    """:func:`what_to_lower` on the GPU ``device`` as it is now."""
+    free, total = torch.cuda.mem_get_info(device)
+    others = max(0, total - free - torch.cuda.memory_reserved(device))
+    return what_to_lower(plan, stage, batch_size, training, total / 1e9, others / 1e9)
 
 
 def what_to_lower(
@@ -101,6 +112,8 @@ def what_to_lower(
         memory_gb: memory of the GPU.
         held_gb: what other processes hold of it.
     """
+    if plan.detector is None:
+        return _fewer_patches(plan, stage, batch_size, training, memory_gb - held_gb)
     try:
         size, network = _load(plan, stage)
     except UserError:
@@ -122,6 +135,30 @@ def what_to_lower(
         f"Not even one slice of {size[0]} x {size[1]} pixels fits {memory_gb:.1f} GB ({held_gb:.1f} held by others): "
         f"plan for this GPU with nndet_prep -o plan_cfg.gpu_memory_gb={math.floor(memory_gb)} prep.overwrite=true"
     )
+
+
+def _fewer_patches(plan: Plan, stage: Stage, batch_size: int, training: Training, room_gb: float) -> str:
+    gpus = training.gpus
+    fitting = [n for n in range(1, batch_size) if _estimate(plan, stage, n, training)[1].total <= room_gb]
+    if fitting:
+        return f"Lower trainer_cfg.batch_size from {batch_size * gpus} to {fitting[-1] * gpus}"
+    sides = " x ".join(str(side) for side in plan.patch_detector.patch_size)
+    return (
+        f"Not even one patch of {sides} voxels fits the {room_gb:.1f} GB that are free: plan for this GPU with "
+        f"nndet_prep -o plan_cfg.gpu_memory_gb={max(1, math.floor(room_gb))} prep.overwrite=true"
+    )
+
+
+def _estimate(
+    plan: Plan, stage: Stage, images: int, training: Training
+) -> tuple[tuple[int, ...], MemoryEstimate]:
+    """Size of an input of the stage, and the planner's estimate for ``images`` of them on one GPU."""
+    if plan.detector is not None:
+        size, network = _load(plan, stage)
+        return size, estimate_memory(network, size[0] * size[1], images, training)
+    patches = plan.patch_detector
+    layers = PatchNetwork.of(patches, channels=plan.channels(stage), classes=len(plan.classes))
+    return patches.patch_size, estimate_patch_memory(layers, math.prod(patches.patch_size), images, training)
 
 
 def _load(plan: Plan, stage: Stage) -> tuple[tuple[int, int], Network]:

@@ -81,13 +81,43 @@ class BatchPictures:
         images = [report.batch["images"][i] for i in chosen]
         found = detect(model, images)
         tiles = [
-            draw_slice(
-                _grey(image[self.channel], self.shade), report.batch["targets"][i]["boxes"], detections
-            )
+            self._tile(image, report.batch["targets"][i], detections)
             for i, image, detections in zip(chosen, images, found, strict=True)
         ]
         with atomic_file(self.folder / f"step_{report.step:06d}.png") as temporary:
             tile_up(tiles, _COLUMNS).save(temporary)
+
+    def _tile(self, image: Tensor, target: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Image:
+        return draw_slice(_grey(image[self.channel], self.shade), target["boxes"], found)
+
+
+class PatchPictures(BatchPictures):
+    """The same of 3D patches: the slice in the middle of the first target, of the patch where there is none.
+
+    Only boxes that this slice runs through are drawn.
+    """
+
+    def _tile(self, image: Tensor, target: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Image:
+        z = middle_slice(target["boxes"], image.shape[1])
+        through = _runs_through(found["boxes"], z)
+        shown = {"boxes": _in_slice(found["boxes"][through]), "scores": found["scores"][through]}
+        wanted = target["boxes"][_runs_through(target["boxes"], z)]
+        return draw_slice(_grey(image[self.channel, z], self.shade), _in_slice(wanted), shown)
+
+
+def middle_slice(boxes: Tensor, depth: int) -> int:
+    """Slice in the middle of the first of the 3D boxes ``[N, 6]`` of a patch; of the patch, when there are none."""
+    middle = depth / 2 if len(boxes) == 0 else float(boxes[0, 0] + boxes[0, 3]) / 2
+    return min(max(int(middle), 0), depth - 1)
+
+
+def _runs_through(boxes: Tensor, z: int) -> Tensor:
+    return (boxes[:, 0] < z + 1) & (boxes[:, 3] > z)
+
+
+def _in_slice(boxes: Tensor) -> Tensor:
+    """``(x0, y0, x1, y1)`` of 3D boxes."""
+    return boxes[:, [2, 1, 5, 4]]
 
 
 def centre_channel(neighbours: int, source: int = 0) -> int:

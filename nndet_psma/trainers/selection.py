@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nndet_psma.artifacts.plan import Plan, Stage
-from nndet_psma.core.boxes import boxes_from_instances
+from nndet_psma.core.boxes import Boxes, boxes_from_instances
 from nndet_psma.core.detections import Detections
 from nndet_psma.core.errors import UserError
 from nndet_psma.evaluation.average_precision import average_precision, mean_of_defined
@@ -29,15 +29,16 @@ from nndet_psma.preprocess.store import read_case
 
 SELECTION_IOU = 0.1  # the paper's tau3: a hit
 CRITERION = "slice-wise average precision at IoU 0.1 on validation patients"
+VOLUME_CRITERION = "average precision of 3D boxes at IoU 0.1 on validation patients"
 
 
 @dataclass(frozen=True)
-class SliceHits:
-    """Predictions of some slices, by class: plain lists, so that processes can exchange them.
+class BoxHits:
+    """Predictions of some slices or volumes, by class: plain lists, so that processes can exchange them.
 
     Attributes:
         scores: class to the scores of its boxes.
-        hits: class to whether each box claimed a lesion of its slice.
+        hits: class to whether each box claimed a lesion of its slice or volume.
         lesions: class to the number of lesion boxes.
     """
 
@@ -46,21 +47,30 @@ class SliceHits:
     lesions: dict[int, int]
 
     @classmethod
-    def none(cls, classes: int) -> SliceHits:
+    def none(cls, classes: int) -> BoxHits:
         """Nothing predicted, nothing there."""
         return cls(
             {c: [] for c in range(classes)}, {c: [] for c in range(classes)}, dict.fromkeys(range(classes), 0)
         )
 
-    def add(self, other: SliceHits) -> None:
-        """Take in the slices of ``other``."""
+    def add(self, other: BoxHits) -> None:
+        """Take in those of ``other``."""
         for label in self.lesions:
             self.scores[label] += other.scores[label]
             self.hits[label] += other.hits[label]
             self.lesions[label] += other.lesions[label]
 
+    def count(self, found: Detections, boxes: Boxes, labels: NDArray[np.int64]) -> None:
+        """Match what was ``found`` in one slice or volume with the lesions there, ``boxes`` of classes ``labels``."""
+        claimed = match_greedy(found.boxes, found.scores, found.labels, boxes, labels, iou=SELECTION_IOU)
+        for label, score, lesion in zip(found.labels, found.scores, claimed, strict=True):
+            self.scores[int(label)].append(float(score))
+            self.hits[int(label)].append(bool(lesion >= 0))
+        for label in labels.tolist():
+            self.lesions[label] += 1
+
     def average_precision(self) -> float | None:
-        """Mean over the classes that have lesions; None when none has. Every box of every slice counts."""
+        """Mean over the classes that have lesions; None when none has. Every box counts."""
         return mean_of_defined(self._of_class(label) for label in sorted(self.lesions))
 
     def _of_class(self, label: int) -> float | None:
@@ -85,7 +95,7 @@ def find_slice_hits(
     device: torch.device,
     batch_size: int,
     advance: Callable[[], None] = lambda: None,
-) -> SliceHits:
+) -> BoxHits:
     """Predict the stage's slices of some cases and match them, slice by slice, with the lesions seen there.
 
     Args:
@@ -98,7 +108,7 @@ def find_slice_hits(
         batch_size: slices per forward pass.
         advance: called after every case.
     """
-    total = SliceHits.none(len(plan.classes))
+    total = BoxHits.none(len(plan.classes))
     for case_id in case_ids:
         case = read_case(store, case_id)
         found = predict_slices(model, case, plan, stage, device=device, batch_size=batch_size)
@@ -107,7 +117,7 @@ def find_slice_hits(
     return total
 
 
-def match_slices(found: Detections, case: PreparedCase, plan: Plan, stage: Stage) -> SliceHits:
+def match_slices(found: Detections, case: PreparedCase, plan: Plan, stage: Stage) -> BoxHits:
     """Match 2D boxes with the lesions of their slices, as far as the stage's region shows them.
 
     Raises:
@@ -115,21 +125,56 @@ def match_slices(found: Detections, case: PreparedCase, plan: Plan, stage: Stage
     """
     if case.instances is None:
         raise UserError(f"case {case.case_id} was preprocessed without labels", remedy="Run nndet_prep")
-    result = SliceHits.none(len(plan.classes))
+    result = BoxHits.none(len(plan.classes))
     region = stage_region(case, plan, stage)
     for z in region.slices.tolist():
         mask = None if region.mask is None else region.mask[z]
         boxes, labels = _slice_truth(case, z, mask)
-        rows = np.flatnonzero(found.columns["slice"] == z)
-        claimed = match_greedy(
-            found.boxes[rows], found.scores[rows], found.labels[rows], boxes, labels, iou=SELECTION_IOU
-        )
-        for row, lesion in zip(rows, claimed, strict=True):
-            label = int(found.labels[row])
-            result.scores[label].append(float(found.scores[row]))
-            result.hits[label].append(bool(lesion >= 0))
-        for label in labels.tolist():
-            result.lesions[label] += 1
+        result.count(found.select(found.columns["slice"] == z), boxes, labels)
+    return result
+
+
+def find_volume_hits(
+    model: nn.Module,
+    store: Path,
+    case_ids: Sequence[str],
+    plan: Plan,
+    stage: Stage,
+    *,
+    device: torch.device,
+    batch_size: int,
+    advance: Callable[[], None] = lambda: None,
+) -> BoxHits:
+    """Predict some cases patch by patch and match the 3D boxes with the lesions in the stage's region.
+
+    Args: as of :func:`find_slice_hits`; ``batch_size`` is patches per forward pass.
+    """
+    from nndet_psma.models.patches import (
+        predict_patches,
+    )  # MONAI takes seconds to import, slices need none of it
+
+    total = BoxHits.none(len(plan.classes))
+    for case_id in case_ids:
+        case = read_case(store, case_id)
+        found = predict_patches([model], case, plan, stage, device=device, batch_size=batch_size)[0]
+        total.add(match_volume(found, case, plan, stage))
+        advance()
+    return total
+
+
+def match_volume(found: Detections, case: PreparedCase, plan: Plan, stage: Stage) -> BoxHits:
+    """Match 3D boxes with the lesions of a case, as far as the stage's region shows them.
+
+    Raises:
+        UserError: the case was preprocessed without labels.
+    """
+    if case.instances is None:
+        raise UserError(f"case {case.case_id} was preprocessed without labels", remedy="Run nndet_prep")
+    mask = stage_region(case, plan, stage).mask
+    instances = np.asarray(case.instances)
+    ids, boxes = boxes_from_instances(instances if mask is None else instances * mask[:])
+    result = BoxHits.none(len(plan.classes))
+    result.count(found, boxes, np.array([case.classes[int(i)] for i in ids], dtype=np.int64))
     return result
 
 

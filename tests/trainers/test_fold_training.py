@@ -62,7 +62,7 @@ def test_every_stage_leaves_weights(tiny_task, whole):
 
 @pytest.mark.parametrize(("stage", "step"), [(0, 1), (0, 3), (1, 3), (2, 4)])
 def test_interrupted_fold_ends_with_the_same_bytes(tiny_task, whole, tmp_path, monkeypatch, stage, step):
-    import nndet_psma.trainers.maskrcnn25d as module
+    import nndet_psma.trainers.stage_run as module
 
     name = tiny_task.plan.stages[stage].name
     real = module.train_loop
@@ -111,7 +111,7 @@ def test_signalled_command_saves_and_ends_with_the_same_bytes(tiny_task, whole, 
     options = ["exp.fold=0", "trainer_cfg.iterations=4", *TRAIN_OPTIONS, "trainer_cfg.num_workers=1"]
     # the signal comes from within a step, so that it is certain which one
     code = (
-        "import sys, signal; import nndet_psma.trainers.maskrcnn25d as m; real = m.train_loop; calls = []\n"
+        "import sys, signal; import nndet_psma.trainers.stage_run as m; real = m.train_loop; calls = []\n"
         "def loop(model, losses, batches, stage, *rest):\n"
         "    def counting(inner, batch):\n"
         "        calls.append(stage.name)\n"
@@ -164,14 +164,14 @@ def test_overwrite_clears_the_folder(tiny_task, tmp_path):
 
 def test_best_of_validation_patients_resumes_too(tiny_task, tmp_path, monkeypatch):
     """Averaged weights, validated after steps 2 and 4; interrupted after step 3."""
-    import nndet_psma.trainers.maskrcnn25d as module
+    import nndet_psma.trainers.stage_run as module
     from nndet_psma.trainers.checkpoint import Best
 
     settings = replace(SETTINGS, select="best", validate_every=2, ema_decay=0.9)
     jobs = {name: {"voter": "wsi", "settings": settings} for name in ("straight", "cut")}
     _train(tiny_task, tmp_path / "straight", **jobs["straight"])
     real = module._observers
-    monkeypatch.setattr(module, "_observers", lambda run: [*real(run), After(3)])
+    monkeypatch.setattr(module, "_observers", lambda *of: [*real(*of), After(3)])
     with pytest.raises(KeyboardInterrupt):
         _train(tiny_task, tmp_path / "cut", **jobs["cut"])
     monkeypatch.setattr(module, "_observers", real)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_place import environment
 from train_job import job, train
+from two_processes import run_two
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.trainers.distributed import global_means, join_processes, on_main, summed, together
@@ -26,33 +22,6 @@ SCRIPT = Path(__file__).with_name("train_job.py")
 # difference seen was 3e-8 with GroupNorm and 1e-6 in running statistics of batch norm (near 1); draws by process,
 # a mean of means and norms that are not shared all make 4e-5 and more.
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
-
-
-def run_two(target: Callable[..., Any], *arguments: Any) -> list[int | None]:
-    """Exit codes of two forked processes with a launcher's environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_enter, args=(rank, port, target, arguments)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(100)
-    return [worker.exitcode for worker in workers]
-
-
-def _enter(rank: int, port: int, target: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)  # what the parent process had
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-    )  # fmt: skip
-    target(*arguments)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:

@@ -13,7 +13,7 @@ from nndet_psma.core.detections import Detections
 from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.region import stage_region
 from nndet_psma.preprocess.store import read_case
-from nndet_psma.trainers.selection import SliceHits, find_slice_hits, match_slices
+from nndet_psma.trainers.selection import BoxHits, find_slice_hits, match_slices
 
 
 def test_average_precision_by_hand():
@@ -21,13 +21,11 @@ def test_average_precision_by_hand():
 
     The second class has one lesion and no box, value 0; the third has no lesion and does not count.
     """
-    hits = SliceHits(
-        {0: [0.7, 0.9], 1: [], 2: [0.3]}, {0: [True, True], 1: [], 2: [False]}, {0: 1, 1: 1, 2: 0}
-    )
-    hits.add(SliceHits({0: [0.8], 1: [], 2: []}, {0: [False], 1: [], 2: []}, {0: 1, 1: 0, 2: 0}))
+    hits = BoxHits({0: [0.7, 0.9], 1: [], 2: [0.3]}, {0: [True, True], 1: [], 2: [False]}, {0: 1, 1: 1, 2: 0})
+    hits.add(BoxHits({0: [0.8], 1: [], 2: []}, {0: [False], 1: [], 2: []}, {0: 1, 1: 0, 2: 0}))
     first = (51 * 1 + 50 * 2 / 3) / 101
     assert hits.average_precision() == pytest.approx((first + 0) / 2)
-    assert SliceHits.none(2).average_precision() is None
+    assert BoxHits.none(2).average_precision() is None
 
 
 @pytest.fixture

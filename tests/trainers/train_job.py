@@ -14,8 +14,9 @@ sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from tiny_place import Workplace
 
-import nndet_psma.trainers.maskrcnn25d as module
+import nndet_psma.trainers.stage_run as module
 from nndet_psma.artifacts.plan import Plan
+from nndet_psma.trainers.maskrcnn25d import MaskRCNN25D
 from nndet_psma.trainers.registry import FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
 from nndet_psma.trainers.stopping import Stopped
@@ -39,7 +40,7 @@ def train(place: Workplace, folder: Path, norm: str, stop_after: int | None = No
     if stop_after is not None and os.environ["RANK"] == "1":
         module.train_loop = _stopping(module.train_loop, stop_after)
     try:
-        module.MaskRCNN25D().train(job(place, folder, norm))
+        MaskRCNN25D().train(job(place, folder, norm))
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
 
