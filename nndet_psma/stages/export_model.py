@@ -10,6 +10,7 @@ from typing import Any
 
 from nndet_psma import __version__
 from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
 from nndet_psma.artifacts.plan import Decision, Plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
@@ -50,7 +51,7 @@ def export_model(job: ExportJob) -> ModelManifest:
         UserError: not consolidated, a fold is missing, or weights are missing.
     """
     inference, source = _source(job)
-    plan = job.folder.plan(source)
+    plan = _plan(job.folder, source)
     weights = {
         f"fold{fold}/{stage.name}/{WEIGHTS}": _weights(job.folder, source, fold, stage.name)
         for fold in inference.folds
@@ -75,6 +76,18 @@ def export_model(job: ExportJob) -> ModelManifest:
     return manifest
 
 
+def _plan(folder: ModelFolder, source: int) -> Plan:
+    plan = folder.plan(source)
+    if isinstance(plan, NodeSegPlan):
+        raise UserError(
+            "a segmentation by nnU-Net cannot be written into an archive, which holds no checkpoints",
+            file=folder.fold(source),
+            remedy="Pass on the folder 'consolidated': its checkpoints hold plain weights only; plan.json and "
+            "plan_inference.json in it name cases",
+        )
+    return plan
+
+
 def anonymous_plan(plan: Plan, more_cases: list[str]) -> Plan:
     """The plan without case ids and paths.
 
@@ -83,11 +96,12 @@ def anonymous_plan(plan: Plan, more_cases: list[str]) -> Plan:
         more_cases: further case ids that must not be named.
     """
     ids = {case_id for fold in plan.folds for case_id in (*fold.train, *fold.val)} | set(more_cases)
-    public = plan.slice_detector.weights in _PUBLIC_WEIGHTS
-    names = sorted(ids) if public else [*sorted(ids), plan.slice_detector.weights]
+    start = None if plan.detector is None else plan.detector.weights
+    private = start is not None and start not in _PUBLIC_WEIGHTS
+    names = [*sorted(ids), str(start)] if private else sorted(ids)
     pattern = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names) or r"(?!)")
     decisions = {key: _anonymous(decision, pattern) for key, decision in plan.decisions.items()}
-    detector = plan.slice_detector if public else replace(plan.slice_detector, weights="none")
+    detector = replace(plan.slice_detector, weights="none") if private else plan.detector
     return replace(plan, folds=[], detector=detector, decisions=decisions)
 
 

@@ -37,13 +37,18 @@ def check_plan(
     Raises:
         UserError: names the key and what it contradicts.
     """
-    _check_names(plan, file)
+    check_names(plan, file)
     _check_postprocessing(plan, file)
     _check_data(plan, file, description)
     _check_folds(plan, file, set(case_ids), patients)
 
 
-def _check_names(plan: Plan, file: Path) -> None:
+def check_names(plan: Plan, file: Path) -> None:
+    """Refuse a planner or trainer that nobody knows, and a trainer that cannot train what was planned.
+
+    Raises:
+        UserError: names the key.
+    """
     for key, registry, name in (("planner", PLANNERS, plan.planner), ("trainer", TRAINERS, plan.trainer)):
         # a dotted path is imported where it is used: importing trainers takes seconds
         if name not in registry and "." not in name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from nndet_psma.dataset.description import read_description
 from nndet_psma.dataset.paths import TaskPaths
 from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.preprocess.build import preprocessing_hash
-from nndet_psma.stages.plan_check import check_plan
+from nndet_psma.stages.plan_check import check_names, check_plan
 from nndet_psma.stages.prep import override_plan, plain_overwrites
 from nndet_psma.trainers.distributed import is_main
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
@@ -52,6 +53,7 @@ def train_fold(paths: TaskPaths, models: Path, config: Any, fold: int) -> ModelF
             remedy="Give these overwrites to nndet_prep, too (with -o prep.overwrite=true)",
         )
     store = paths.store(plan.data_identifier)
+    check_names(replace(plan, trainer=str(config.module)), paths.plan(config.plan))
     _check(plan, paths, paths.plan(config.plan), store)
     if not 0 <= fold < len(plan.folds):
         raise UserError(

