@@ -133,9 +133,10 @@ def preprocess_cases(nnunet: NnunetPaths, plan_id: str, configuration: str, proc
     known = read_json(marker) if marker.is_file() else {}
     todo = [name for name in files if known.get(name) != wanted[name] or not _whole(folder, name)]
     write_json(marker, {name: value for name, value in wanted.items() if name not in todo})
+    kept = {f"{name}{suffix}" for name in files if name not in todo for suffix in _SUFFIXES}
     for file in folder.iterdir():
-        if file.name not in {f"{name}{suffix}" for name in files for suffix in _SUFFIXES}:
-            file.unlink()  # of a case that is gone: nnU-Net takes every case it finds
+        if file.name not in kept:
+            file.unlink()  # nnU-Net takes every case it finds, and does not write over one
     jobs = [
         _Job(
             name,
