@@ -190,7 +190,7 @@ def _plots_nothing() -> bool:
 
 def _skip_empty_plot() -> None:
     """nnDetection leaves the picture out when no case has boxes; the same for cases whose boxes all score too low."""
-    analysis = import_module(_ANALYSIS)
+    analysis: Any = import_module(_ANALYSIS)
     plot = analysis.plot_joint_iou_score
 
     @wraps(plot)
