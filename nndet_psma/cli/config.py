@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 from nndet_psma.core.errors import UserError
 
 if TYPE_CHECKING:
+    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
     from nndet_psma.artifacts.plan import Plan
     from nndet_psma.dataset.paths import TaskPaths
 
-HOSTS = ("embedded",)
+EMBEDDED, NNUNET = "embedded", "nnunet"
+HOSTS = (EMBEDDED, NNUNET)
+_NNUNET_MODULE = "nnUNetTrainerNodeSeg"  # of trainers.nodeseg, which imports torch
 
 
 def compose_config(task: str, overrides: Sequence[str], system: str | None = None) -> Any:
@@ -43,8 +46,7 @@ def compose_config(task: str, overrides: Sequence[str], system: str | None = Non
             found=" ".join(overrides) or None,
             remedy="Keys and defaults stand in the files below nndet_psma/conf; write -o key=value",
         ) from None
-    if config.host not in HOSTS:
-        raise UserError(f"unknown host '{config.host}'", expected=f"one of {', '.join(HOSTS)}")
+    _check_host(config)
     _import_modules(list(config.additional_imports))
     return config
 
@@ -61,11 +63,29 @@ def config_for_task(paths: TaskPaths, overrides: Sequence[str], tell: Callable[[
     return compose_config(paths.name, overrides, choice.name)
 
 
-def config_for_model(task: str, plan: Plan, overrides: Sequence[str]) -> Any:
+def config_for_model(task: str, plan: Plan | NodeSegPlan, overrides: Sequence[str]) -> Any:
     """The configuration of commands that are given a model: the defaults of the system that made it."""
-    from nndet_psma.planners.systems import system_of
+    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
+    from nndet_psma.planners.systems import SEGMENTATION, system_of
 
-    return compose_config(task, overrides, system_of(plan))
+    system = SEGMENTATION if isinstance(plan, NodeSegPlan) else system_of(plan)
+    return compose_config(task, overrides, system)
+
+
+def _check_host(config: Any) -> None:
+    """The host is known and is the one that the system runs in."""
+    if config.host not in HOSTS:
+        raise UserError(f"unknown host '{config.host}'", expected=f"one of {', '.join(HOSTS)}")
+    wanted = NNUNET if config.module == _NNUNET_MODULE else EMBEDDED
+    if config.host == wanted:
+        return
+    if wanted == EMBEDDED:
+        raise UserError(
+            f"host '{config.host}' cannot train {config.module}",
+            expected=f"module {_NNUNET_MODULE}",
+            remedy="Choose the system with -o train=nodeseg, which sets its host",
+        )
+    raise UserError(f"{config.module} trains in host '{wanted}' only", found=f"host '{config.host}'")
 
 
 def plain(config: Any) -> Any:

@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="leave the weights where they are: tune and evaluate, not predict",
     )
     parser.add_argument(
-        "--sweep_instances", action="store_true", help="nnDetection's; refused, masks are not predicted"
+        "--sweep_instances", action="store_true", help="nnDetection's; refused, only boxes are tuned"
     )
     return parser
 
@@ -46,7 +46,7 @@ def refuse_unknown(args: argparse.Namespace) -> None:
         )
     if args.sweep_instances:
         raise UserError(
-            "--sweep_instances: the detectors predict boxes, no instance masks", remedy="Use --sweep_boxes"
+            "--sweep_instances: only boxes are tuned, no instance masks", remedy="Use --sweep_boxes"
         )
     if args.no_model and not args.sweep_boxes:
         raise UserError(
@@ -78,7 +78,13 @@ def run(args: argparse.Namespace) -> int:
         )
     config = config_for_model(paths.name, folder.plan(folds[0]), args.overwrites)
     plan = consolidate(
-        paths, folder, folds, config=config, sweep_boxes=args.sweep_boxes, weights=not args.no_model
+        paths,
+        folder,
+        folds,
+        config=config,
+        sweep_boxes=args.sweep_boxes,
+        weights=not args.no_model,
+        say=say,
     )
     say(f"consolidated folds {folds} into {folder.fold(-1)}")
     report_thresholds(plan)

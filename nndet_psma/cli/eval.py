@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nndet_psma.stages.evaluate import Evaluation
 
 
-_REFUSED = "this model predicts boxes, no masks"
+_REFUSED = "boxes are scored here; masks by nndet_psma score-seg"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nndet_psma.cli.arguments import add_task, console, say
 
 if TYPE_CHECKING:
+    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
     from nndet_psma.artifacts.plan import Plan
     from nndet_psma.dataset.paths import TaskPaths
 
@@ -37,22 +38,27 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is asked for."""
-    from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan, read_plan
     from nndet_psma.dataset.paths import find_task
 
     paths = find_task(args.task)
     if args.command == "diff":
-        print_differences(Plan.read(_file(paths, args.first)), Plan.read(_file(paths, args.second)))
+        print_differences(read_plan(_file(paths, args.first)), read_plan(_file(paths, args.second)))
     elif args.command == "check":
         _check(paths, _file(paths, args.plan))
     else:
-        plan = Plan.read(_file(paths, args.plan))
+        plan = read_plan(_file(paths, args.plan))
         print_plan(plan)
-        print_cost(plan, paths)
+        if isinstance(plan, NodeSegPlan):
+            say(
+                "cost: nnU-Net's training; nothing is known of it before the first epoch, which tells its seconds"
+            )
+        else:
+            print_cost(plan, paths)
     return 0
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: Plan | NodeSegPlan) -> None:
     """Table of the plan's decisions on standard output."""
     from rich.markup import escape
     from rich.table import Table
@@ -60,7 +66,7 @@ def print_plan(plan: Plan) -> None:
     from nndet_psma.planners.describe import describe_plan
 
     table = Table("decision", "value", "rule", "evidence", title=f"{plan.task}: plan {plan.plan_id}")
-    for row in describe_plan(plan):
+    for row in describe_plan(cast("Plan", plan)):  # both name their decisions alike
         table.add_row(*(escape(cell) for cell in row))
     console().print(table)
 
@@ -92,7 +98,7 @@ def _models(paths: TaskPaths) -> Path:
     return Path(os.environ.get(MODELS_VARIABLE, "")).expanduser() / paths.name
 
 
-def print_differences(first: Plan, second: Plan) -> None:
+def print_differences(first: Plan | NodeSegPlan, second: Plan | NodeSegPlan) -> None:
     """Table of the keys whose values differ, with the evidence behind each value."""
     from rich.markup import escape
     from rich.table import Table
@@ -102,7 +108,7 @@ def print_differences(first: Plan, second: Plan) -> None:
     names = [first.plan_id, second.plan_id]
     if names[0] == names[1]:
         names = [f"{names[0]} (first)", f"{names[1]} (second)"]
-    rows = compare_plans(first, second)
+    rows = compare_plans(cast("Plan", first), cast("Plan", second))
     if not rows:
         say("the plans do not differ")
         return
@@ -116,9 +122,16 @@ def print_differences(first: Plan, second: Plan) -> None:
 
 
 def _check(paths: TaskPaths, file: Path) -> None:
+    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan, read_plan
     from nndet_psma.dataset.description import read_description
+    from nndet_psma.stages.nodeseg import check_segmentation_plan
     from nndet_psma.stages.prep import check_plan_file
 
+    known = read_plan(file)
+    if isinstance(known, NodeSegPlan):
+        check_segmentation_plan(paths, known, file)
+        say(f"plan {known.plan_id} holds together and fits the task")
+        return
     plan = check_plan_file(paths, file, read_description(paths.root))
     say(f"plan {plan.plan_id} holds together and fits the task")
 
@@ -143,13 +156,14 @@ def _file(paths: TaskPaths, plan: str | None) -> Path:
 
 def _plans(paths: TaskPaths) -> list[str]:
     """Names of the task's plans: the artefacts of the preprocessed folder that say they are one."""
+    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
     from nndet_psma.artifacts.plan import Plan
     from nndet_psma.core.atomic import read_json
 
     names = []
     for file in sorted(paths.preprocessed.glob("*.json")):
         content = read_json(file)
-        if isinstance(content, dict) and content.get("schema") == Plan.schema:
+        if isinstance(content, dict) and content.get("schema") in (Plan.schema, NodeSegPlan.schema):
             names.append(file.stem)
     return names
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nndet_psma.cli.arguments import add_model, add_overwrites, add_task, say
 
 if TYPE_CHECKING:
+    from nndet_psma.artifacts.plan import Plan
     from nndet_psma.inference.model_folder import ModelFolder
     from nndet_psma.stages.predict import PredictJob
 
@@ -36,7 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-d", "--output", type=Path, help="folder of the results (default with -i: required)")
     add_overwrites(parser)
     parser.add_argument(
-        "-ntta", "--num_tta", type=int, default=0, help="0 (default) or 1 for the mirror image, too"
+        "-ntta",
+        "--num_tta",
+        type=int,
+        help="1: look at mirror images, too (default 0 for detectors, 1 for nnU-Net's segmentation)",
     )
     parser.add_argument(
         "--region",
@@ -62,18 +66,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Predict and print one line per case; 1 when a case could not be predicted."""
+    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
     from nndet_psma.cli.config import config_for_model
     from nndet_psma.inference.model_folder import find_model
     from nndet_psma.stages.predict import predict_job, write_index
 
     args.overwrites, args.output = _split_output(args.overwrites, args.output)
     folder = find_model(args.task, args.model)
-    config = config_for_model(args.task, folder.plan(args.fold), args.overwrites)
+    plan = folder.plan(args.fold)
+    config = config_for_model(args.task, plan, args.overwrites)
+    if args.num_tta is None:
+        args.num_tta = int(isinstance(plan, NodeSegPlan))  # as its thresholds were tuned
     job = _job(args, config, folder)
     if args.region == "body":
-        say(
-            "no CTV: the whole-slice detector searches whole slices; its thresholds were tuned for the CTV region"
-        )
+        say(f"no CTV: {_searched(plan)}; thresholds were tuned for the CTV region")
     result = predict_job(job, say)
     options = {"region": args.region, "num_tta": args.num_tta}
     write_index(job, result, job.folder.inference_plan(job.fold), options)
@@ -84,6 +90,14 @@ def run(args: argparse.Namespace) -> int:
     for case_id, error in result.failed.items():
         sys.stderr.write(f"  {case_id}: {' '.join(str(error).split())}\n")
     return 1
+
+
+def _searched(plan: object) -> str:
+    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
+
+    if isinstance(plan, NodeSegPlan):
+        return "the body is searched, or the whole image where there is no CT"
+    return "the whole-slice detector searches whole slices"
 
 
 def _split_output(overwrites: list[str], output: Path | None) -> tuple[list[str], Path | None]:
@@ -114,7 +128,7 @@ def _job(args: argparse.Namespace, config: object, folder: ModelFolder) -> Predi
     if args.num_tta not in (0, 1):
         raise UserError(f"-ntta {args.num_tta}", expected="0 or 1")
     plan = folder.plan(args.fold)
-    known = description_from_plan(plan)
+    known = description_from_plan(cast("Plan", plan))  # asks for names only
     body = args.region == "body"
     description = without_ctv_modality(known) if body else known
     if args.input is not None:

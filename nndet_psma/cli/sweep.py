@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     paths = find_task(args.task)
     folder = find_model(args.task, args.model)
     config = config_for_model(paths.name, folder.plan(args.fold), args.overwrites)
-    report_thresholds(sweep_fold(paths, folder, args.fold, config))
+    report_thresholds(sweep_fold(paths, folder, args.fold, config, say))
     return 0
 
 

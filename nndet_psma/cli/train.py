@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from nndet_psma.cli.arguments import add_overwrites, add_task, say
+
+if TYPE_CHECKING:
+    from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.inference.model_folder import ModelFolder
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,26 +28,40 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and sweep if asked."""
-    from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.artifacts.nodeseg_plan import read_plan
     from nndet_psma.cli.config import config_for_task
     from nndet_psma.cli.sweep import report_thresholds
-    from nndet_psma.dataset.paths import find_task, models_root
+    from nndet_psma.dataset.paths import find_task
     from nndet_psma.stages.sweep import sweep_fold
-    from nndet_psma.stages.train import folds_to_train, train_fold
+    from nndet_psma.stages.train import folds_to_train
     from nndet_psma.trainers.distributed import is_main
 
     main = is_main()
     tell = say if main else lambda text: None  # under a launcher one process speaks for all
     paths = find_task(args.task)
     config = config_for_task(paths, args.overwrites, tell)
-    plan = Plan.read(paths.plan(config.plan))
-    for fold in folds_to_train(config, plan):
+    plan = read_plan(paths.plan(config.plan))
+    for fold in folds_to_train(config, cast("Plan", plan)):  # asks for the folds only
         tell(f"fold {fold}: training {config.exp.id}")
-        folder = train_fold(paths, models_root(), config, fold)
+        folder = _trained(paths, config, fold, tell)
         tell(f"fold {fold}: trained, weights in {folder.fold(fold)}")
         if args.sweep and main:
-            report_thresholds(sweep_fold(paths, folder, fold, config))
+            report_thresholds(sweep_fold(paths, folder, fold, config, tell))
     return 0
+
+
+def _trained(paths: TaskPaths, config: Any, fold: int, tell: Callable[[str], None]) -> ModelFolder:
+    """The model folder, with this fold trained by the engine of the system."""
+    from nndet_psma.cli.config import NNUNET
+    from nndet_psma.dataset.paths import models_root
+
+    if config.host == NNUNET:
+        from nndet_psma.stages.nodeseg import train_segmentation
+
+        return train_segmentation(paths, models_root(), config, fold, tell)
+    from nndet_psma.stages.train import train_fold
+
+    return train_fold(paths, models_root(), config, fold)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

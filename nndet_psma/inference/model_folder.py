@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan, read_plan
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.paths import find_task, models_root
@@ -30,8 +31,12 @@ class ModelFolder:
         """Folder of a fold; -1 is the consolidated model, as in nnDetection."""
         return self.root / ("consolidated" if fold == CONSOLIDATED else f"fold{fold}")
 
-    def plan(self, fold: int) -> Plan:
-        """The plan the fold was trained with."""
+    def plan(self, fold: int) -> Plan | NodeSegPlan:
+        """The plan the fold was trained with, of whichever system: its type tells which engine predicts.
+
+        Raises:
+            UserError: there is no such model, or its plan cannot be read.
+        """
         file = self.fold(fold) / PLAN
         if not file.is_file():
             raise UserError(
@@ -39,7 +44,22 @@ class ModelFolder:
                 file=self.fold(fold),
                 remedy="Run nndet_train first" if fold != CONSOLIDATED else "Run nndet_consolidate first",
             )
-        return Plan.read(file)
+        return read_plan(file)
+
+    def detector_plan(self, fold: int) -> Plan:
+        """The plan of a detector.
+
+        Raises:
+            UserError: there is no such model, or it is a segmentation by nnU-Net.
+        """
+        plan = self.plan(fold)
+        if isinstance(plan, NodeSegPlan):
+            raise UserError(
+                "is a segmentation by nnU-Net, not a detector",
+                file=self.fold(fold),
+                remedy="Use nndet_predict, nndet_sweep, nndet_consolidate, nndet_eval, which know both",
+            )
+        return plan
 
     def inference_plan(self, fold: int) -> InferencePlan:
         """Tuned thresholds of a fold or of the consolidated model.

@@ -59,7 +59,7 @@ class CasePredictor:
             raise UserError(
                 f"inference_kwargs.batch_size is {batch_size!r}", expected="null or a number from 1"
             )
-        self.plan: Plan = folder.plan(fold)
+        self.plan: Plan = folder.detector_plan(fold)
         self.trainer: Trainer = TRAINERS[self.plan.trainer]()
         self.device = device
         self.batch_size = batch_size or self.plan.batch_size

@@ -125,7 +125,11 @@ def _plan_learning(
     full = options.schedule == "paper"
     schedule = patch_schedule(target, lesions, patches.batch, options.iterations_factor, full=full)
     ledger.note("stages", "patch_schedule.patch_schedule: one stage, one voter", schedule.reason)
-    why = "SGD with nnDetection's rate" if schedule.optimizer == "sgd" else "AdamW: short schedules from scratch"
+    why = (
+        "SGD with nnDetection's rate"
+        if schedule.optimizer == "sgd"
+        else "AdamW: short schedules from scratch"
+    )
     ledger.note("optimizer", "patch_schedule.patch_schedule", why)
     augmentation, rule, evidence = patch_augmentation(options.augmentation, target)
     ledger.note("augmentation", rule, evidence)

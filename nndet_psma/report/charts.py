@@ -89,7 +89,9 @@ def training_chart(
     for panel, stage in zip(panels, shown, strict=False):
         for fold, by_stage in metrics.items():
             _draw_loss(panel, by_stage.get(stage, []), fold)
-        panel.set_ylim(bottom=0)
+        lowest = min(row["loss"] for by_stage in metrics.values() for row in by_stage.get(stage, []))
+        if lowest >= 0:  # minus Dice, which nnU-Net adds to cross-entropy, has no natural end
+            panel.set_ylim(bottom=0)
         panel.set_xlim(left=0)
         whole_numbers(panel, "x")
         finish(panel, "step", "loss", stage)
@@ -101,7 +103,7 @@ def training_chart(
     return png(
         figure,
         "Training loss against steps; last values: " + ", ".join(ends) + ".",
-        "Training loss of every stage (sum of all parts of the detector's loss). A falling curve that levels off is "
+        "Training loss of every stage (sum of all parts of the loss). A falling curve that levels off is "
         "what one hopes for; it says nothing about unseen cases.",
     )
 
@@ -132,7 +134,8 @@ def validation_chart(
     axes.set_xlim(left=0)
     axes.set_ylim(-0.02, 1.02)
     whole_numbers(axes, "x")
-    finish(axes, "step", "validation AP")
+    only_ap = all(name == f"{VALIDATION}ap" for _, _, name, _ in lines)
+    finish(axes, "step", "validation AP" if only_ap else "validation score")
     if len(lines) <= 8:
         legend(axes)
     ends = ", ".join(f"{stage} fold {fold} {points[-1][1]:.2f}" for fold, stage, _, points in lines)

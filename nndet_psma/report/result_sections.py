@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
 from nndet_psma.evaluation.score_tables import ap_key, froc_key
 from nndet_psma.evaluation.scores import Scores
 from nndet_psma.inference.ablation import COLUMNS, AblationRow
@@ -96,6 +97,8 @@ def ablation_section(source: ReportSource) -> Section:
 def _variant(row: AblationRow, source: ReportSource) -> str:
     if row.bagging:
         return "all windows, filters + vote"
+    if isinstance(source.plan, NodeSegPlan):
+        return "nnU-Net, filters" if row.filters else "nnU-Net, alone"
     windows = {window.name: window for window in source.plan.windows}
     stage = next((s for s in source.plan.voters if s.name == row.voters), None)
     name = row.voters

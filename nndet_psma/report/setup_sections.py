@@ -9,6 +9,8 @@ from typing import Any
 
 from nndet_psma.artifacts.fingerprint import CaseFingerprint, Fingerprint
 from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
+from nndet_psma.artifacts.plan import Plan
 from nndet_psma.report.charts import data_chart, window_chart
 from nndet_psma.report.content import Block, Folded, Missing, Note, Section, Table
 from nndet_psma.report.source import ReportSource
@@ -22,7 +24,7 @@ def plan_section(source: ReportSource) -> Section:
     section.blocks.append(
         Note(
             "Rules turn measurements of the training data into settings; the table names each rule and its evidence. "
-            f"{_voters(len(plan.voters))}"
+            f"{_voters(plan)}"
         )
     )
     if source.fingerprint is None:
@@ -40,7 +42,10 @@ def plan_section(source: ReportSource) -> Section:
     return section
 
 
-def _voters(amount: int) -> str:
+def _voters(plan: Plan | NodeSegPlan) -> str:
+    if isinstance(plan, NodeSegPlan):
+        return "nnU-Net segments the images; voxels that touch are one lesion."
+    amount = len(plan.voters)
     if amount == 1:
         return "One detector looks at the images."
     return f"{amount} detectors look at the images, each with its own view of the HU scale, and vote."

@@ -8,6 +8,7 @@ from typing import Any
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.evaluation.compare import Comparison
@@ -73,7 +74,7 @@ class ReportSource:
     fold: int
     split: str
     date: str
-    plan: Plan
+    plan: Plan | NodeSegPlan
     decisions: Sequence[tuple[str, str, str, str]]
     inference: InferencePlan | None
     scores: Scores
@@ -91,6 +92,13 @@ class ReportSource:
     precision: str = "no"
     stale: bool = False
     missing: Mapping[str, Missing] = field(default_factory=dict)
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the trainings of a fold: the stages of a detector, nnU-Net's one of a segmentation."""
+        if isinstance(self.plan, NodeSegPlan):
+            return list(dict.fromkeys(name for stages in self.metrics.values() for name in stages))
+        return [stage.name for stage in self.plan.stages]
 
     @property
     def tuned_on_these(self) -> bool:

@@ -33,6 +33,7 @@ BOXES_SUFFIX = "_boxes.json"
 PAGE_SUFFIX, DICOM_SUFFIX = "_nodes.html", "_nodes.dcm"
 NODES_CSV, PATIENTS_CSV = "nodes.csv", "patients.csv"
 NodeSource = Literal["auto", "components", "instances"]
+_KINDS = ("_instances", "_seg", "")  # what a segmentation leaves beside its boxes
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _case_name(file: Path) -> str:
-    for suffix in (BOXES_SUFFIX, *(f"_instances{s}" for s in IMAGE_SUFFIXES), *IMAGE_SUFFIXES):
+    for suffix in (BOXES_SUFFIX, *(f"{kind}{s}" for kind in _KINDS for s in IMAGE_SUFFIXES)):
         if file.name.endswith(suffix):
             return file.name.removesuffix(suffix)
     raise UserError(

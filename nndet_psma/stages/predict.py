@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.core.atomic import remove_leftovers, write_text
@@ -101,12 +102,15 @@ def predict_job(job: PredictJob, say: Callable[[str], None]) -> PredictResult:
     """Predict the cases of the job's part. Writes ``<case>_boxes.json`` and the raw predictions of each.
 
     A case is kept when it was predicted from the same image bytes, weights, plan and views; its thresholds are
-    applied again. A case that cannot be read or prepared does not stop the others.
+    applied again. A case that cannot be read or prepared does not stop the others. A segmentation model leaves
+    ``<case>_seg.nii.gz`` and ``<case>_instances.nii.gz``, too.
 
     Raises:
         UserError: the model is missing or damaged, there is no such part, or the disk is full.
     """
     inference = job.folder.inference_plan(job.fold)
+    if isinstance(job.folder.plan(job.fold), NodeSegPlan):
+        return _segment(job, say)
     cases = part_of(job.cases, job.num_parts, job.part_id)
     predictor = CasePredictor(
         job.folder,
@@ -129,6 +133,26 @@ def predict_job(job: PredictJob, say: Callable[[str], None]) -> PredictResult:
     return result
 
 
+def _segment(job: PredictJob, say: Callable[[str], None]) -> PredictResult:
+    """The job done by nnU-Net; ``batch_size`` has no meaning there."""
+    from nndet_psma.hosts.nnunet import predict as nnunet
+
+    part = nnunet.SegmentationJob(
+        folder=job.folder,
+        fold=job.fold,
+        cases=job.cases,
+        description=job.description,
+        target=job.target,
+        device=choose_device(job.device),
+        mirrored=job.tta,
+        num_parts=job.num_parts,
+        part_id=job.part_id,
+        overwrite=job.overwrite,
+    )
+    found = nnunet.predict_cases(part, say)
+    return PredictResult(found.predictions, found.kept, found.failed)
+
+
 def predict_cases(job: PredictJob, say: Callable[[str], None]) -> list[Prediction]:
     """As :func:`predict_job`, but the first case that fails is an error in the end.
 
@@ -146,13 +170,13 @@ def read_inference_plan(folder: ModelFolder, fold: int) -> InferencePlan:
     return folder.inference_plan(fold)
 
 
-def folder_cases(folder: Path, plan: Plan, *, without_ctv: bool) -> list[RawCase]:
+def folder_cases(folder: Path, plan: Plan | NodeSegPlan, *, without_ctv: bool) -> list[RawCase]:
     """Cases of a folder, or of one file, given with ``-i``.
 
     Raises:
         UserError: no cases, or files are missing; without CTV files the remedy names ``--region body``.
     """
-    return input_cases(folder, description_from_plan(plan), without_ctv=without_ctv)
+    return input_cases(folder, description_from_plan(cast(Plan, plan)), without_ctv=without_ctv)
 
 
 def write_index(

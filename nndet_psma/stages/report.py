@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
+from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.core.atomic import write_text
 from nndet_psma.core.errors import UserError
@@ -107,14 +109,14 @@ def read_source(paths: TaskPaths | None, job: ReportJob) -> ReportSource:
         split="test" if test else "validation",
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         plan=plan,
-        decisions=describe_plan(plan),
+        decisions=describe_plan(cast(Plan, plan)),  # both name their decisions alike
         inference=inference,
         scores=scores,
         records=notes.optional("records", results / "records.json", read_records) or (),
         ablation=notes.optional("ablation", results / "ablation.json", read_ablation) or (),
         sweep=notes.optional("sweep", model / "sweep.json", read_sweep),
         fingerprint=_fingerprint(paths, notes),
-        metrics=_metrics(job, [stage.name for stage in plan.stages], notes),
+        metrics=_curves(job, plan, notes),
         environments=_environments(job, notes),
         predictions=predictions,
         raw=_raw(paths, job, test, inference, list(predictions), notes),
@@ -157,6 +159,33 @@ def _fingerprint(paths: TaskPaths | None, notes: Notes) -> Fingerprint | None:
 
 def _folds(job: ReportJob) -> list[int]:
     return job.folder.trained_folds() if job.fold == CONSOLIDATED else [job.fold]
+
+
+def _curves(job: ReportJob, plan: Plan | NodeSegPlan, notes: Notes) -> dict[int, dict[str, MetricRows]]:
+    if isinstance(plan, NodeSegPlan):
+        return _segmentation_curves(job, notes)
+    return _metrics(job, [stage.name for stage in plan.stages], notes)
+
+
+def _segmentation_curves(job: ReportJob, notes: Notes) -> dict[int, dict[str, MetricRows]]:
+    """Of nnU-Net's checkpoints of the folds; the consolidated model keeps none."""
+    from nndet_psma.hosts.nnunet.curves import STAGE, training_curve
+
+    found: dict[int, dict[str, MetricRows]] = {}
+    absent = []
+    for fold in _folds(job):
+        try:
+            rows = training_curve(job.folder, fold)
+        except UserError as error:
+            absent.append(f"fold {fold}: {error}")
+            continue
+        if rows:
+            found[fold] = {STAGE: rows}
+        else:
+            absent.append(f"fold {fold} has left no log")
+    if absent or not found:
+        notes.note("metrics", "; ".join(absent) or "no fold folder is left")
+    return found
 
 
 def _metrics(job: ReportJob, stages: list[str], notes: Notes) -> dict[int, dict[str, MetricRows]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.atomic import atomic_folder, remove_leftovers
 from nndet_psma.core.errors import UserError
@@ -32,10 +34,36 @@ VAL_PREDICTIONS = "val_predictions"
 _FINISHED = "finished"  # holds the hash of the weights and the plan
 
 
-def sweep_fold(paths: TaskPaths, folder: ModelFolder, fold: int, config: Any) -> InferencePlan:
-    """Predict the fold's validation cases, tune on them, write thresholds, table and predictions."""
+def _silent(line: str) -> None:
+    """Where nobody listens."""
+
+
+def sweep_fold(
+    paths: TaskPaths,
+    folder: ModelFolder,
+    fold: int,
+    config: Any,
+    say: Callable[[str], None] = _silent,
+) -> InferencePlan:
+    """Predict the fold's validation cases, tune on them, write thresholds, table and predictions.
+
+    Args:
+        paths: of the task.
+        folder: the model, of whichever system.
+        fold: number.
+        config: composed configuration.
+        say: takes one line of progress.
+
+    Raises:
+        UserError: the fold is not trained, or a choice makes no sense.
+    """
+    plan = folder.plan(fold)
+    if isinstance(plan, NodeSegPlan):
+        from nndet_psma.hosts.nnunet import sweep as nnunet
+
+        return nnunet.sweep_fold(paths, folder, fold, config, say)
     device = choose_device(config.inference_kwargs.device)
-    store = paths.store(folder.plan(fold).data_identifier)
+    store = paths.store(plan.data_identifier)
     predict_validation(folder, fold, store, device=device, batch_size=config.inference_kwargs.batch_size)
     return _tune(paths, folder, fold, [fold], sweep_options(config))
 
@@ -48,6 +76,7 @@ def consolidate(
     config: Any,
     sweep_boxes: bool,
     weights: bool = True,
+    say: Callable[[str], None] = _silent,
 ) -> InferencePlan:
     """Copy the folds' weights into one self-contained model, and tune on the validation cases of all of them.
 
@@ -57,7 +86,9 @@ def consolidate(
     Raises:
         UserError: a fold is missing or belongs to another plan.
     """
-    plans = {fold: folder.plan(fold) for fold in folds}
+    if folds and isinstance(folder.plan(folds[0]), NodeSegPlan):
+        return _consolidate_segmentation(paths, folder, folds, config, sweep_boxes, weights, say)
+    plans = {fold: folder.detector_plan(fold) for fold in folds}
     hashes = {fold: plan.content_hash() for fold, plan in plans.items()}
     if len(set(hashes.values())) > 1:
         raise UserError(
@@ -75,6 +106,24 @@ def consolidate(
     for fold in folds:
         predict_validation(folder, fold, store, device=device, batch_size=config.inference_kwargs.batch_size)
     return _tune(paths, folder, CONSOLIDATED, folds, sweep_options(config))
+
+
+def _consolidate_segmentation(
+    paths: TaskPaths | None,
+    folder: ModelFolder,
+    folds: list[int],
+    config: Any,
+    sweep_boxes: bool,
+    weights: bool,
+    say: Callable[[str], None],
+) -> InferencePlan:
+    from nndet_psma.hosts.nnunet import sweep as nnunet
+
+    if not weights:
+        raise UserError(
+            "a segmentation model is consolidated with its weights only", remedy="Leave --no_model out"
+        )
+    return nnunet.consolidate(paths, folder, folds, config, say, sweep_boxes=sweep_boxes)
 
 
 def sweep_options(config: Any) -> SweepOptions:
@@ -129,7 +178,7 @@ def _copy_folds(folder: ModelFolder, folds: list[int], plan: Plan, target: Path,
 def _tune(
     paths: TaskPaths, folder: ModelFolder, target_fold: int, folds: list[int], options: SweepOptions
 ) -> InferencePlan:
-    plan = folder.plan(target_fold)
+    plan = folder.detector_plan(target_fold)
     target = folder.fold(target_fold)
     files = _raw_files(folder, folds)
     groups = _groups(paths, folder, folds)

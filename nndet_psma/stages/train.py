@@ -53,7 +53,6 @@ def train_fold(paths: TaskPaths, models: Path, config: Any, fold: int) -> ModelF
             remedy="Give these overwrites to nndet_prep, too (with -o prep.overwrite=true)",
         )
     store = paths.store(plan.data_identifier)
-    check_names(replace(plan, trainer=str(config.module)), paths.plan(config.plan))
     _check(plan, paths, paths.plan(config.plan), store)
     if not 0 <= fold < len(plan.folds):
         raise UserError(
@@ -66,6 +65,7 @@ def train_fold(paths: TaskPaths, models: Path, config: Any, fold: int) -> ModelF
         raise UserError(f"unknown train.mode '{mode}'", expected="auto, resume or overwrite")
     settings = TrainerSettings.parse(_plain(config.trainer_cfg))
     trainer = TRAINERS[config.module]()
+    check_names(replace(plan, trainer=str(config.module)), paths.plan(config.plan))
     folder = ModelFolder(models / paths.name / config.exp.id)
     target = folder.fold(fold)
     if mode == "resume" and not target.is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nndet_psma.artifacts.plan import Plan
+from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import to_plain
 from nndet_psma.dataset.paths import TaskPaths
@@ -60,8 +61,14 @@ def plan_fan_out(paths: TaskPaths, models: Path, config: Any, wish: Wish) -> Fan
     """The jobs and how far an earlier run brought them; starts and writes nothing.
 
     Raises:
-        UserError: no plan, cases that are not preprocessed, a fold that does not exist, overrides that contradict.
+        UserError: a host without stages, no plan, cases that are not preprocessed, a fold that does not exist,
+            overrides that contradict.
     """
+    if config.host != "embedded":
+        raise UserError(
+            "train-all makes a job of every stage of a detector; a segmentation has one training per fold",
+            remedy=f"Run nndet_train {paths.name} -o train=nodeseg exp.fold=all --sweep, or one command per fold",
+        )
     plan = override_plan(Plan.read(paths.plan(config.plan)), plain_overwrites(config))
     settings = TrainerSettings.parse(_plain(config.trainer_cfg))
     model = models / paths.name / config.exp.id

@@ -16,7 +16,7 @@ from nndet_psma.trainers.settings import TrainerSettings
 def test_defaults():
     config = compose_config("Task900_Tiny", [])
     assert config.exp.id == "MaskRCNN25D_PSMA25D"
-    assert (config.exp.fold, config.host, config.sweep.criterion) == (0, "embedded", "f1")
+    assert (config.exp.fold, config.host, config.sweep.criterion) == (0, "embedded", "auto")
     assert plain(config.plan_overwrites) == {}
 
 
@@ -64,7 +64,7 @@ def test_value_with_an_equals_sign(override, value):
         ("plan_cfg.quantiles=[1,", "no viable alternative"),
         ("exp.id=${nowhere}", "Interpolation key 'nowhere' not found"),
         ("=3", "override is wrong"),
-        ("host=nndet", "unknown host 'nndet'; expected one of embedded"),
+        ("host=nndet", "unknown host 'nndet'; expected one of embedded, nnunet"),
         ("additional_imports=[no_such_module]", "additional_imports: no_such_module cannot be imported"),
     ],
 )

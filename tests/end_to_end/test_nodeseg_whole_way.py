@@ -109,7 +109,9 @@ def test_the_report_knows_nnunet(model, tmp_path):
     assert "Training loss against steps; last values: nnU-Net" in page
 
 
-@pytest.mark.parametrize("form", ["boxes-json", "lesions-csv", "luna-csv", "detection-map", "label-map", "coco-json"])
+@pytest.mark.parametrize(
+    "form", ["boxes-json", "lesions-csv", "luna-csv", "detection-map", "label-map", "coco-json"]
+)
 def test_submissions(inside, tmp_path, form):
     argv = ["900", MODEL, "--format", form, "-o", str(tmp_path / form)]
     assert submit.main(argv) == 0

@@ -87,7 +87,9 @@ def test_plan_is_valid_complete_and_deterministic(
     rows = describe_plan(plan)
     assert all(all(row) for row in rows)  # no empty value, rule or evidence
     decided = {row.key.split(".")[0] for row in rows}
-    assert set(plan.to_json()) - {"detector3d"} - decided == set(BOOKKEEPING)  # nothing is decided without saying why
+    assert set(plan.to_json()) - {"detector3d"} - decided == set(
+        BOOKKEEPING
+    )  # nothing is decided without saying why
     stride = 2 ** (max(plan.detector.levels) + 1)
     for size in (*plan.detector.input_size, *plan.detector.body_input_size):
         assert size % stride == 0

@@ -177,7 +177,7 @@ def test_the_preset_composes_and_plans() -> None:
 
     config = compose_config("Task900_Tiny", ["train=retina3d"])
     assert (config.module, config.planner, config.plan) == ("RetinaNet3D", "Retina3DPlanner", "RETINA3D")
-    assert config.sweep.search == "coarse"
+    assert (config.sweep.search, config.sweep.criterion) == ("joint", "auto")
     options = PlannerOptions.parse(plain(config.plan_cfg))
     assert plan_for(fingerprint(), CPU, options) == plan_for(fingerprint(), CPU)
 

@@ -2,7 +2,8 @@
 
 nnDetection was written for PyTorch 1 and Python 3.8. Each repair restores one thing that a later release of another
 package took away, in this process only and from outside: no file of nnDetection is changed. All but the last must be
-made before ``nndet`` is imported. They were enough for prep, train, sweep, consolidate, predict and eval of commit 97a58f3.
+made before ``nndet`` is imported. They were enough for prep, train, sweep, consolidate, predict and eval of commit
+97a58f3.
 """
 
 from __future__ import annotations

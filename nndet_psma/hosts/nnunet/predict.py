@@ -149,15 +149,17 @@ def _segment(job: SegmentationJob, case: RawCase, predictor: SegmentationPredict
 
 
 def write_masks(target: Path, found: SegmentedCase) -> None:
-    """Segmentation and instances on the grid of the image file."""
+    """Segmentation, and its nodes as instances, on the grid of the image file; weak candidates are boxes only."""
     meta, nodes = found.raw.meta, found.nodes
-    smallest = np.min_scalar_type(max(1, len(nodes.scores)))
+    count = int(nodes.certain.sum())  # weak candidates rank behind; a mask of them would be measured as nodes
+    smallest = np.min_scalar_type(max(1, count))
     write_volume(target / f"{meta.case_id}_seg.nii.gz", on_file_grid(found.labels, meta.image), meta.image)
-    ids = on_file_grid(nodes.ids.astype(smallest), meta.image)
+    accepted = np.where(nodes.ids <= count, nodes.ids, 0).astype(smallest)
+    ids = on_file_grid(accepted, meta.image)
     write_volume(target / f"{meta.case_id}_instances.nii.gz", ids, meta.image)
     content = {
-        "instances": {str(i): int(label) for i, label in enumerate(nodes.labels, start=1)},
-        "scores": {str(i): round(float(score), 6) for i, score in enumerate(nodes.scores, start=1)},
+        "instances": {str(i): int(label) for i, label in enumerate(nodes.labels[:count], start=1)},
+        "scores": {str(i): round(float(score), 6) for i, score in enumerate(nodes.scores[:count], start=1)},
     }
     write_json(target / f"{meta.case_id}_instances.json", content)
 

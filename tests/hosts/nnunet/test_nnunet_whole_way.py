@@ -32,7 +32,6 @@ pytestmark = pytest.mark.slow
 
 OPTIONS = [
     "train=nodeseg",
-    "host=embedded",  # the functions below are what a command of this host calls
     "plan_cfg.target=cpu",
     "plan_cfg.num_folds=2",
     "plan_cfg.epochs=2",
