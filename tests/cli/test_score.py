@@ -123,4 +123,4 @@ def test_wrong_arguments_end_with_code_2(files, capsys, line):
 @pytest.mark.parametrize("option", ["--seg", "--instances"])
 def test_masks_are_not_scored(capsys, option):
     assert eval_main(["100", "M", "-1", option]) == 2
-    assert "this model predicts boxes, no masks" in capsys.readouterr().err
+    assert "masks by nndet_psma score-seg" in capsys.readouterr().err
