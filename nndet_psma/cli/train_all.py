@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     _check_flags(args)
     check_overrides(args.overwrites)
     paths = find_task(args.task)
-    config = config_for_task(paths, args.overwrites, say)
+    config = config_for_task(paths, args.overwrites, lambda text: None)  # every job says it itself
     if args.status:
         return _status(args, paths, models_root(), config)
     if args.executor == "slurm":
