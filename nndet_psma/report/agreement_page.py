@@ -8,6 +8,7 @@ from nndet_psma.evaluation.bland_altman import LimitsOfAgreement, bland_altman
 from nndet_psma.evaluation.pearson import Correlation, pearson
 from nndet_psma.report.agreement_charts import agreement_chart
 from nndet_psma.report.content import Block, Note, Page, Section, Table
+from nndet_psma.report.figures import own_style
 from nndet_psma.report.page import render
 from nndet_psma.report.texts import DISCLAIMER, interval, number
 
@@ -15,6 +16,7 @@ Columns = tuple[Sequence[float], Sequence[float]]
 _TITLES = {"all": "All nodes", "suspicious": "Suspicious nodes", "largest": "Largest nodes"}
 
 
+@own_style()
 def agreement_page(
     groups: Mapping[str, Mapping[str, Columns]], quantities: Mapping[str, tuple[str, str]]
 ) -> str:

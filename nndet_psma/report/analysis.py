@@ -17,6 +17,7 @@ from nndet_psma.report.analysis_charts import (
     slice_size_figure,
     spacing_figure,
 )
+from nndet_psma.report.figures import own_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,6 +32,7 @@ _FIGURES: dict[str, Callable[[Fingerprint, Plan | None], Figure | None]] = {
 }
 
 
+@own_style()
 def draw_analysis(fingerprint: Fingerprint, plan: Plan | None, folder: Path) -> list[Path]:
     """Draw every figure that the data allow into ``folder``.
 

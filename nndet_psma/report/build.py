@@ -8,6 +8,7 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.report.comparison_section import comparison_section
 from nndet_psma.report.content import Missing, Page
 from nndet_psma.report.cost_section import training_section
+from nndet_psma.report.figures import own_style
 from nndet_psma.report.gallery import EXTREMES, CasePictures, picture_cases
 from nndet_psma.report.page import render
 from nndet_psma.report.result_sections import (
@@ -24,6 +25,7 @@ from nndet_psma.report.sweep_section import sweep_section
 from nndet_psma.report.texts import DISCLAIMER
 
 
+@own_style()
 def build_report(source: ReportSource, max_cases: int, worst: int = EXTREMES) -> str:
     """The HTML page.
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from nndet_psma.report.content import Picture
@@ -24,6 +25,16 @@ CYCLE = (BLUE, ORANGE, GREEN, "#8a4fb0", "#b8860b", "#0f8b8d", "#b0305c", "#5555
 LETTERS = 12  # points
 _WIDTH_INCHES = 6.0
 _DPI = 160
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """matplotlib's own defaults for a while: other packages (nnU-Net's logger) change those of the whole process."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
 
 
 def new_figure(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nndet_psma.postproc.measurement import NodeMeasurement
 from nndet_psma.report.content import Block, Gallery, Missing, Note, Page, Section, Shown, Table, Tile, Tiles
+from nndet_psma.report.figures import own_style
 from nndet_psma.report.node_pictures import NodeScene, node_pictures
 from nndet_psma.report.page import render
 from nndet_psma.report.structured_report import STRUCTURED_DISCLAIMER, StructuredReport
@@ -25,6 +26,7 @@ _ORIGIN = {
 }
 
 
+@own_style()
 def structured_page(
     report: StructuredReport, scene: NodeScene | None = None, *, max_pictures: int = MAX_PICTURES
 ) -> str:

@@ -175,7 +175,7 @@ def test_without_weights_it_is_tuned_but_cannot_predict(place, capsys):
     [
         (["-c", "best"], "checkpoint 'best' asked for; expected 'model'"),
         (["--ckpt", "last"], "trainer_cfg.select"),
-        (["--sweep_instances"], "the detectors predict boxes, no instance masks"),
+        (["--sweep_instances"], "only boxes are tuned, no instance masks"),
         (["--no_model"], "--no_model without --sweep_boxes leaves nothing to do"),
     ],
 )
