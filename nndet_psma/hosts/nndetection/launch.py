@@ -51,8 +51,7 @@ def launch(command: str, argv: Sequence[str]) -> int:
     for name, value in _DEFAULT_THREADS.items():
         os.environ.setdefault(name, value)
     function = _load(command, root)
-    if not {"-h", "--help"} & set(argv):
-        _require_folders(command)
+    _require_folders(command)  # nnDetection asks for them even where it is to print its help
     with _as_command(command, argv):
         return _exit_code(function)
 
