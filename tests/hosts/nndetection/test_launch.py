@@ -106,10 +106,11 @@ def test_folders_must_be_told(stand_in, name):
         launch("nndet_train", ["100"])
 
 
-def test_help_needs_no_folders(stand_in, tmp_path):
+def test_even_help_needs_the_folders(stand_in):
+    """nnDetection's commands look for them before they look at their arguments."""
     stand_in.delenv("det_data")
-    stand_in.setattr(sys.modules.get("os"), "chdir", lambda folder: None)
-    assert launch("nndet_train", ["--help"]) == 0
+    with pytest.raises(UserError, match="det_data"):
+        launch("nndet_train", ["--help"])
 
 
 def test_without_nndetection_the_user_is_told(without_nndetection):
