@@ -90,15 +90,17 @@ def measure(job: MeasureJob) -> list[StructuredReport]:
     return reports
 
 
-def input_files(inputs: Sequence[Path]) -> dict[str, Path]:
-    """Masks and predictions by case, sorted; of a folder its ``*_boxes.json``, or its images where there are none.
+def input_files(inputs: Sequence[Path], *, masks_only: bool = False) -> dict[str, Path]:
+    """Masks and predictions by case, sorted.
+
+    Of a folder its ``*_instances`` masks, else its ``*_boxes.json`` (not with ``masks_only``), else its images.
 
     Raises:
         UserError: a path does not exist, a folder holds nothing to measure, or a case is there twice.
     """
     found: dict[str, Path] = {}
     for path in inputs:
-        for file in _files_of(path):
+        for file in _files_of(path, masks_only):
             case_id = _case_name(file)
             if case_id in found:
                 raise UserError(f"case {case_id} is there twice", file=file, found=str(found[case_id].name))
@@ -215,13 +217,15 @@ def _image_of(folder: Path, case_id: str) -> Path:
     raise UserError(f"no image of case {case_id}", file=folder, expected=names[0])
 
 
-def _files_of(path: Path) -> list[Path]:
+def _files_of(path: Path, masks_only: bool) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise UserError("does not exist", file=path)
-    boxes = sorted(path.glob(f"*{BOXES_SUFFIX}"))
-    files = boxes or sorted(file for file in path.iterdir() if file.name.endswith(tuple(IMAGE_SUFFIXES)))
+    images = sorted(file for file in path.iterdir() if file.name.endswith(tuple(IMAGE_SUFFIXES)))
+    nodes = [file for file in images if f"{_KINDS[0]}." in file.name]
+    boxes = [] if masks_only else sorted(path.glob(f"*{BOXES_SUFFIX}"))
+    files = nodes or boxes or images
     if not files:
         raise UserError("holds nothing to measure", file=path, expected=f"masks or *{BOXES_SUFFIX}")
     return files

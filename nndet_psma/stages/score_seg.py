@@ -115,7 +115,7 @@ def score_seg(job: SegJob) -> SegScores:
     Raises:
         UserError: no masks, a case on one side only, masks on different grids, or an unreadable file.
     """
-    found, true = input_files([job.predictions]), input_files([job.truth])
+    found, true = (input_files([side], masks_only=True) for side in (job.predictions, job.truth))
     different = sorted(set(found) ^ set(true))
     if different:
         side = job.truth if different[0] in found else job.predictions

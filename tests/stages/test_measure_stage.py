@@ -11,6 +11,7 @@ from nndet_psma.cli.measure import build_parser, main
 from nndet_psma.core.geometry import Geometry
 from nndet_psma.dataset.images import write_volume
 from nndet_psma.report.structured_report import StructuredReport
+from nndet_psma.stages.measure import input_files
 
 GRID = Geometry((4, 16, 20), (3.0, 1.0, 1.0), origin=(-10.0, -8.0, 50.0))
 
@@ -164,3 +165,14 @@ def test_bad_inputs(masks, tmp_path, capsys):
     assert "no instance ids" in fails(capsys, tmp_path / "half.nii.gz", "-o", tmp_path / "out")
     with pytest.raises(SystemExit):
         build_parser().parse_args([str(masks), "-o", "out", "--threshold_mm", "0"])
+
+
+def test_the_masks_of_a_segmentation_come_before_its_boxes(masks):
+    (masks / "case_a_boxes.json").write_text("{}")
+    assert input_files([masks])["case_a"].name == "case_a_boxes.json"
+    assert input_files([masks], masks_only=True)["case_a"].name == "case_a.nii.gz"
+    write_volume(masks / "case_a_instances.nii.gz", two_nodes(1, 2), GRID)
+    (masks / "case_a.nii.gz").rename(masks / "case_a_seg.nii.gz")
+    assert {case: file.name for case, file in input_files([masks]).items()} == {
+        "case_a": "case_a_instances.nii.gz"
+    }
