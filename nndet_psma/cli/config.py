@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from nndet_psma.core.errors import UserError
@@ -44,11 +45,18 @@ def compose_config(task: str, overrides: Sequence[str], system: str | None = Non
         raise UserError(
             f"configuration override is wrong: {reason}",
             found=" ".join(overrides) or None,
+            expected=f"train={' or '.join(presets())}" if "'train/" in reason else None,
             remedy="Keys and defaults stand in the files below nndet_psma/conf; write -o key=value",
         ) from None
     _check_host(config)
     _import_modules(list(config.additional_imports))
     return config
+
+
+def presets() -> list[str]:
+    """Names that ``-o train=`` may have, in alphabetical order."""
+    folder = files("nndet_psma.conf") / "train"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
 def config_for_task(paths: TaskPaths, overrides: Sequence[str], tell: Callable[[str], None]) -> Any:
@@ -75,7 +83,7 @@ def config_for_model(task: str, plan: Plan | NodeSegPlan, overrides: Sequence[st
 def _check_host(config: Any) -> None:
     """The host is known and is the one that the system runs in."""
     if config.host not in HOSTS:
-        raise UserError(f"unknown host '{config.host}'", expected=f"one of {', '.join(HOSTS)}")
+        raise UserError(f"unknown host '{config.host}'", expected=f"one of {', '.join(HOSTS)}, nndet")
     wanted = NNUNET if config.module == _NNUNET_MODULE else EMBEDDED
     if config.host == wanted:
         return

@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
 
     paths = find_task(args.task)
     if args.command == "diff":
-        print_differences(read_plan(_file(paths, args.first)), read_plan(_file(paths, args.second)))
+        print_differences(read_plan(plan_file(paths, args.first)), read_plan(plan_file(paths, args.second)))
     elif args.command == "check":
-        _check(paths, _file(paths, args.plan))
+        _check(paths, plan_file(paths, args.plan))
     else:
-        plan = read_plan(_file(paths, args.plan))
+        plan = read_plan(plan_file(paths, args.plan))
         print_plan(plan)
         if isinstance(plan, NodeSegPlan):
             say(
@@ -136,7 +136,7 @@ def _check(paths: TaskPaths, file: Path) -> None:
     say(f"plan {plan.plan_id} holds together and fits the task")
 
 
-def _file(paths: TaskPaths, plan: str | None) -> Path:
+def plan_file(paths: TaskPaths, plan: str | None) -> Path:
     """A plan of the task by name, or any plan by its path; UserError lists the plans on a miss.
 
     None is the central system's, or the only plan of the task.
@@ -149,7 +149,10 @@ def _file(paths: TaskPaths, plan: str | None) -> Path:
     file = Path(plan) if plan.endswith(".json") else paths.plan(plan)
     if not file.is_file():
         raise UserError(
-            f"no plan '{plan}'", file=file, found=", ".join(_plans(paths)) or "none", remedy="Run nndet_prep"
+            f"no plan '{plan}'",
+            file=file,
+            found=", ".join(_plans(paths)) or "none",
+            remedy="Run nndet_prep, with the same -o train= where one is given",
         )
     return file
 

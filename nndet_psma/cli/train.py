@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, and sweep if asked."""
     from nndet_psma.artifacts.nodeseg_plan import read_plan
     from nndet_psma.cli.config import config_for_task
+    from nndet_psma.cli.plan import plan_file
     from nndet_psma.cli.sweep import report_thresholds
     from nndet_psma.dataset.paths import find_task
     from nndet_psma.stages.sweep import sweep_fold
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     tell = say if main else lambda text: None  # under a launcher one process speaks for all
     paths = find_task(args.task)
     config = config_for_task(paths, args.overwrites, tell)
-    plan = read_plan(paths.plan(config.plan))
+    plan = read_plan(plan_file(paths, str(config.plan)))
     for fold in folds_to_train(config, cast("Plan", plan)):  # asks for the folds only
         tell(f"fold {fold}: training {config.exp.id}")
         folder = _trained(paths, config, fold, tell)

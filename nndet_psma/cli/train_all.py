@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Plan the jobs and do what is asked with them."""
     from nndet_psma.cli.config import config_for_task
+    from nndet_psma.cli.plan import plan_file
     from nndet_psma.dataset.paths import find_task, models_root
     from nndet_psma.stages.job_graph import check_overrides
 
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     check_overrides(args.overwrites)
     paths = find_task(args.task)
     config = config_for_task(paths, args.overwrites, lambda text: None)  # every job says it itself
+    plan_file(paths, str(config.plan))
     if args.status:
         return _status(args, paths, models_root(), config)
     if args.executor == "slurm":

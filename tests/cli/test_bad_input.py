@@ -66,7 +66,7 @@ def test_task_without_models(in_task, capsys):
 
 
 def test_no_plan_yet(raw, capsys):
-    fails(capsys, train.main, ["900"], "PSMA25D.json", "does not exist")
+    fails(capsys, train.main, ["900"], "PSMA25D.json", "no plan 'PSMA25D'", "Run nndet_prep")
     fails(capsys, plan.main, ["show", "900"], "PSMA25D.json", "no plan 'PSMA25D'", "Run nndet_prep")
 
 
@@ -77,7 +77,7 @@ def test_no_plan_yet(raw, capsys):
         ("+trainer_cfg.iterationz=3", "trainer_cfg.iterationz: unknown key"),
         ("trainer_cfg.iterations=many", "trainer_cfg.iterations: expected int, found 'many'"),
         ("nonsense", "Error parsing override 'nonsense'"),
-        ("host=nnunett", "unknown host 'nnunett'; expected one of embedded, nnunet"),
+        ("host=nnunett", "unknown host 'nnunett'; expected one of embedded, nnunet, nndet"),
         ("host=nnunet", "host 'nnunet' cannot train MaskRCNN25D; expected module nnUNetTrainerNodeSeg"),
         ("module=Mask", "unknown trainer (module) 'Mask'; expected one of MaskRCNN25D"),
         ("exp.fold=7", "fold 7 does not exist; expected 0 to 1 or all"),

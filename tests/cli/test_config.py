@@ -90,3 +90,18 @@ def test_second_o_adds_to_the_first():
     add_overwrites(parser)
     assert parser.parse_args(["-o", "a=1", "b=2", "-o", "c=3"]).overwrites == ["a=1", "b=2", "c=3"]
     assert parser.parse_args([]).overwrites == []  # and the default is not the list of the call before
+
+
+def test_unknown_presets_are_told_the_known_ones():
+    with pytest.raises(UserError, match=r"train=nodeseg or nodeseg_dwi2022 or psma25d .* or retina3d"):
+        compose_config("t", ["train=retina"])
+
+
+def test_training_before_planning_tells_the_plans_there_are(in_task, capsys):
+    from nndet_psma.cli.train import main
+
+    assert main(["900", "-o", "train=retina3d"]) == 2
+    told = capsys.readouterr().err
+    assert "no plan 'RETINA3D'" in told
+    assert "found PSMA25D" in told
+    assert "with the same -o train=" in told

@@ -103,7 +103,7 @@ def test_wrong_training_option(raw, capsys, overrides, expected):
 
 def test_no_plan_yet(raw, capsys):
     raw.paths.plan("NodeSeg").unlink()
-    fails(capsys, train.main, ["900", *SYSTEM], "NodeSeg.json", "does not exist")
+    fails(capsys, train.main, ["900", *SYSTEM], "NodeSeg.json", "no plan 'NodeSeg'", "Run nndet_prep")
 
 
 @pytest.mark.parametrize(
