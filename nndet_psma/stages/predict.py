@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from nndet_psma.inference.input_cases import (
 )
 from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.inference.postprocessing import make_prediction
+from nndet_psma.inference.predict_result import PredictResult
 from nndet_psma.inference.predictor import CasePredictor, choose_device
 from nndet_psma.inference.raw_predictions import is_current, read_raw, write_raw
 from nndet_psma.postproc.settings import PostprocSettings
@@ -83,21 +84,6 @@ class PredictJob:
     overwrite: bool = False
 
 
-@dataclass
-class PredictResult:
-    """What became of the cases of a job.
-
-    Attributes:
-        predictions: of the cases that could be predicted, in their order.
-        kept: cases that were finished before.
-        failed: what was wrong, by case id.
-    """
-
-    predictions: list[Prediction] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)
-    failed: dict[str, UserError] = field(default_factory=dict)
-
-
 def predict_job(job: PredictJob, say: Callable[[str], None]) -> PredictResult:
     """Predict the cases of the job's part. Writes ``<case>_boxes.json`` and the raw predictions of each.
 
@@ -149,8 +135,7 @@ def _segment(job: PredictJob, say: Callable[[str], None]) -> PredictResult:
         part_id=job.part_id,
         overwrite=job.overwrite,
     )
-    found = nnunet.predict_cases(part, say)
-    return PredictResult(found.predictions, found.kept, found.failed)
+    return nnunet.predict_cases(part, say)
 
 
 def predict_cases(job: PredictJob, say: Callable[[str], None]) -> list[Prediction]:

@@ -168,7 +168,7 @@ def test_predict_hands_the_job_over(model, tmp_path, monkeypatch, argv, mirrored
 
     def segment(job, say):
         jobs.append(job)
-        return host.SegmentationResult()
+        return host.PredictResult()
 
     monkeypatch.setattr(host, "predict_cases", segment)
     rest = ["--fold", "0", "-d", str(tmp_path / "out"), "--num_parts", "2", "--part_id", "1", *argv]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
-from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.core.atomic import write_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.geometry import Geometry
@@ -26,6 +25,7 @@ from nndet_psma.hosts.nnunet.predictor import SegmentationPredictor, SegmentedCa
 from nndet_psma.inference.input_cases import part_of
 from nndet_psma.inference.model_folder import CONSOLIDATED, INFERENCE_PLAN, ModelFolder
 from nndet_psma.inference.postprocessing import make_prediction
+from nndet_psma.inference.predict_result import PredictResult
 from nndet_psma.inference.raw_predictions import is_current, read_raw, write_raw
 from nndet_psma.postproc.settings import PostprocSettings
 
@@ -61,22 +61,7 @@ class SegmentationJob:
     overwrite: bool = False
 
 
-@dataclass
-class SegmentationResult:
-    """What became of the cases; fields as in the result of the detectors.
-
-    Attributes:
-        predictions: of the cases that could be predicted, in their order.
-        kept: cases that were finished before.
-        failed: what was wrong, by case id.
-    """
-
-    predictions: list[Prediction] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)
-    failed: dict[str, UserError] = field(default_factory=dict)
-
-
-def predict_cases(job: SegmentationJob, say: Callable[[str], None]) -> SegmentationResult:
+def predict_cases(job: SegmentationJob, say: Callable[[str], None]) -> PredictResult:
     """Predict the cases of the job's part.
 
     Writes for each ``raw/CASE.npz``, ``CASE_boxes.json``, ``CASE_seg.nii.gz`` (class + 1, as ``nnUNetv2_predict``
@@ -89,7 +74,7 @@ def predict_cases(job: SegmentationJob, say: Callable[[str], None]) -> Segmentat
     """
     predictor, inference = open_predictor(job.folder, job.fold, job.device, job.mirrored)
     settings = PostprocSettings(**inference.settings)
-    result = SegmentationResult()
+    result = PredictResult()
     for case in part_of(list(job.cases), job.num_parts, job.part_id):
         try:
             current = _segment(job, case, predictor)
