@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from scoring_speed import random_records
 
-from nndet_psma.evaluation.bootstrap import patient_weights
-from nndet_psma.evaluation.drawn_scores import drawn_values
-from nndet_psma.evaluation.score_tables import build_tables, score_values
-from nndet_psma.evaluation.scores import score_records
+from nndet_psma.evaluation.detection.drawn_scores import drawn_values
+from nndet_psma.evaluation.detection.score_tables import build_tables, score_values
+from nndet_psma.evaluation.detection.scores import score_records
+from nndet_psma.evaluation.statistics.bootstrap import patient_weights
 
 _ONE_BY_ONE = 5
 _TARGET_S = 10.0

@@ -24,8 +24,8 @@ os.environ.update(ONE_THREAD)
 
 import numpy as np
 
-from nndet_psma.core.detections import Detections
-from nndet_psma.postproc.clustering import nms_mask, weighted_box_clustering
+from nndet_psma.boxes.clustering import nms_mask, weighted_box_clustering
+from nndet_psma.boxes.detections import Detections
 
 IOU = 0.3
 EXTENT = {2: (512, 512), 3: (150, 512, 512)}

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from measurement_speed import node_mask
 
-from nndet_psma.evaluation.segmentation_scores import segmentation_scores
+from nndet_psma.evaluation.masks.segmentation_scores import segmentation_scores
 
 _SPACING = (3.0, 0.8, 0.8)
 

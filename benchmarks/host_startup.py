@@ -73,10 +73,10 @@ def plan_alone(planner: str) -> float:
 
 def _embedded_planning() -> Callable[[], object]:
     from nndet_psma.artifacts.fingerprint import Fingerprint
-    from nndet_psma.dataset.paths import TaskPaths, data_root
+    from nndet_psma.dataset.task.paths import TaskPaths, data_root
+    from nndet_psma.planners.machine import make_plan
     from nndet_psma.planners.options import PlannerOptions
-    from nndet_psma.planners.prepare import make_plan
-    from nndet_psma.planners.retina3d import Retina3DPlanner
+    from nndet_psma.systems.retina3d.planner import Retina3DPlanner
 
     paths = TaskPaths(data_root() / TASK)
     options = PlannerOptions.parse({"target": "cpu"})

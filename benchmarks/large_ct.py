@@ -74,9 +74,9 @@ def make(root: Path) -> None:
     """One case: body, bones, vessels of noise in air on a table; CTV along the vessels; six lesions."""
     import numpy as np
 
-    from nndet_psma.core.geometry import Geometry
-    from nndet_psma.dataset.images import write_volume
-    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.boxes.geometry import Geometry
+    from nndet_psma.dataset.images.images import write_volume
+    from nndet_psma.dataset.task.paths import TaskPaths
 
     shape = tuple(json.loads(os.environ["LARGE_SHAPE"]))
     paths, grid = TaskPaths(root), Geometry(shape, SPACING)
@@ -107,8 +107,8 @@ def make(root: Path) -> None:
 
 def check(root: Path) -> None:
     """Every voxel checked."""
-    from nndet_psma.dataset.checks import check_task, raise_if_errors
-    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.dataset.checks.checks import check_task, raise_if_errors
+    from nndet_psma.dataset.task.paths import TaskPaths
 
     raise_if_errors(check_task(TaskPaths(root), full=True))
 
@@ -117,10 +117,10 @@ def fingerprint(root: Path) -> None:
     """The fingerprint measured."""
     import shutil
 
-    from nndet_psma.dataset.cases import list_cases
-    from nndet_psma.dataset.description import read_description
-    from nndet_psma.dataset.paths import TaskPaths
-    from nndet_psma.planners.fingerprint import measure_fingerprint
+    from nndet_psma.dataset.task.cases import list_cases
+    from nndet_psma.dataset.task.description import read_description
+    from nndet_psma.dataset.task.paths import TaskPaths
+    from nndet_psma.planners.fingerprint.measure import measure_fingerprint
 
     paths, description = TaskPaths(root), read_description(root)
     cache = paths.preprocessed / "fingerprints"
@@ -134,9 +134,9 @@ def fingerprint(root: Path) -> None:
 def plan(root: Path) -> None:
     """A plan as for five such patients, so that there can be folds."""
     from nndet_psma.artifacts.fingerprint import Fingerprint
-    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.dataset.task.paths import TaskPaths
+    from nndet_psma.planners.machine import make_plan
     from nndet_psma.planners.options import PlannerOptions
-    from nndet_psma.planners.prepare import make_plan
 
     paths = TaskPaths(root)
     found = Fingerprint.read(paths.fingerprint)
@@ -167,9 +167,9 @@ def _preprocess(root: Path, spacing: tuple[float, float, float]) -> None:
     import shutil
 
     from nndet_psma.artifacts.plan import Plan
-    from nndet_psma.dataset.cases import list_cases
-    from nndet_psma.dataset.description import read_description
-    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.dataset.task.cases import list_cases
+    from nndet_psma.dataset.task.description import read_description
+    from nndet_psma.dataset.task.paths import TaskPaths
     from nndet_psma.preprocess.build import build_store
 
     paths, description = TaskPaths(root), read_description(root)

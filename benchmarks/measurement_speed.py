@@ -21,10 +21,10 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.postproc.measurement import measure_nodes
-from nndet_psma.postproc.node_labels import node_components
-from nndet_psma.postproc.node_staging import stage_nodes
+from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.boxes.labels import node_components
+from nndet_psma.nodes.measurement import measure_nodes
+from nndet_psma.nodes.staging import stage_nodes
 
 _SHAPE, _SPACING = (40, 384, 384), (3.0, 0.8, 0.8)
 _LIMIT_S = 1.0

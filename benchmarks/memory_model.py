@@ -1,4 +1,4 @@
-"""Measure the constants of ``nndet_psma/planners/memory.py``: what the detector keeps for the backward pass.
+"""Measure the constants of ``nndet_psma/planners/training_memory.py``: what the detector keeps for the backward pass.
 
 Run ``python benchmarks/memory_model.py`` and paste the two tables it prints. The network is built by
 ``models.maskrcnn25d.build_detector`` and run on PyTorch's fake tensors, which have the shapes, types and autocast rules
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nndet_psma.artifacts.plan import Detector
-from nndet_psma.models.maskrcnn25d import build_detector
-from nndet_psma.planners.memory import BACKBONES, Network, activation_bytes, temporary_bytes
+from nndet_psma.planners.training_memory import BACKBONES, Network, activation_bytes, temporary_bytes
+from nndet_psma.systems.psma25d.network import build_detector
 
 SIDES = (256, 512)  # two sizes: the slope is per pixel, the rest (statistics, half copies of weights) is not
 

@@ -14,14 +14,14 @@ from typing import Any
 from measure import ONE_THREAD, Cost, executable, measure
 
 import nndet_psma
-from nndet_psma.artifacts.detector3d import Detector3D
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import Prediction
-from nndet_psma.dataset.cases import RawCase
-from nndet_psma.dataset.description import DatasetDescription
-from nndet_psma.dataset.images import original_geometry
-from nndet_psma.dataset.nndetection_files import read_nndetection_boxes
-from nndet_psma.inference.foreign_boxes import foreign_prediction
+from nndet_psma.dataset.images.images import original_geometry
+from nndet_psma.dataset.task.cases import RawCase
+from nndet_psma.dataset.task.description import DatasetDescription
+from nndet_psma.hosts.boxes_pkl.files import read_nndetection_boxes
+from nndet_psma.submission.foreign_boxes import foreign_prediction
+from nndet_psma.systems.retina3d.plan import Detector3D
 
 HOST = "nndet_psma.hosts.nndetection"
 TASK = "Task000_Example"

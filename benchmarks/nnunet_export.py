@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from nndet_psma.artifacts.nodeseg_plan import Candidates, Channel, SegmentationTraining
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.cases import list_cases
-from nndet_psma.dataset.description import read_description
-from nndet_psma.dataset.images import write_volume
-from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.hosts.nnunet.environment import NnunetPaths
-from nndet_psma.hosts.nnunet.export import export_dataset
-from nndet_psma.planners.nodeseg import NetworkBudget, NodeSegChoices
+from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.dataset.images.images import write_volume
+from nndet_psma.dataset.task.cases import list_cases
+from nndet_psma.dataset.task.description import read_description
+from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.systems.nodeseg.nnunet.environment import NnunetPaths
+from nndet_psma.systems.nodeseg.nnunet.export import export_dataset
+from nndet_psma.systems.nodeseg.plan import Candidates, Channel, SegmentationTraining
+from nndet_psma.systems.nodeseg.planner import NetworkBudget, NodeSegChoices
 
 SHAPE = (96, 384, 384)
 GRID = Geometry(SHAPE, (3.0, 0.8, 0.8))

@@ -71,9 +71,9 @@ def _make(root: Path, shape: tuple[int, ...], device: str) -> None:
     import large_ct
 
     from nndet_psma.artifacts.fingerprint import Fingerprint
-    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.dataset.task.paths import TaskPaths
+    from nndet_psma.planners.machine import make_plan
     from nndet_psma.planners.options import PlannerOptions
-    from nndet_psma.planners.prepare import make_plan
 
     large_ct.SPACING = SPACING
     os.environ["LARGE_SHAPE"] = json.dumps(shape)
@@ -95,8 +95,8 @@ def _write_model(folder: Path, plan) -> None:  # noqa: ANN001
     import torch
 
     from nndet_psma.inference.tuning import untuned
-    from nndet_psma.models.maskrcnn25d import build_detector
-    from nndet_psma.models.weights import write_model
+    from nndet_psma.systems.psma25d.network import build_detector
+    from nndet_psma.trainers.networks.weights import write_model
 
     torch.manual_seed(0)
     plan.write(folder / "plan.json")
@@ -110,10 +110,10 @@ def _predict(args: argparse.Namespace) -> int:
     """What nndet_predict does for one case, part by part."""
     import torch
 
-    from nndet_psma.dataset.cases import list_cases
-    from nndet_psma.dataset.description import read_description
-    from nndet_psma.dataset.paths import TaskPaths
-    from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
+    from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder
+    from nndet_psma.dataset.task.cases import list_cases
+    from nndet_psma.dataset.task.description import read_description
+    from nndet_psma.dataset.task.paths import TaskPaths
     from nndet_psma.inference.predictor import CasePredictor
 
     torch.set_num_threads(args.threads)
@@ -142,13 +142,13 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _one_run(out: Path, case, description, predictor) -> dict[str, object]:  # noqa: ANN001
-    from nndet_psma.dataset.images import original_geometry, read_volume
+    from nndet_psma.artifacts.raw_predictions import RawMeta, RawPrediction, read_raw, write_raw
+    from nndet_psma.dataset.images.images import original_geometry, read_volume
     from nndet_psma.inference.postprocessing import make_prediction
-    from nndet_psma.inference.raw_predictions import RawMeta, RawPrediction, read_raw, write_raw
-    from nndet_psma.models.slices import case_map
-    from nndet_psma.postproc.settings import PostprocSettings
+    from nndet_psma.postproc.steps.settings import PostprocSettings
     from nndet_psma.preprocess.prepare import prepare_case
     from nndet_psma.preprocess.region import stage_region
+    from nndet_psma.systems.psma25d.predict import case_map
 
     plan = predictor.plan
     with _timed("read CT and CTV"):

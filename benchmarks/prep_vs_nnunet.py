@@ -115,9 +115,9 @@ def _nnunet(scratch: Path, processes: int, *, verify: bool) -> Cost:
 
 def _export(root: Path, raw: Path, ctv_channel: bool) -> None:
     """The training cases as an nnU-Net data set: images linked, instance ids made classes."""
-    from nndet_psma.dataset.cases import list_cases
-    from nndet_psma.dataset.description import read_description
-    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.dataset.task.cases import list_cases
+    from nndet_psma.dataset.task.description import read_description
+    from nndet_psma.dataset.task.paths import TaskPaths
 
     paths = TaskPaths(root)
     description = read_description(root)
@@ -145,7 +145,7 @@ def _class_mask(case: object, target: Path) -> None:
     import numpy as np
     import SimpleITK as sitk
 
-    from nndet_psma.dataset.instances import read_instances
+    from nndet_psma.dataset.task.instances import read_instances
 
     image = sitk.ReadImage(str(case.label))
     array = sitk.GetArrayFromImage(image)

@@ -42,10 +42,10 @@ from nndetection_place import (
 )
 
 from nndet_psma.artifacts.plan import Plan
-from nndet_psma.dataset.cases import list_cases
-from nndet_psma.dataset.description import read_description
-from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.evaluation.scores import Score, score_records
+from nndet_psma.dataset.task.cases import list_cases
+from nndet_psma.dataset.task.description import read_description
+from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.evaluation.detection.scores import Score, score_records
 from nndet_psma.inference.records import make_record, read_truth
 
 SCORES = {"AP, IoU 0.1": "AP_IoU_0.10_MaxDet_100", "mAP, IoU 0.1 to 0.5": "mAP_IoU_0.10_0.50_0.05_MaxDet_100"}

@@ -28,12 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from nndet_psma.core.detections import Detections
-from nndet_psma.evaluation.average_precision import average_precision
-from nndet_psma.evaluation.froc import froc_curve
-from nndet_psma.evaluation.operating_points import operating_points
-from nndet_psma.evaluation.ranking import rank_detections
-from nndet_psma.evaluation.record import CaseRecord, Truth, build_record
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.evaluation.detection.average_precision import average_precision
+from nndet_psma.evaluation.detection.froc import froc_curve
+from nndet_psma.evaluation.detection.operating_points import operating_points
+from nndet_psma.evaluation.detection.ranking import rank_detections
+from nndet_psma.evaluation.detection.record import CaseRecord, Truth, build_record
 
 _TARGET = 20
 _MAPS = 4

@@ -82,7 +82,7 @@ def _write(folder: Path, ct: np.ndarray) -> tuple[dict[str, Callable[..., np.nda
     """Readers by name of the form, and megabytes on disk."""
     from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 
-    from nndet_psma.core.geometry import Geometry
+    from nndet_psma.boxes.geometry import Geometry
     from nndet_psma.preprocess.prepare import PreparedCase
     from nndet_psma.preprocess.store import read_case, write_case
     from nndet_psma.preprocess.windows import ChannelSource, slice_channels

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from measure import table, write_result
 
-from nndet_psma.core.detections import Detections
-from nndet_psma.postproc.one_setting import count_setting
-from nndet_psma.postproc.settings import PostprocSettings
-from nndet_psma.postproc.sweep import SweepCase, SweepResult, sweep
-from nndet_psma.postproc.sweep_grid import SweepGrid
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.postproc.steps.settings import PostprocSettings
+from nndet_psma.postproc.sweep.candidates import SweepGrid
+from nndet_psma.postproc.sweep.one_setting import count_setting
+from nndet_psma.postproc.sweep.sweep import SweepCase, SweepResult, sweep
 
 SPACING = (3.0, 1.0, 1.0)
 

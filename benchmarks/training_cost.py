@@ -1,4 +1,4 @@
-"""The constants of ``nndet_psma/planners/cost.py``: FLOPs per pixel, and what a CPU core makes of them.
+"""The constants of ``nndet_psma/trainers/cost/cost.py``: FLOPs per pixel, and what a CPU core makes of them.
 
 Run ``python benchmarks/training_cost.py`` (about two minutes on one core). It prints the table of FLOPs, counted by
 PyTorch on fake tensors; training steps of seven networks on one core beside the estimate; detectron2's published step
@@ -20,10 +20,17 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from nndet_psma.artifacts.plan import Detector, Plan
-from nndet_psma.models.maskrcnn25d import build_detector
-from nndet_psma.planners.cost import CPU_CORE, Device, device_for, estimate_cost, image_flops, step_seconds
-from nndet_psma.planners.memory import BACKBONES, Network
+from nndet_psma.planners.training_memory import BACKBONES, Network
 from nndet_psma.report.training_cost import true_cost
+from nndet_psma.systems.psma25d.network import build_detector
+from nndet_psma.trainers.cost.cost import (
+    CPU_CORE,
+    Device,
+    device_for,
+    estimate_cost,
+    image_flops,
+    step_seconds,
+)
 
 _SIDE = 512
 

@@ -1,4 +1,4 @@
-"""Peak memory of training against the planner's estimate (``nndet_psma/planners/memory.py``).
+"""Peak memory of training against the planner's estimate (``nndet_psma/planners/training_memory.py``).
 
     python benchmarks/training_memory.py [--device cuda] [--json FILE]
 
@@ -84,7 +84,7 @@ def _measure(device: str, setting: list[Any], optimizer: str, precision: str) ->
     import torch
     from memory_model import detector, network_of
 
-    from nndet_psma.planners.memory import Training, estimate_memory
+    from nndet_psma.planners.training_memory import Training, estimate_memory
 
     backbone, norm, count, side, boxes = setting
     torch.set_num_threads(1)
@@ -103,7 +103,7 @@ def _measure(device: str, setting: list[Any], optimizer: str, precision: str) ->
 def _train(det: Any, count: int, device: str, optimizer: str, precision: str) -> None:
     import torch
 
-    from nndet_psma.models.maskrcnn25d import build_detector
+    from nndet_psma.systems.psma25d.network import build_detector
     from nndet_psma.trainers.precision import Precision
 
     torch.manual_seed(0)

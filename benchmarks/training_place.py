@@ -19,9 +19,9 @@ from torch import nn
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
 from nndet_psma.artifacts.plan import Plan, Stage
-from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.models.maskrcnn25d import build_detector
-from nndet_psma.trainers.batches import SliceBatches
+from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.systems.psma25d.batches import SliceBatches
+from nndet_psma.systems.psma25d.network import build_detector
 from nndet_psma.trainers.loading import to_device
 
 CASES = 12

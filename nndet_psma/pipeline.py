@@ -30,7 +30,7 @@ STAGES = (
         "nndet_psma check",
         "raw_splitted, dataset.json",
         "findings",
-        "nndet_psma.dataset.checks.check_task",
+        "nndet_psma.dataset.checks.checks.check_task",
     ),
     StageEntry(
         "prep",

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from nndet_psma.artifacts.artifact import Artifact
-from nndet_psma.artifacts.detector3d import Detector3D
 from nndet_psma.core.hashing import hash_json
+from nndet_psma.systems.retina3d.plan import Detector3D
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nndet_psma.artifacts.artifact import Artifact
-from nndet_psma.core.geometry import Geometry
+from nndet_psma.boxes.geometry import Geometry
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nndet_psma.dataset.findings import CheckReport, Finding
+    from nndet_psma.dataset.faults.findings import CheckReport, Finding
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from nndet_psma.core.atomic import write_json
     from nndet_psma.core.errors import UserError
-    from nndet_psma.dataset.checks import check_report
-    from nndet_psma.dataset.paths import find_task
+    from nndet_psma.dataset.checks.checks import check_report
+    from nndet_psma.dataset.task.paths import find_task
 
     if args.task is None:
         raise UserError("no task was named", remedy="Say nndet_psma check 100, or --kinds for the catalogue")
@@ -115,7 +115,7 @@ def _show_kinds() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from nndet_psma.dataset.fault_kinds import KINDS
+    from nndet_psma.dataset.faults.kinds import KINDS
 
     table = Table("kind", "where", "severity", "needs", "meaning", title=f"{len(KINDS)} kinds of faults")
     for kind in KINDS.values():

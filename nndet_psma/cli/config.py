@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from nndet_psma.core.errors import UserError
 
 if TYPE_CHECKING:
-    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
     from nndet_psma.artifacts.plan import Plan
-    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.dataset.task.paths import TaskPaths
+    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 EMBEDDED, NNUNET = "embedded", "nnunet"
 HOSTS = (EMBEDDED, NNUNET)
@@ -61,8 +61,8 @@ def presets() -> list[str]:
 
 def config_for_task(paths: TaskPaths, overrides: Sequence[str], tell: Callable[[str], None]) -> Any:
     """The configuration of a task; when no override names a system, the data set does, and ``tell`` hears why."""
-    from nndet_psma.dataset.description import read_description
-    from nndet_psma.planners.systems import default_system
+    from nndet_psma.dataset.task.description import read_description
+    from nndet_psma.systems.choice import default_system
 
     if _names_system(overrides):
         return compose_config(paths.name, overrides)
@@ -73,8 +73,8 @@ def config_for_task(paths: TaskPaths, overrides: Sequence[str], tell: Callable[[
 
 def config_for_model(task: str, plan: Plan | NodeSegPlan, overrides: Sequence[str]) -> Any:
     """The configuration of commands that are given a model: the defaults of the system that made it."""
-    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
-    from nndet_psma.planners.systems import SEGMENTATION, system_of
+    from nndet_psma.systems.choice import SEGMENTATION, system_of
+    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
     system = SEGMENTATION if isinstance(plan, NodeSegPlan) else system_of(plan)
     return compose_config(task, overrides, system)

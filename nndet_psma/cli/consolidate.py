@@ -57,11 +57,11 @@ def refuse_unknown(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Consolidate."""
+    from nndet_psma.artifacts.model_folder import find_model
     from nndet_psma.cli.config import config_for_model
     from nndet_psma.cli.sweep import report_thresholds
     from nndet_psma.core.errors import UserError
-    from nndet_psma.dataset.paths import find_task
-    from nndet_psma.inference.model_folder import find_model
+    from nndet_psma.dataset.task.paths import find_task
     from nndet_psma.stages.sweep import consolidate
 
     refuse_unknown(args)

@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _convert_nifti(args: argparse.Namespace) -> int:
     from nndet_psma.core.errors import UserError
-    from nndet_psma.dataset.convert_nifti import NiftiSource, convert_nifti
-    from nndet_psma.dataset.paths import TaskPaths, data_root
+    from nndet_psma.dataset.convert.nifti import NiftiSource, convert_nifti
+    from nndet_psma.dataset.task.paths import TaskPaths, data_root
 
     check_task_name(args.task, args.name)
     names = [name for name, _ in args.image]

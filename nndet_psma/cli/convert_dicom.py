@@ -63,9 +63,9 @@ def add_dicom_arguments(parser: argparse.ArgumentParser) -> None:
 
 def convert_dicom_folders(args: argparse.Namespace) -> int:
     """Convert and say what was written."""
-    from nndet_psma.dataset.dicom_convert import DicomSource, convert_dicom
-    from nndet_psma.dataset.dicom_studies import Choice
-    from nndet_psma.dataset.paths import TaskPaths, data_root
+    from nndet_psma.dataset.convert.dicom import DicomSource, convert_dicom
+    from nndet_psma.dataset.dicom.studies import Choice
+    from nndet_psma.dataset.task.paths import TaskPaths, data_root
 
     check_task_name(args.task, args.name)
     source = DicomSource(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nndet_psma.cli.arguments import add_model, add_task
 
 if TYPE_CHECKING:
-    from nndet_psma.inference.model_folder import ModelFolder
+    from nndet_psma.artifacts.model_folder import ModelFolder
 
 
 def add_from_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def add_to_arguments(parser: argparse.ArgumentParser) -> None:
 def import_model_folder(args: argparse.Namespace) -> int:
     """Import and say what was found."""
     from nndet_psma.core.errors import UserError
-    from nndet_psma.dataset.paths import find_task
+    from nndet_psma.dataset.task.paths import find_task
     from nndet_psma.hosts.nndetection.results_import import ImportSettings, import_results
 
     paths = find_task(args.task)
@@ -69,10 +69,10 @@ def import_model_folder(args: argparse.Namespace) -> int:
 
 def export_model_folder(args: argparse.Namespace) -> int:
     """Export and say where."""
+    from nndet_psma.artifacts.model_folder import find_model
     from nndet_psma.artifacts.prediction import Prediction
-    from nndet_psma.dataset.paths import find_task
+    from nndet_psma.dataset.task.paths import find_task
     from nndet_psma.hosts.nndetection.results_export import export_results
-    from nndet_psma.inference.model_folder import find_model
     from nndet_psma.stages.evaluate import predictions_folder
 
     paths = find_task(args.task)
@@ -90,9 +90,9 @@ def export_model_folder(args: argparse.Namespace) -> int:
 
 
 def _folder(task: str, name: str) -> ModelFolder:
+    from nndet_psma.artifacts.model_folder import ModelFolder
     from nndet_psma.core.errors import UserError
-    from nndet_psma.dataset.paths import models_root
-    from nndet_psma.inference.model_folder import ModelFolder
+    from nndet_psma.dataset.task.paths import models_root
 
     if Path(name).name != name or name in ("", ".", ".."):
         raise UserError("no name of a model folder", found=name, expected="letters, digits, _ and -")

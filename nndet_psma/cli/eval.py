@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nndet_psma.cli.arguments import add_model, add_task, console, say
 
 if TYPE_CHECKING:
-    from nndet_psma.evaluation.scores import Score
+    from nndet_psma.evaluation.detection.scores import Score
     from nndet_psma.stages.evaluate import Evaluation
 
 
@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     for name in ("seg", "instances"):
         if getattr(args, name):
             raise UserError(f"--{name} has nothing to score: {_REFUSED}", remedy="Use --boxes or --case")
-    from nndet_psma.dataset.paths import find_task
-    from nndet_psma.inference.model_folder import find_model
+    from nndet_psma.artifacts.model_folder import find_model
+    from nndet_psma.dataset.task.paths import find_task
     from nndet_psma.stages.evaluate import evaluate
 
     paths = find_task(args.task)

@@ -198,7 +198,7 @@ def _count_cases(args: argparse.Namespace) -> tuple[int, int]:
 def _find_destination(args: argparse.Namespace) -> Path:
     """The task folder; refuses a number another task of the folder has, hosts look tasks up by number."""
     from nndet_psma.core.errors import UserError
-    from nndet_psma.dataset.paths import data_root
+    from nndet_psma.dataset.task.paths import data_root
 
     number = KINDS[args.kind].task if args.task is None else args.task
     name = KINDS[args.kind].name if args.name is None else args.name

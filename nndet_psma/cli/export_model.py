@@ -25,8 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Export and say how large it is."""
+    from nndet_psma.artifacts.model_folder import find_model
     from nndet_psma.core.errors import UserError
-    from nndet_psma.inference.model_folder import find_model
     from nndet_psma.stages.export_model import NO_LICENCE, ExportJob, export_model
 
     if args.output.suffix != ".zip":

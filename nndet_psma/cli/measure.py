@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nndet_psma.cli.arguments import say
 
 if TYPE_CHECKING:
-    from nndet_psma.report.structured_report import StructuredReport
+    from nndet_psma.report.structured.artifact import StructuredReport
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,7 +86,7 @@ def add_rule(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, and print one line per patient."""
     from nndet_psma.core.errors import UserError
-    from nndet_psma.postproc.node_staging import StagingRule
+    from nndet_psma.nodes.staging import StagingRule
     from nndet_psma.stages.measure import MeasureJob, measure
 
     if args.window is not None and not args.window[0] < args.window[1]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, cast
 from nndet_psma.cli.arguments import add_task, console, say
 
 if TYPE_CHECKING:
-    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
     from nndet_psma.artifacts.plan import Plan
-    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.dataset.task.paths import TaskPaths
+    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 _DEFAULT = "PSMA25D"
 
@@ -38,8 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is asked for."""
-    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan, read_plan
-    from nndet_psma.dataset.paths import find_task
+    from nndet_psma.dataset.task.paths import find_task
+    from nndet_psma.systems.nodeseg.plan import NodeSegPlan, read_plan
 
     paths = find_task(args.task)
     if args.command == "diff":
@@ -76,8 +76,8 @@ def print_cost(plan: Plan, paths: TaskPaths) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from nndet_psma.planners.cost import cost_rows
     from nndet_psma.report.training_cost import compared_rows, true_cost
+    from nndet_psma.trainers.cost.cost import cost_rows
 
     folds = sorted((_models(paths) / f"{plan.trainer}_{plan.plan_id}").glob("fold*"))
     measured = true_cost(folds)
@@ -93,7 +93,7 @@ def _models(paths: TaskPaths) -> Path:
     """Folder of the task's models; one that does not exist where $det_models is not set."""
     import os
 
-    from nndet_psma.dataset.paths import MODELS_VARIABLE
+    from nndet_psma.dataset.task.paths import MODELS_VARIABLE
 
     return Path(os.environ.get(MODELS_VARIABLE, "")).expanduser() / paths.name
 
@@ -122,10 +122,10 @@ def print_differences(first: Plan | NodeSegPlan, second: Plan | NodeSegPlan) -> 
 
 
 def _check(paths: TaskPaths, file: Path) -> None:
-    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan, read_plan
-    from nndet_psma.dataset.description import read_description
-    from nndet_psma.stages.nodeseg import check_segmentation_plan
+    from nndet_psma.dataset.task.description import read_description
     from nndet_psma.stages.prep import check_plan_file
+    from nndet_psma.systems.nodeseg.plan import NodeSegPlan, read_plan
+    from nndet_psma.systems.nodeseg.system import check_segmentation_plan
 
     known = read_plan(file)
     if isinstance(known, NodeSegPlan):
@@ -159,9 +159,9 @@ def plan_file(paths: TaskPaths, plan: str | None) -> Path:
 
 def _plans(paths: TaskPaths) -> list[str]:
     """Names of the task's plans: the artefacts of the preprocessed folder that say they are one."""
-    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
     from nndet_psma.artifacts.plan import Plan
     from nndet_psma.core.atomic import read_json
+    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
     names = []
     for file in sorted(paths.preprocessed.glob("*.json")):

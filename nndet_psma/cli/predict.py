@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from nndet_psma.cli.arguments import add_model, add_overwrites, add_task, say
 
 if TYPE_CHECKING:
+    from nndet_psma.artifacts.model_folder import ModelFolder
     from nndet_psma.artifacts.plan import Plan
-    from nndet_psma.inference.model_folder import ModelFolder
     from nndet_psma.stages.predict import PredictJob
 
 
@@ -66,10 +66,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Predict and print one line per case; 1 when a case could not be predicted."""
-    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
+    from nndet_psma.artifacts.model_folder import find_model
     from nndet_psma.cli.config import config_for_model
-    from nndet_psma.inference.model_folder import find_model
     from nndet_psma.stages.predict import predict_job, write_index
+    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
     args.overwrites, args.output = _split_output(args.overwrites, args.output)
     folder = find_model(args.task, args.model)
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _searched(plan: object) -> str:
-    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
+    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
     if isinstance(plan, NodeSegPlan):
         return "the body is searched, or the whole image where there is no CT"
@@ -118,9 +118,9 @@ def _job(args: argparse.Namespace, config: object, folder: ModelFolder) -> Predi
     from typing import Any, cast
 
     from nndet_psma.core.errors import UserError
-    from nndet_psma.dataset.cases import list_cases
-    from nndet_psma.dataset.description import read_description
-    from nndet_psma.dataset.paths import find_task
+    from nndet_psma.dataset.task.cases import list_cases
+    from nndet_psma.dataset.task.description import read_description
+    from nndet_psma.dataset.task.paths import find_task
     from nndet_psma.inference.input_cases import description_from_plan, input_cases, without_ctv_modality
     from nndet_psma.stages.evaluate import TEST_PREDICTIONS
     from nndet_psma.stages.predict import PredictJob

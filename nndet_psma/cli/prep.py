@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from nndet_psma.cli.arguments import add_overwrites, say
 
 if TYPE_CHECKING:
-    from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
     from nndet_psma.artifacts.plan import Plan
-    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.dataset.task.paths import TaskPaths
+    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Prepare every task and print what was decided and why."""
     from nndet_psma.cli.config import config_for_task
     from nndet_psma.cli.plan import print_plan
-    from nndet_psma.dataset.paths import find_task
+    from nndet_psma.dataset.task.paths import find_task
 
     overrides = list(args.overwrites)
     if args.gpu_memory_gb is not None:
@@ -58,7 +58,7 @@ def _prepared(paths: TaskPaths, config: Any, args: argparse.Namespace) -> Plan |
     from nndet_psma.cli.config import NNUNET, plain
 
     if config.host == NNUNET:
-        from nndet_psma.stages.nodeseg import prepare_segmentation
+        from nndet_psma.systems.nodeseg.system import prepare_segmentation
 
         return prepare_segmentation(
             paths,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nndet_psma.cli.arguments import add_model, add_task, say
 
 if TYPE_CHECKING:
-    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.dataset.task.paths import TaskPaths
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page and say where it lies."""
-    from nndet_psma.inference.model_folder import find_model
+    from nndet_psma.artifacts.model_folder import find_model
     from nndet_psma.stages.report import ReportJob, write_report
 
     test = None if args.test == args.val else bool(args.test)
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 def _task_data(task: str) -> TaskPaths | None:
     """The task's data; a model may be reported where they are not."""
     from nndet_psma.core.errors import UserError
-    from nndet_psma.dataset.paths import find_task
+    from nndet_psma.dataset.task.paths import find_task
 
     try:
         return find_task(task)

@@ -28,9 +28,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _vessels(args: argparse.Namespace) -> int:
-    from nndet_psma.dataset.paths import find_task
-    from nndet_psma.dataset.structures import read_label_names
-    from nndet_psma.stages.nodal_ctv import NodalRule, make_nodal_ctv
+    from nndet_psma.dataset.task.paths import find_task
+    from nndet_psma.dataset.task.structures import read_label_names
+    from nndet_psma.roi.nodal_ctv import NodalRule, make_nodal_ctv
 
     rule = NodalRule(margin_mm=args.margin, whole_length=args.whole_length)
     if args.vessels:
@@ -46,10 +46,10 @@ def _vessels(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from nndet_psma.cli.config import compose_config
-    from nndet_psma.dataset.paths import find_task, models_root
-    from nndet_psma.dataset.structures import read_label_names
-    from nndet_psma.hosts.nnunet.organ_masks import check_name
-    from nndet_psma.stages.roi_train import RoiTraining, train_roi
+    from nndet_psma.dataset.task.paths import find_task, models_root
+    from nndet_psma.dataset.task.structures import read_label_names
+    from nndet_psma.roi.organ_masks import check_name
+    from nndet_psma.roi.train import RoiTraining, train_roi
 
     name = check_name(args.name)
     paths = find_task(args.task)
@@ -65,12 +65,12 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _apply(args: argparse.Namespace) -> int:
-    from nndet_psma.dataset.paths import find_task
-    from nndet_psma.dataset.structures import read_label_names
-    from nndet_psma.hosts.nnunet.organ_masks import check_name
-    from nndet_psma.hosts.nnunet.organ_model import OrganModel
+    from nndet_psma.dataset.task.paths import find_task
+    from nndet_psma.dataset.task.structures import read_label_names
     from nndet_psma.inference.predictor import choose_device
-    from nndet_psma.stages.roi_apply import RoiApplication, apply_to_folder, apply_to_task
+    from nndet_psma.roi.apply import RoiApplication, apply_to_folder, apply_to_task
+    from nndet_psma.roi.organ_masks import check_name
+    from nndet_psma.roi.organ_model import OrganModel
 
     name = check_name(args.name)
     labels = None if args.labels is None else read_label_names(args.labels)
@@ -95,7 +95,7 @@ def _apply(args: argparse.Namespace) -> int:
 def _images_folder(given: str) -> Path | None:
     """A folder of images, where a task is not meant: a name of a task goes before a folder of the same name."""
     from nndet_psma.core.errors import UserError
-    from nndet_psma.dataset.paths import find_task
+    from nndet_psma.dataset.task.paths import find_task
 
     folder = Path(given).expanduser()
     try:
@@ -106,7 +106,7 @@ def _images_folder(given: str) -> Path | None:
 
 
 def _model_folder(args: argparse.Namespace, name: str) -> Path:
-    from nndet_psma.inference.model_folder import find_model
+    from nndet_psma.artifacts.model_folder import find_model
 
     if args.model is not None and Path(args.model).expanduser().is_dir():
         return Path(args.model).expanduser()

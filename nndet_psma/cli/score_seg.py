@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Score and print."""
     from nndet_psma.core.schema import to_plain
-    from nndet_psma.postproc.node_staging import StagingRule
+    from nndet_psma.nodes.staging import StagingRule
     from nndet_psma.stages.score_seg import SegJob, score_seg
 
     scores = score_seg(

@@ -26,9 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Predict the validation cases, tune, print."""
+    from nndet_psma.artifacts.model_folder import find_model
     from nndet_psma.cli.config import config_for_model
-    from nndet_psma.dataset.paths import find_task
-    from nndet_psma.inference.model_folder import find_model
+    from nndet_psma.dataset.task.paths import find_task
     from nndet_psma.stages.sweep import sweep_fold
 
     paths = find_task(args.task)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 def report_thresholds(plan: InferencePlan) -> None:
     """Print the chosen thresholds and where they come from."""
-    from nndet_psma.postproc.settings import DEFAULT_STEPS
+    from nndet_psma.postproc.steps.settings import DEFAULT_STEPS
 
     told = {name: value for name, value in plan.settings.items() if name not in ("steps", "options")}
     chosen = ", ".join(f"{name} {'off' if value is None else value}" for name, value in told.items())

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from nndet_psma.cli.arguments import add_overwrites, add_task, say
 
 if TYPE_CHECKING:
+    from nndet_psma.artifacts.model_folder import ModelFolder
     from nndet_psma.artifacts.plan import Plan
-    from nndet_psma.dataset.paths import TaskPaths
-    from nndet_psma.inference.model_folder import ModelFolder
+    from nndet_psma.dataset.task.paths import TaskPaths
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,13 +28,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and sweep if asked."""
-    from nndet_psma.artifacts.nodeseg_plan import read_plan
     from nndet_psma.cli.config import config_for_task
     from nndet_psma.cli.plan import plan_file
     from nndet_psma.cli.sweep import report_thresholds
-    from nndet_psma.dataset.paths import find_task
+    from nndet_psma.dataset.task.paths import find_task
     from nndet_psma.stages.sweep import sweep_fold
     from nndet_psma.stages.train import folds_to_train
+    from nndet_psma.systems.nodeseg.plan import read_plan
     from nndet_psma.trainers.distributed import is_main
 
     main = is_main()
@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
 def _trained(paths: TaskPaths, config: Any, fold: int, tell: Callable[[str], None]) -> ModelFolder:
     """The model folder, with this fold trained by the engine of the system."""
     from nndet_psma.cli.config import NNUNET
-    from nndet_psma.dataset.paths import models_root
+    from nndet_psma.dataset.task.paths import models_root
 
     if config.host == NNUNET:
-        from nndet_psma.stages.nodeseg import train_segmentation
+        from nndet_psma.systems.nodeseg.system import train_segmentation
 
         return train_segmentation(paths, models_root(), config, fold, tell)
     from nndet_psma.stages.train import train_fold

@@ -14,8 +14,8 @@ from nndet_psma.cli.arguments import add_overwrites, add_task, console, say
 
 if TYPE_CHECKING:
     from nndet_psma.artifacts.plan import Plan
-    from nndet_psma.stages.job_record import JobState
-    from nndet_psma.stages.train_all import FanOut
+    from nndet_psma.jobs.record import JobState
+    from nndet_psma.jobs.train_all import FanOut
     from nndet_psma.trainers.settings import TrainerSettings
 
 EXIT_FAILED_JOBS = 1
@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     """Plan the jobs and do what is asked with them."""
     from nndet_psma.cli.config import config_for_task
     from nndet_psma.cli.plan import plan_file
-    from nndet_psma.dataset.paths import find_task, models_root
-    from nndet_psma.stages.job_graph import check_overrides
+    from nndet_psma.dataset.task.paths import find_task, models_root
+    from nndet_psma.jobs.graph import check_overrides
 
     _check_flags(args)
     check_overrides(args.overwrites)
@@ -78,14 +78,14 @@ def run_command_line(command: list[str]) -> int:
 
 
 def _plan(args: argparse.Namespace, paths: Any, models: Path, config: Any, overrides: Sequence[str]) -> Any:
-    from nndet_psma.stages.train_all import Wish, plan_fan_out
+    from nndet_psma.jobs.train_all import Wish, plan_fan_out
 
     return plan_fan_out(paths, models, config, Wish(args.folds, overrides, args.sweep, args.consolidate))
 
 
 def _local(args: argparse.Namespace, paths: Any, models: Path, config: Any) -> int:
-    from nndet_psma.stages.job_local import debug_runner, local_runner
-    from nndet_psma.stages.job_scheduler import Scheduler
+    from nndet_psma.jobs.local import debug_runner, local_runner
+    from nndet_psma.jobs.scheduler import Scheduler
 
     fan_out = _plan(args, paths, models, config, args.overwrites)
     slots = [None] if args.executor == "debug" else _slots(args, fan_out.plan, fan_out.settings)
@@ -118,7 +118,7 @@ def _local(args: argparse.Namespace, paths: Any, models: Path, config: Any) -> i
 
 
 def _slurm(args: argparse.Namespace, fan_out: FanOut) -> int:
-    from nndet_psma.stages.job_slurm import SlurmOptions, parse_extra, submit_jobs
+    from nndet_psma.jobs.slurm import SlurmOptions, parse_extra, submit_jobs
 
     options = SlurmOptions(
         partition=args.partition,
@@ -138,7 +138,7 @@ def _slurm(args: argparse.Namespace, fan_out: FanOut) -> int:
 
 def _status(args: argparse.Namespace, paths: Any, models: Path, config: Any) -> int:
     from nndet_psma.core.errors import UserError
-    from nndet_psma.stages.job_status import current_states
+    from nndet_psma.jobs.status import current_states
 
     fan_out = _plan(args, paths, models, config, args.overwrites)
     states = current_states(fan_out.model)
@@ -159,7 +159,7 @@ def _dry_run(fan_out: FanOut, how: str) -> int:
 
 
 def _slots(args: argparse.Namespace, plan: Plan, settings: TrainerSettings) -> list[str | None]:
-    from nndet_psma.stages.job_slots import job_slots, jobs_per_gpu, visible_gpus
+    from nndet_psma.jobs.slots import job_slots, jobs_per_gpu, visible_gpus
 
     gpus = visible_gpus()
     wanted = args.per_gpu
@@ -169,7 +169,7 @@ def _slots(args: argparse.Namespace, plan: Plan, settings: TrainerSettings) -> l
 
 def _shared_cores(slots: int, config: Any) -> int | None:
     """Loader processes of each of several jobs; None where the trainer or the user decides."""
-    from nndet_psma.stages.job_slots import cores
+    from nndet_psma.jobs.slots import cores
 
     if slots == 1 or config.trainer_cfg.num_workers is not None:
         return None
@@ -180,7 +180,7 @@ def _environment(slots: int) -> dict[str, str]:
     """Threads of each of several jobs, unless the user has chosen."""
     import os
 
-    from nndet_psma.stages.job_slots import cores
+    from nndet_psma.jobs.slots import cores
 
     if slots == 1 or "OMP_NUM_THREADS" in os.environ:
         return {}
@@ -224,7 +224,7 @@ def _table(fan_out: FanOut, states: list[JobState]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    from nndet_psma.stages.job_table import COLUMNS, counts_text, table_rows
+    from nndet_psma.jobs.table import COLUMNS, counts_text, table_rows
 
     title = f"{fan_out.plan.task}, {fan_out.model.name}: {counts_text(states)}"
     plain: dict[str, Any] = (
@@ -242,7 +242,7 @@ def _print_table(fan_out: FanOut, states: list[JobState]) -> None:
 
 def _report_failures(fan_out: FanOut, states: list[JobState]) -> int:
     """The end of every failed job's log on standard error; the exit code."""
-    from nndet_psma.stages.job_record import last_lines, log_file
+    from nndet_psma.jobs.record import last_lines, log_file
 
     failed = [state for state in states if state.state == "failed"]
     for state in failed:

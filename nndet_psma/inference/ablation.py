@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nndet_psma.artifacts.prediction import Prediction
-from nndet_psma.evaluation.record import CaseRecord
-from nndet_psma.evaluation.scores import Score, score_records
+from nndet_psma.artifacts.raw_predictions import RawPrediction
+from nndet_psma.evaluation.detection.record import CaseRecord
+from nndet_psma.evaluation.detection.scores import Score, score_records
 from nndet_psma.inference.postprocessing import make_prediction
-from nndet_psma.inference.raw_predictions import RawPrediction
-from nndet_psma.postproc.order import without_filters
-from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.postproc.steps.order import without_filters
+from nndet_psma.postproc.steps.settings import PostprocSettings
 
 COLUMNS = ("AP_IoU_0.10_MaxDet_100", "paper_sensitivity", "paper_precision", "paper_f1", "paper_auc")
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder, open_model
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.images import Volume
+from nndet_psma.dataset.images.images import Volume
 from nndet_psma.inference.model_archive import unpack_model
-from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder, open_model
 from nndet_psma.inference.postprocessing import make_prediction
 from nndet_psma.inference.predictor import CasePredictor, choose_device
 from nndet_psma.inference.volumes import as_volume, canonical
-from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.preprocess.prepare import prepare_case
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.cases import IMAGE_SUFFIXES, RawCase, list_folder_cases, split_suffix
-from nndet_psma.dataset.description import DatasetDescription
+from nndet_psma.dataset.task.cases import IMAGE_SUFFIXES, RawCase, list_folder_cases, split_suffix
+from nndet_psma.dataset.task.description import DatasetDescription
 
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<index>\d{4})")
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import IO
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.model_folder import INFERENCE_PLAN, PLAN, WEIGHTS
+from nndet_psma.artifacts.model_manifest import MANIFEST, FileEntry, ModelManifest
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.atomic import atomic_file, atomic_folder
 from nndet_psma.core.errors import UserError
-from nndet_psma.inference.model_folder import INFERENCE_PLAN, PLAN, WEIGHTS
-from nndet_psma.inference.model_manifest import MANIFEST, FileEntry, ModelManifest
-from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.postproc.steps.settings import PostprocSettings
 
 _WEIGHTS_NAME = re.compile(rf"fold\d{{1,3}}/\w[\w.+-]{{0,99}}/{re.escape(WEIGHTS)}", re.ASCII)
 _JSON_NAMES = (MANIFEST, PLAN, INFERENCE_PLAN)

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction, SliceBox
-from nndet_psma.core.boxes import Boxes, box_centres, box_sizes
-from nndet_psma.core.geometry import map_boxes
+from nndet_psma.artifacts.raw_predictions import RawMeta, RawPrediction
+from nndet_psma.boxes.box import Boxes, box_centres, box_sizes
+from nndet_psma.boxes.geometry import map_boxes
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import to_plain
-from nndet_psma.inference.raw_predictions import RawMeta, RawPrediction
-from nndet_psma.postproc.ranking import MAX_CANDIDATES, ranking_settings
-from nndet_psma.postproc.settings import PostprocSettings
-from nndet_psma.postproc.steps import CaseResult, postprocess_case
+from nndet_psma.postproc.steps.ranking import MAX_CANDIDATES, ranking_settings
+from nndet_psma.postproc.steps.settings import PostprocSettings
+from nndet_psma.postproc.steps.steps import CaseResult, postprocess_case
 
 __all__ = ["MAX_CANDIDATES", "make_prediction", "ranking_settings"]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.artifacts.plan import Plan, Stage
-from nndet_psma.core.detections import Detections
+from nndet_psma.artifacts.raw_predictions import RawMeta, RawPrediction
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
 from nndet_psma.core.hashing import hash_files, hash_json
-from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
-from nndet_psma.inference.raw_predictions import RawMeta, RawPrediction
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import stage_region
 from nndet_psma.trainers.registry import TRAINERS, Trainer

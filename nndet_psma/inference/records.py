@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction
-from nndet_psma.core.boxes import Boxes, empty_boxes
-from nndet_psma.core.detections import Detections
-from nndet_psma.core.geometry import Geometry, map_boxes
-from nndet_psma.dataset.cases import RawCase
-from nndet_psma.dataset.description import DatasetDescription
-from nndet_psma.dataset.instances import read_labels
-from nndet_psma.evaluation.record import CaseRecord, Truth, build_record, truth_from_instances
+from nndet_psma.boxes.box import Boxes, empty_boxes
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.boxes.geometry import Geometry, map_boxes
+from nndet_psma.dataset.task.cases import RawCase
+from nndet_psma.dataset.task.description import DatasetDescription
+from nndet_psma.dataset.task.instances import read_labels
+from nndet_psma.evaluation.detection.record import CaseRecord, Truth, build_record, truth_from_instances
 
 
 def read_truth(case: RawCase, description: DatasetDescription) -> tuple[Truth, Geometry]:

@@ -12,23 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.raw_predictions import RawPrediction, is_current, read_raw, write_raw
+from nndet_psma.boxes.box import boxes_from_instances
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import atomic_file, write_text
-from nndet_psma.core.boxes import boxes_from_instances
-from nndet_psma.core.detections import Detections
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.progress import progress_bar
 from nndet_psma.core.schema import to_plain
-from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.inference.predictor import CasePredictor
-from nndet_psma.inference.raw_predictions import RawPrediction, is_current, read_raw, write_raw
-from nndet_psma.postproc.order import step_order
-from nndet_psma.postproc.settings import PostprocSettings
-from nndet_psma.postproc.sweep import SweepCase, SweepResult, sweep
-from nndet_psma.postproc.sweep_grid import sweep_grid
-from nndet_psma.postproc.sweep_result import ROW_COLUMNS, SLICES
+from nndet_psma.postproc.steps.order import step_order
+from nndet_psma.postproc.steps.settings import PostprocSettings
+from nndet_psma.postproc.sweep.candidates import sweep_grid
+from nndet_psma.postproc.sweep.result import ROW_COLUMNS, SLICES
+from nndet_psma.postproc.sweep.sweep import SweepCase, SweepResult, sweep
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.store import inputs_hash, read_case
 
@@ -56,7 +56,7 @@ def predict_validation(
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """How thresholds are searched; the arguments of :func:`nndet_psma.postproc.sweep.sweep`.
+    """How thresholds are searched; the arguments of :func:`nndet_psma.postproc.sweep.sweep.sweep`.
 
     Attributes:
         criterion: what is maximised; ``auto``: ``f1`` for slice boxes, ``map`` (nnDetection's) for boxes in 3D.
@@ -173,7 +173,7 @@ def write_sweep(file: Path, result: SweepResult) -> None:
     """Write what a sweep found: ``columns`` and ``rows`` as JSON, the whole table of a joint sweep beside it.
 
     The table (hundreds of thousands of settings) is ``sweep_table.npz``: one array per threshold and count, see
-    :class:`nndet_psma.postproc.sweep_result.SweepTable`; readable without pickle.
+    :class:`nndet_psma.postproc.sweep.result.SweepTable`; readable without pickle.
     """
     content = to_plain(replace(result, table=None))
     table = file.with_name(TABLE_NAME)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.images import Volume, canonical_geometry, read_volume
+from nndet_psma.dataset.images.images import Volume, canonical_geometry, read_volume
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

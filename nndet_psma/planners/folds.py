@@ -10,7 +10,7 @@ from pathlib import Path
 from nndet_psma.artifacts.fingerprint import CaseFingerprint, Fingerprint
 from nndet_psma.artifacts.plan import FoldPlan
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.splits import Fold, make_folds, read_splits
+from nndet_psma.dataset.task.splits import Fold, make_folds, read_splits
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nndet_psma.artifacts.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
 from nndet_psma.artifacts.plan import Scaling
-from nndet_psma.dataset.description import Role
+from nndet_psma.dataset.task.description import Role
 from nndet_psma.planners.ledger import Ledger
 
 # In a unit that means the same in every patient (SUV, mm2/s) or no intensities at all; the rest is arbitrary.

@@ -11,12 +11,12 @@ from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.atomic import remove_leftovers
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.core.logs import LOGGER
-from nndet_psma.dataset.cases import RawCase
-from nndet_psma.dataset.description import DatasetDescription
-from nndet_psma.dataset.grids import check_grids
-from nndet_psma.dataset.images import Volume, read_volume
-from nndet_psma.dataset.instances import read_labels
-from nndet_psma.dataset.workers import map_cases
+from nndet_psma.core.workers import map_cases
+from nndet_psma.dataset.images.images import Volume, read_volume
+from nndet_psma.dataset.task.cases import RawCase
+from nndet_psma.dataset.task.description import DatasetDescription
+from nndet_psma.dataset.task.grids import check_grids
+from nndet_psma.dataset.task.instances import read_labels
 from nndet_psma.preprocess.distance import reach_mm
 from nndet_psma.preprocess.prepare import CaseAssembly, PreparedCase, reference_modality
 from nndet_psma.preprocess.store import is_current, remove_stale, write_case

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.core.geometry import Geometry
+from nndet_psma.boxes.geometry import Geometry
 
 _SPACING_TOLERANCE = 0.01  # relative; below it a case keeps its own grid
 

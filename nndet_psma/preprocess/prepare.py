@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.plan import Plan
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.body import body_mask, nonzero_mask
-from nndet_psma.dataset.images import Volume
+from nndet_psma.dataset.images.body import body_mask, nonzero_mask
+from nndet_psma.dataset.images.images import Volume
 from nndet_psma.preprocess.distance import UNIT_MM, reach_mm, signed_distance
 from nndet_psma.preprocess.grid import StoreGrid, ct_on, image_on, mask_box, store_grid
 from nndet_psma.preprocess.instances import ctv_on, instances_on

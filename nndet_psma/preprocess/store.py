@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.artifact import Artifact
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import atomic_folder, read_json
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
 from nndet_psma.preprocess.prepare import PreparedCase
 
 _META = "case.json"

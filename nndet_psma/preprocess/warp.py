@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from nndet_psma.core.boxes import Boxes
+from nndet_psma.boxes.box import Boxes
 
 PixelBox = tuple[int, int, int, int]
 """``(y0, x0, y1, x1)`` in whole pixels, half-open."""

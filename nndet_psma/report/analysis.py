@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.atomic import atomic_file
-from nndet_psma.report.analysis_charts import (
+from nndet_psma.report.charts.analysis import (
     hu_figure,
     image_size_figure,
     lesion_size_figure,
@@ -17,7 +17,7 @@ from nndet_psma.report.analysis_charts import (
     slice_size_figure,
     spacing_figure,
 )
-from nndet_psma.report.figures import own_style
+from nndet_psma.report.page.figures import own_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nndet_psma.core.errors import UserError
-from nndet_psma.report.comparison_section import comparison_section
-from nndet_psma.report.content import Missing, Page
-from nndet_psma.report.cost_section import training_section
-from nndet_psma.report.figures import own_style
-from nndet_psma.report.gallery import EXTREMES, CasePictures, picture_cases
-from nndet_psma.report.page import render
-from nndet_psma.report.result_sections import (
+from nndet_psma.report.page.content import Missing, Page
+from nndet_psma.report.page.figures import own_style
+from nndet_psma.report.page.page import render
+from nndet_psma.report.sections.comparison import comparison_section
+from nndet_psma.report.sections.cost import training_section
+from nndet_psma.report.sections.gallery import EXTREMES, CasePictures, picture_cases
+from nndet_psma.report.sections.results import (
     ablation_section,
     cases_section,
     extremes_section,
     headline_section,
 )
-from nndet_psma.report.score_section import scores_section
-from nndet_psma.report.setup_sections import data_section, plan_section, provenance_section
+from nndet_psma.report.sections.scores import scores_section
+from nndet_psma.report.sections.setup import data_section, plan_section, provenance_section
+from nndet_psma.report.sections.strata import strata_section
+from nndet_psma.report.sections.sweep import sweep_section
 from nndet_psma.report.source import ReportSource
-from nndet_psma.report.strata_section import strata_section
-from nndet_psma.report.sweep_section import sweep_section
 from nndet_psma.report.texts import DISCLAIMER
 
 

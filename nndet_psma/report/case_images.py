@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.cases import RawCase
-from nndet_psma.dataset.description import DatasetDescription, Role
-from nndet_psma.dataset.images import read_volume
-from nndet_psma.dataset.instances import read_labels
-from nndet_psma.evaluation.record import Truth
+from nndet_psma.dataset.images.images import read_volume
+from nndet_psma.dataset.task.cases import RawCase
+from nndet_psma.dataset.task.description import DatasetDescription, Role
+from nndet_psma.dataset.task.instances import read_labels
+from nndet_psma.evaluation.detection.record import Truth
 from nndet_psma.inference.records import read_truth
 
 SOFT_TISSUE = (-125.0, 225.0)  # HU

@@ -10,14 +10,14 @@ from typing import Any
 from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import SchemaError, from_plain
-from nndet_psma.evaluation.compare import Comparison
-from nndet_psma.evaluation.record import CaseRecord
-from nndet_psma.evaluation.scores import Scores
+from nndet_psma.evaluation.detection.compare import Comparison
+from nndet_psma.evaluation.detection.record import CaseRecord
+from nndet_psma.evaluation.detection.scores import Scores
 from nndet_psma.inference.ablation import AblationRow
 from nndet_psma.report.source import MetricRows
 from nndet_psma.report.training_cost import TrueCost, true_cost
-from nndet_psma.trainers.memory_check import MEMORY_FILE, MemoryCheck
 from nndet_psma.trainers.metrics_log import METRICS_FILE, read_metrics
+from nndet_psma.trainers.watch.memory_check import MEMORY_FILE, MemoryCheck
 
 COMPARISONS = "comparison_*.json"
 _SWEEP_KEYS = ("columns", "rows", "best", "criterion", "num_settings", "num_cases", "num_lesions", "tie_rule")

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.prediction import Prediction
-from nndet_psma.core.boxes import empty_boxes
-from nndet_psma.core.detections import Detections
-from nndet_psma.core.geometry import map_boxes
-from nndet_psma.evaluation.matching import class_overlaps
-from nndet_psma.evaluation.record import CaseRecord
+from nndet_psma.boxes.box import empty_boxes
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.boxes.geometry import map_boxes
+from nndet_psma.evaluation.detection.matching import class_overlaps
+from nndet_psma.evaluation.detection.record import CaseRecord
 from nndet_psma.report.case_images import CaseLabels
 from nndet_psma.report.removed import covered_slices
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import SchemaError
-from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
-from nndet_psma.report.content import Missing
+from nndet_psma.report.page.content import Missing
 
 T = TypeVar("T")
 

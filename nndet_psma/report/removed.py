@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nndet_psma.core.boxes import Boxes
-from nndet_psma.core.geometry import Geometry, map_boxes
-from nndet_psma.inference.raw_predictions import RawPrediction
-from nndet_psma.postproc.settings import PostprocSettings
-from nndet_psma.postproc.steps import postprocess_case
+from nndet_psma.artifacts.raw_predictions import RawPrediction
+from nndet_psma.boxes.box import Boxes
+from nndet_psma.boxes.geometry import Geometry, map_boxes
+from nndet_psma.postproc.steps.settings import PostprocSettings
+from nndet_psma.postproc.steps.steps import postprocess_case
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class PlacedBox:
         slices: axial slices it lies on.
         box: (y0, x0, y1, x1) voxel edges.
         score: after fusing the folds.
-        step: the step that removed it, as in :class:`nndet_psma.postproc.steps.RemovedBox`.
+        step: the step that removed it, as in :class:`nndet_psma.postproc.steps.steps.RemovedBox`.
         reason: one sentence.
         voter: the window that proposed it.
     """

@@ -8,18 +8,18 @@ from typing import Any
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import Prediction
-from nndet_psma.evaluation.compare import Comparison
-from nndet_psma.evaluation.record import CaseRecord
-from nndet_psma.evaluation.scores import Scores
+from nndet_psma.evaluation.detection.compare import Comparison
+from nndet_psma.evaluation.detection.record import CaseRecord
+from nndet_psma.evaluation.detection.scores import Scores
 from nndet_psma.inference.ablation import AblationRow
 from nndet_psma.report.case_images import CaseImages, CaseLabels
-from nndet_psma.report.content import Missing
+from nndet_psma.report.page.content import Missing
 from nndet_psma.report.removed import PlacedBox
 from nndet_psma.report.training_cost import TrueCost
-from nndet_psma.trainers.memory_check import MemoryCheck
+from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+from nndet_psma.trainers.watch.memory_check import MemoryCheck
 
 MetricRows = Sequence[Mapping[str, float]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from nndet_psma.evaluation.scores import Score
+from nndet_psma.evaluation.detection.scores import Score
 
 _PLAIN = {
     "paper_sensitivity": (

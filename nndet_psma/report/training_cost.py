@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nndet_psma.artifacts.plan import Plan
-from nndet_psma.planners.cost import cost_rows, hours_text
-from nndet_psma.trainers.memory_check import MEMORY_FILE, MemoryCheck
+from nndet_psma.trainers.cost.cost import cost_rows, hours_text
 from nndet_psma.trainers.metrics_log import METRICS_FILE, read_metrics
+from nndet_psma.trainers.watch.memory_check import MEMORY_FILE, MemoryCheck
 
 _FINISHED = "finished"  # as trainers.maskrcnn25d leaves it
 

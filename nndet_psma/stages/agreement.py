@@ -8,10 +8,10 @@ from typing import Any
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
-from nndet_psma.evaluation.agreement import reader_agreement
-from nndet_psma.evaluation.bland_altman import bland_altman
-from nndet_psma.evaluation.csv_table import read_table
-from nndet_psma.evaluation.pearson import pearson
+from nndet_psma.evaluation.statistics.agreement import reader_agreement
+from nndet_psma.evaluation.statistics.bland_altman import bland_altman
+from nndet_psma.evaluation.statistics.pearson import pearson
+from nndet_psma.evaluation.tables.csv_table import read_table
 
 
 def score_readers(

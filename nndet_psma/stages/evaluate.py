@@ -7,29 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.artifacts.raw_predictions import RawPrediction, read_raw
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import read_json, write_json, write_text
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
 from nndet_psma.core.schema import to_plain
-from nndet_psma.dataset.cases import RawCase, list_cases
-from nndet_psma.dataset.clinical import patient_of, read_clinical
-from nndet_psma.dataset.description import DatasetDescription, read_description
-from nndet_psma.dataset.images import read_volume
-from nndet_psma.dataset.instances import read_labels
-from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.evaluation.case_scores import case_scores
-from nndet_psma.evaluation.compare import Comparison, compare_records
-from nndet_psma.evaluation.record import CaseRecord
-from nndet_psma.evaluation.scores import Scores, score_records
-from nndet_psma.evaluation.tables import write_case_table, write_lesion_table
-from nndet_psma.evaluation.truth import Truth, truth_from_instances
+from nndet_psma.dataset.images.images import read_volume
+from nndet_psma.dataset.task.cases import RawCase, list_cases
+from nndet_psma.dataset.task.clinical import patient_of, read_clinical
+from nndet_psma.dataset.task.description import DatasetDescription, read_description
+from nndet_psma.dataset.task.instances import read_labels
+from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.evaluation.detection.case_scores import case_scores
+from nndet_psma.evaluation.detection.compare import Comparison, compare_records
+from nndet_psma.evaluation.detection.record import CaseRecord
+from nndet_psma.evaluation.detection.scores import Scores, score_records
+from nndet_psma.evaluation.detection.tables import write_case_table, write_lesion_table
+from nndet_psma.evaluation.detection.truth import Truth, truth_from_instances
 from nndet_psma.inference.ablation import AblationRow, ablation
-from nndet_psma.inference.model_folder import ModelFolder
-from nndet_psma.inference.raw_predictions import RawPrediction, read_raw
 from nndet_psma.inference.records import make_record
 from nndet_psma.inference.tuning import RAW_FOLDER as VAL_RAW
-from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.stages.predict import RAW_FOLDER, read_inference_plan
 from nndet_psma.stages.sweep import VAL_PREDICTIONS
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from nndet_psma import __version__
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, INFERENCE_PLAN, PLAN, WEIGHTS, ModelFolder
+from nndet_psma.artifacts.model_manifest import MANIFEST, ModelManifest
 from nndet_psma.artifacts.plan import Decision, Plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
 from nndet_psma.inference.model_archive import entry_of, weight_blocks, write_archive
-from nndet_psma.inference.model_folder import CONSOLIDATED, INFERENCE_PLAN, PLAN, WEIGHTS, ModelFolder
-from nndet_psma.inference.model_manifest import MANIFEST, ModelManifest
+from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 NO_LICENCE = "none stated: ask the sender before using or passing on these weights"
 _LEFT_OUT = "left out of the export: it names a case or a file"

@@ -6,12 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.plan import Plan
-from nndet_psma.core.atomic import atomic_folder
-from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.paths import models_root
-from nndet_psma.inference.model_archive import read_manifest, unpack_model
-from nndet_psma.inference.model_folder import (
+from nndet_psma.artifacts.model_folder import (
     CONSOLIDATED,
     INFERENCE_PLAN,
     PLAN,
@@ -19,7 +14,12 @@ from nndet_psma.inference.model_folder import (
     ModelFolder,
     task_folder_name,
 )
-from nndet_psma.inference.model_manifest import TASK_NAME, ModelManifest
+from nndet_psma.artifacts.model_manifest import TASK_NAME, ModelManifest
+from nndet_psma.artifacts.plan import Plan
+from nndet_psma.core.atomic import atomic_folder
+from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.task.paths import models_root
+from nndet_psma.inference.model_archive import read_manifest, unpack_model
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction
+from nndet_psma.boxes.geometry import Geometry, map_boxes
+from nndet_psma.boxes.labels import CONNECTIVITY, Connectivity, node_components
 from nndet_psma.core.atomic import write_text
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry, map_boxes
 from nndet_psma.core.hashing import hash_files
-from nndet_psma.dataset.cases import IMAGE_SUFFIXES
-from nndet_psma.dataset.images import Volume, canonical_geometry, read_volume
-from nndet_psma.dataset.instances import instance_ids
-from nndet_psma.inference.submission_tables import write_table
-from nndet_psma.postproc.measurement import measure_boxes, measure_nodes
-from nndet_psma.postproc.node_labels import CONNECTIVITY, Connectivity, node_components
-from nndet_psma.postproc.node_staging import StagingRule
-from nndet_psma.report.dicom_report import write_dicom_report
-from nndet_psma.report.dicom_series import read_series
-from nndet_psma.report.node_pictures import NodeScene, image_window
-from nndet_psma.report.node_table import NODE_COLUMNS, PATIENT_COLUMNS, node_rows, patient_rows
-from nndet_psma.report.structured_page import MAX_PICTURES, structured_page
-from nndet_psma.report.structured_report import REPORT_SUFFIX, Origin, StructuredReport, structured_report
+from nndet_psma.dataset.images.images import Volume, canonical_geometry, read_volume
+from nndet_psma.dataset.task.cases import IMAGE_SUFFIXES
+from nndet_psma.dataset.task.instances import instance_ids
+from nndet_psma.nodes.measurement import measure_boxes, measure_nodes
+from nndet_psma.nodes.staging import StagingRule
+from nndet_psma.report.structured.artifact import REPORT_SUFFIX, Origin, StructuredReport, structured_report
+from nndet_psma.report.structured.dicom_sr import write_dicom_report
+from nndet_psma.report.structured.page import MAX_PICTURES, structured_page
+from nndet_psma.report.structured.pictures import NodeScene, image_window
+from nndet_psma.report.structured.source_series import read_series
+from nndet_psma.report.structured.table import NODE_COLUMNS, PATIENT_COLUMNS, node_rows, patient_rows
+from nndet_psma.submission.tables import write_table
 
 BOXES_SUFFIX = "_boxes.json"
 PAGE_SUFFIX, DICOM_SUFFIX = "_nodes.html", "_nodes.dcm"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.description import DatasetDescription
+from nndet_psma.dataset.task.description import DatasetDescription
 from nndet_psma.planners.registry import PLANNERS
-from nndet_psma.postproc.order import step_order
-from nndet_psma.postproc.settings import PostprocSettings
-from nndet_psma.postproc.sweep_grid import sweep_grid
+from nndet_psma.postproc.steps.order import step_order
+from nndet_psma.postproc.steps.settings import PostprocSettings
+from nndet_psma.postproc.sweep.candidates import sweep_grid
 from nndet_psma.trainers.registry import TRAINERS
 
 # what the package's own trainers read; those of third parties say so themselves

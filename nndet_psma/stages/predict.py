@@ -10,29 +10,29 @@ from pathlib import Path
 from typing import Any, cast
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.artifacts.raw_predictions import is_current, read_raw, write_raw
 from nndet_psma.core.atomic import remove_leftovers, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.core.progress import progress_bar
-from nndet_psma.dataset.cases import RawCase
-from nndet_psma.dataset.description import DatasetDescription
-from nndet_psma.dataset.images import original_geometry
+from nndet_psma.dataset.images.images import original_geometry
+from nndet_psma.dataset.task.cases import RawCase
+from nndet_psma.dataset.task.description import DatasetDescription
 from nndet_psma.inference.input_cases import (
     description_from_plan,
     input_cases,
     part_of,
     without_ctv_modality,
 )
-from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.inference.postprocessing import make_prediction
 from nndet_psma.inference.predict_result import PredictResult
 from nndet_psma.inference.predictor import CasePredictor, choose_device
-from nndet_psma.inference.raw_predictions import is_current, read_raw, write_raw
-from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.preprocess.build import load_case
+from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 __all__ = [
     "RAW_FOLDER",
@@ -121,7 +121,7 @@ def predict_job(job: PredictJob, say: Callable[[str], None]) -> PredictResult:
 
 def _segment(job: PredictJob, say: Callable[[str], None]) -> PredictResult:
     """The job done by nnU-Net; ``batch_size`` has no meaning there."""
-    from nndet_psma.hosts.nnunet import predict as nnunet
+    from nndet_psma.systems.nodeseg.nnunet import predict as nnunet
 
     part = nnunet.SegmentationJob(
         folder=job.folder,

@@ -11,16 +11,16 @@ from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.atomic import write_json
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.cases import list_cases
-from nndet_psma.dataset.checks import check_report, raise_if_errors
-from nndet_psma.dataset.clinical import patient_of, read_clinical
-from nndet_psma.dataset.description import DatasetDescription, read_description
-from nndet_psma.dataset.findings import Finding
-from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.dataset.checks.checks import check_report, raise_if_errors
+from nndet_psma.dataset.faults.findings import Finding
+from nndet_psma.dataset.task.cases import list_cases
+from nndet_psma.dataset.task.clinical import patient_of, read_clinical
+from nndet_psma.dataset.task.description import DatasetDescription, read_description
+from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.planners.describe import compare_plans
-from nndet_psma.planners.fingerprint import measure_fingerprint
+from nndet_psma.planners.fingerprint.measure import measure_fingerprint
+from nndet_psma.planners.machine import make_plan
 from nndet_psma.planners.options import PlannerOptions
-from nndet_psma.planners.prepare import make_plan
 from nndet_psma.preprocess.build import build_store
 from nndet_psma.report.analysis import draw_analysis
 from nndet_psma.stages.plan_check import check_plan

@@ -9,26 +9,24 @@ from typing import Any, cast
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, INFERENCE_PLAN, ModelFolder
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.artifacts.raw_predictions import RawPrediction, read_raw
 from nndet_psma.core.atomic import write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import to_plain
-from nndet_psma.dataset.cases import list_cases
-from nndet_psma.dataset.description import read_description
-from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.evaluation.compare import Comparison
-from nndet_psma.evaluation.scores import Scores
-from nndet_psma.inference.model_folder import CONSOLIDATED, INFERENCE_PLAN, ModelFolder
-from nndet_psma.inference.raw_predictions import RawPrediction, read_raw
+from nndet_psma.dataset.task.cases import list_cases
+from nndet_psma.dataset.task.description import read_description
+from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.evaluation.detection.compare import Comparison
+from nndet_psma.evaluation.detection.scores import Scores
 from nndet_psma.inference.tuning import RAW_FOLDER as VAL_RAW
 from nndet_psma.planners.describe import describe_plan
-from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.report.build import build_report
 from nndet_psma.report.case_images import load_images, load_labels
-from nndet_psma.report.content import Missing
 from nndet_psma.report.files import (
     read_ablation,
     read_comparisons,
@@ -41,13 +39,15 @@ from nndet_psma.report.files import (
     read_sweep,
     trained_precision,
 )
-from nndet_psma.report.gallery import EXTREMES
 from nndet_psma.report.notes import Commands, Notes
+from nndet_psma.report.page.content import Missing
 from nndet_psma.report.removed import PlacedBox, removed_boxes
+from nndet_psma.report.sections.gallery import EXTREMES
 from nndet_psma.report.source import MetricRows, Raw, ReportSource
 from nndet_psma.stages.evaluate import TEST_PREDICTIONS
 from nndet_psma.stages.predict import RAW_FOLDER as TEST_RAW
 from nndet_psma.stages.sweep import VAL_PREDICTIONS
+from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 REPORT = "report.html"
 CONFIG = "config.yaml"
@@ -169,7 +169,7 @@ def _curves(job: ReportJob, plan: Plan | NodeSegPlan, notes: Notes) -> dict[int,
 
 def _segmentation_curves(job: ReportJob, notes: Notes) -> dict[int, dict[str, MetricRows]]:
     """Of nnU-Net's checkpoints of the folds; the consolidated model keeps none."""
-    from nndet_psma.hosts.nnunet.curves import STAGE, training_curve
+    from nndet_psma.systems.nodeseg.nnunet.curves import STAGE, training_curve
 
     found: dict[int, dict[str, MetricRows]] = {}
     absent = []

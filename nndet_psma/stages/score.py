@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
-from nndet_psma.evaluation.coco import CocoImage, coco_scores
-from nndet_psma.evaluation.csv_table import CsvTable, read_names, read_table
-from nndet_psma.evaluation.luna import Marks, luna_ranking, luna_scores
-from nndet_psma.evaluation.points import PointSet, score_points
-from nndet_psma.evaluation.reader_study import study_scores
+from nndet_psma.evaluation.statistics.reader_study import study_scores
+from nndet_psma.evaluation.tables.coco import CocoImage, coco_scores
+from nndet_psma.evaluation.tables.csv_table import CsvTable, read_names, read_table
+from nndet_psma.evaluation.tables.luna import Marks, luna_ranking, luna_scores
+from nndet_psma.evaluation.tables.points import PointSet, score_points
 
 _ONLY_CASE = ""
 
@@ -31,7 +31,7 @@ def score_froc(
     radius_mm: float | None = None,
     max_per_case: int | None = None,
 ) -> dict[str, object]:
-    """FROC of tables in LUNA16's form; rules in :mod:`nndet_psma.evaluation.luna`.
+    """FROC of tables in LUNA16's form; rules in :mod:`nndet_psma.evaluation.tables.luna`.
 
     Args:
         truth: columns seriesuid, coordX, coordY, coordZ, and diameter_mm unless a radius is given.
@@ -60,7 +60,7 @@ def score_froc(
 
 
 def score_roc(table: Path, label: str, score: str, other: str | None = None) -> dict[str, object]:
-    """Scores of a yes-or-no question; see :func:`nndet_psma.evaluation.reader_study.study_scores`.
+    """Scores of a yes-or-no question; see :func:`nndet_psma.evaluation.statistics.reader_study.study_scores`.
 
     Args:
         table: one row per patient, or whatever is judged.

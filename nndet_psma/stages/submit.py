@@ -10,22 +10,22 @@ import numpy as np
 
 from nndet_psma import __version__
 from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import write_json
-from nndet_psma.core.detections import Detections
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.cases import IMAGE_SUFFIXES
-from nndet_psma.dataset.images import original_geometry
-from nndet_psma.dataset.nndetection_files import (
+from nndet_psma.dataset.images.images import original_geometry
+from nndet_psma.dataset.task.cases import IMAGE_SUFFIXES
+from nndet_psma.hosts.boxes_pkl.files import (
     BOXES_SUFFIX,
     read_nndetection_boxes,
     write_nndetection_boxes,
 )
-from nndet_psma.inference.foreign_boxes import foreign_prediction
-from nndet_psma.inference.submission import SubmittedCase, Which, choose, class_names
-from nndet_psma.inference.submission_coco import write_coco
-from nndet_psma.inference.submission_maps import Shape, write_detection_maps, write_label_maps
-from nndet_psma.inference.submission_tables import (
+from nndet_psma.submission.coco import write_coco
+from nndet_psma.submission.foreign_boxes import foreign_prediction
+from nndet_psma.submission.forms import SubmittedCase, Which, choose, class_names
+from nndet_psma.submission.maps import Shape, write_detection_maps, write_label_maps
+from nndet_psma.submission.tables import (
     write_boxes_json,
     write_lesion_tables,
     write_luna_tables,

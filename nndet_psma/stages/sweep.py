@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, INFERENCE_PLAN, ModelFolder
 from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.raw_predictions import read_raw
 from nndet_psma.core.atomic import atomic_folder, remove_leftovers
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
-from nndet_psma.dataset.clinical import patient_of, read_clinical
-from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.inference.model_folder import CONSOLIDATED, INFERENCE_PLAN, ModelFolder
+from nndet_psma.dataset.task.clinical import patient_of, read_clinical
+from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.inference.postprocessing import make_prediction
 from nndet_psma.inference.predictor import choose_device
-from nndet_psma.inference.raw_predictions import read_raw
 from nndet_psma.inference.tuning import (
     RAW_FOLDER,
     SweepOptions,
@@ -28,7 +27,8 @@ from nndet_psma.inference.tuning import (
     untuned,
     write_sweep,
 )
-from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.postproc.steps.settings import PostprocSettings
+from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 VAL_PREDICTIONS = "val_predictions"
 _FINISHED = "finished"  # holds the hash of the weights and the plan
@@ -59,7 +59,7 @@ def sweep_fold(
     """
     plan = folder.plan(fold)
     if isinstance(plan, NodeSegPlan):
-        from nndet_psma.hosts.nnunet import sweep as nnunet
+        from nndet_psma.systems.nodeseg.nnunet import sweep as nnunet
 
         return nnunet.sweep_fold(paths, folder, fold, config, say)
     device = choose_device(config.inference_kwargs.device)
@@ -117,7 +117,7 @@ def _consolidate_segmentation(
     weights: bool,
     say: Callable[[str], None],
 ) -> InferencePlan:
-    from nndet_psma.hosts.nnunet import sweep as nnunet
+    from nndet_psma.systems.nodeseg.nnunet import sweep as nnunet
 
     if not weights:
         raise UserError(

@@ -10,15 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.atomic import write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.logs import LOGGER, log_to
-from nndet_psma.dataset.clinical import patient_of, read_clinical
-from nndet_psma.dataset.description import read_description
-from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.inference.model_folder import ModelFolder
+from nndet_psma.dataset.task.clinical import patient_of, read_clinical
+from nndet_psma.dataset.task.description import read_description
+from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.preprocess.build import preprocessing_hash
 from nndet_psma.stages.plan_check import check_names, check_plan
 from nndet_psma.stages.prep import override_plan, plain_overwrites

@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from nndet_psma.artifacts.artifact import Artifact
 from nndet_psma.core.atomic import atomic_folder
 from nndet_psma.core.errors import UserError
-from nndet_psma.models.weights import read_model, read_state, write_model, write_state
 from nndet_psma.trainers.average import WeightAverage
+from nndet_psma.trainers.networks.weights import read_model, read_state, write_model, write_state
 
 MODEL_FILE = "model.safetensors"
 CHECKPOINT_FOLDER = "checkpoint"

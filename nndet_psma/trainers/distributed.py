@@ -21,7 +21,7 @@ from accelerate.utils import (
 from torch import Tensor, nn
 
 from nndet_psma.core.errors import UserError
-from nndet_psma.models.norms import share_statistics
+from nndet_psma.trainers.networks.norms import share_statistics
 
 _TIMEOUT = timedelta(hours=2)  # mining on a slow disk; a dead process is the launcher's to notice
 _ELSEWHERE = "another process of this training stopped"

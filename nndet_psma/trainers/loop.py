@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from nndet_psma.artifacts.plan import Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
-from nndet_psma.models.sampling import seed_samplers
-from nndet_psma.models.weights import read_model
 from nndet_psma.trainers.average import WeightAverage
 from nndet_psma.trainers.checkpoint import (
     CHECKPOINT_FOLDER,
@@ -40,6 +38,8 @@ from nndet_psma.trainers.failure import FAILED_FILE, LossWatch, failed_step, wri
 from nndet_psma.trainers.loading import Share, load_batches
 from nndet_psma.trainers.loop_settings import LoopSettings
 from nndet_psma.trainers.metrics_log import METRICS_FILE, MetricsLog
+from nndet_psma.trainers.networks.sampling import seed_samplers
+from nndet_psma.trainers.networks.weights import read_model
 from nndet_psma.trainers.observer import Observer, StepReport
 from nndet_psma.trainers.precision import Precision
 from nndet_psma.trainers.schedule import build_optimizer, learning_rate

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nndet_psma.artifacts.plan import Plan, Stage
-from nndet_psma.core.detections import Detections
+from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.registry import Registry
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.trainers.settings import TrainerSettings
@@ -69,8 +69,8 @@ class Trainer(Protocol):
         """Boxes on the store grid that each of the models (folds of one stage) finds in a case.
 
         2D boxes have a column ``slice``; 3D boxes have none. Both have ``zone_mm`` and ``hu_quantiles``, see
-        :mod:`nndet_psma.models.box_evidence`. ``mirrored`` looks at mirror images instead; the boxes come back
-        unmirrored.
+        :mod:`nndet_psma.trainers.networks.box_evidence`. ``mirrored`` looks at mirror images instead; the boxes come
+        back unmirrored.
         """
         ...
 

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nndet_psma.artifacts.plan import Plan, Stage
-from nndet_psma.core.boxes import Boxes, boxes_from_instances
-from nndet_psma.core.detections import Detections
+from nndet_psma.boxes.box import Boxes, boxes_from_instances
+from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.errors import UserError
-from nndet_psma.evaluation.average_precision import average_precision, mean_of_defined
-from nndet_psma.evaluation.matching import match_greedy
-from nndet_psma.evaluation.ranking import RankedDetections
-from nndet_psma.models.slices import predict_slices
+from nndet_psma.evaluation.detection.average_precision import average_precision, mean_of_defined
+from nndet_psma.evaluation.detection.matching import match_greedy
+from nndet_psma.evaluation.detection.ranking import RankedDetections
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import stage_region
 from nndet_psma.preprocess.store import read_case
+from nndet_psma.systems.psma25d.predict import predict_slices
 
 SELECTION_IOU = 0.1  # the paper's tau3: a hit
 CRITERION = "slice-wise average precision at IoU 0.1 on validation patients"
@@ -149,7 +149,7 @@ def find_volume_hits(
 
     Args: as of :func:`find_slice_hits`; ``batch_size`` is patches per forward pass.
     """
-    from nndet_psma.models.patches import (
+    from nndet_psma.systems.retina3d.predict import (
         predict_patches,
     )  # MONAI takes seconds to import, slices need none of it
 

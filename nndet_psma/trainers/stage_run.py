@@ -17,21 +17,21 @@ from torch import nn
 from nndet_psma.artifacts.plan import Stage
 from nndet_psma.core.atomic import remove_leftovers, write_text
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.lock import FolderLock
 from nndet_psma.core.logs import LOGGER
-from nndet_psma.models.weights import write_model
-from nndet_psma.planners.memory import Training
+from nndet_psma.planners.training_memory import Training
 from nndet_psma.preprocess.store import inputs_hash
 from nndet_psma.trainers.checkpoint import MODEL_FILE
 from nndet_psma.trainers.distributed import gather, global_means, join_processes, on_main, together
 from nndet_psma.trainers.identity import stage_hash
-from nndet_psma.trainers.lock import FolderLock
 from nndet_psma.trainers.loop import LoopSettings, Losses, train_loop
+from nndet_psma.trainers.networks.weights import write_model
 from nndet_psma.trainers.observer import Observer
 from nndet_psma.trainers.precision import check_precision
 from nndet_psma.trainers.registry import FoldJob
 from nndet_psma.trainers.selection import BoxHits
 from nndet_psma.trainers.settings import adjusted_stage, stages_for
-from nndet_psma.trainers.trackers import tracker_arguments
+from nndet_psma.trainers.watch.trackers import tracker_arguments
 
 FINISHED_FILE = "finished"
 _MAX_WORKERS = 8

@@ -9,9 +9,9 @@ import pytest
 from failing import fails
 from tiny_place import GRID, MODEL, TASK, tiny_case
 
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli import predict
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.images import write_volume
+from nndet_psma.dataset.images.images import write_volume
 
 PREP = ["900", "-np", "1", "-npp", "1", "-o", "plan_cfg.target=cpu"]
 

@@ -12,8 +12,8 @@ import pytest
 from tiny_place import GRID, TASK, TRAINING, tiny_case
 
 from nndet_psma.cli.check import build_parser, main, run
-from nndet_psma.dataset.fault_kinds import KINDS
-from nndet_psma.dataset.images import write_volume
+from nndet_psma.dataset.faults.kinds import KINDS
+from nndet_psma.dataset.images.images import write_volume
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def test_commands_are_installed():
 
 
 def test_paths_of_environment_may_use_home(monkeypatch, in_task):
-    from nndet_psma.dataset.paths import data_root
+    from nndet_psma.dataset.task.paths import data_root
 
     monkeypatch.setenv("HOME", str(in_task.data.parent))
     monkeypatch.setenv("det_data", f"~{os.sep}{in_task.data.name}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli.convert import build_parser, run
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.description import read_description
-from nndet_psma.dataset.images import write_volume
+from nndet_psma.dataset.images.images import write_volume
+from nndet_psma.dataset.task.description import read_description
 
 
 @pytest.fixture

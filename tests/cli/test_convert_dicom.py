@@ -6,9 +6,9 @@ from dicom_samples import make_structures, rectangle, save, write_series
 
 from nndet_psma.cli.convert import build_parser, main, run
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset import dicom_convert
-from nndet_psma.dataset.convert_nifti import Conversion
-from nndet_psma.dataset.description import read_description
+from nndet_psma.dataset.convert import dicom as dicom_convert
+from nndet_psma.dataset.convert.nifti import Conversion
+from nndet_psma.dataset.task.description import read_description
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from tiny_place import GRID, MODEL, tiny_case
 
 from nndet_psma.cli.predict import main
-from nndet_psma.dataset.images import write_volume
+from nndet_psma.dataset.images.images import write_volume
 
 CPU = "inference_kwargs.device=cpu"
 

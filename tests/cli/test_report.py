@@ -2,9 +2,9 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import REPOSITORY
 
 from nndet_psma.cli.report import build_parser, main
 from nndet_psma.stages import report as stage
@@ -70,5 +70,5 @@ def test_a_model_that_is_not_scored_is_one_line_and_exit_code_2(tmp_path, monkey
 def test_help_needs_no_heavy_imports():
     heavy = "('torch', 'matplotlib', 'SimpleITK', 'scipy', 'jinja2')"
     code = f"import sys, nndet_psma.cli.report as r; r.build_parser(); sys.exit(any(m in sys.modules for m in {heavy}))"
-    root = Path(__file__).parents[2]
+    root = REPOSITORY
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

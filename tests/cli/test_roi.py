@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from tiny_place import real_data
 
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli.umbrella import main
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.checks import check_report
-from nndet_psma.dataset.description import read_description
-from nndet_psma.dataset.images import read_volume, write_volume
-from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.dataset.checks.checks import check_report
+from nndet_psma.dataset.images.images import read_volume, write_volume
+from nndet_psma.dataset.task.description import read_description
+from nndet_psma.dataset.task.paths import TaskPaths
 
 # x runs to the left hand's other side and z downwards, so that file order and canonical order differ
 TURNED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)

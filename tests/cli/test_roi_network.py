@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from tiny_place import MODEL, SPACING, TASK, tiny_case, write_task
 
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli.prep import main as prep
 from nndet_psma.cli.umbrella import main
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.description import read_description
-from nndet_psma.dataset.images import original_geometry, read_volume, write_volume
-from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.dataset.images.images import original_geometry, read_volume, write_volume
+from nndet_psma.dataset.task.description import read_description
+from nndet_psma.dataset.task.paths import TaskPaths
 
 pytestmark = pytest.mark.slow
 

@@ -12,12 +12,12 @@ from tiny_place import MODEL, TASK, TRAIN_OPTIONS
 from nndet_psma.cli import umbrella
 from nndet_psma.cli.train_all import build_parser, main, run_command_line
 from nndet_psma.core.errors import UserError
-from nndet_psma.stages import job_status
-from nndet_psma.stages.job_graph import build_jobs
-from nndet_psma.stages.job_record import JobRun, JobState, TrainAllRecord, read_run
-from nndet_psma.stages.job_slurm import SlurmOptions, parse_extra, sbatch_parameters, submit_jobs
-from nndet_psma.stages.job_status import current_states
-from nndet_psma.stages.job_work import REQUEUED, JobWork
+from nndet_psma.jobs import status as job_status
+from nndet_psma.jobs.graph import build_jobs
+from nndet_psma.jobs.record import JobRun, JobState, TrainAllRecord, read_run
+from nndet_psma.jobs.slurm import SlurmOptions, parse_extra, sbatch_parameters, submit_jobs
+from nndet_psma.jobs.status import current_states
+from nndet_psma.jobs.work import REQUEUED, JobWork
 
 pytest.importorskip("submitit")
 
@@ -62,7 +62,7 @@ def test_dry_run_prints_the_graph_and_writes_nothing(in_task, capsys):
 
 
 def test_several_jobs_share_the_cores(in_task, capsys, monkeypatch):
-    monkeypatch.setattr("nndet_psma.stages.job_slots.cores", lambda: 16)
+    monkeypatch.setattr("nndet_psma.jobs.slots.cores", lambda: 16)
     assert main(["900", "--dry-run", "--jobs", "4"]) == 0
     out = capsys.readouterr().out
     assert "exp.voter=wsi trainer_cfg.num_workers=3" in out  # four cores each, one of them trains
@@ -72,10 +72,10 @@ def test_several_jobs_share_the_cores(in_task, capsys, monkeypatch):
 
 
 def test_gpus_decide_how_many(in_task, capsys, monkeypatch):
-    from nndet_psma.stages.job_slots import Gpu
+    from nndet_psma.jobs.slots import Gpu
 
-    monkeypatch.setattr("nndet_psma.stages.job_slots.visible_gpus", lambda: [Gpu("0", 24.0), Gpu("1", 24.0)])
-    monkeypatch.setattr("nndet_psma.stages.job_slots.jobs_per_gpu", lambda plan, settings, memory: 3)
+    monkeypatch.setattr("nndet_psma.jobs.slots.visible_gpus", lambda: [Gpu("0", 24.0), Gpu("1", 24.0)])
+    monkeypatch.setattr("nndet_psma.jobs.slots.jobs_per_gpu", lambda plan, settings, memory: 3)
     for arguments, most in (([], 6), (["--per-gpu", "2"], 4), (["--per-gpu", "auto", "--jobs", "5"], 5)):
         assert main(["900", "--dry-run", *arguments]) == 0
         assert f"at most {most} at once" in capsys.readouterr().out

@@ -60,7 +60,7 @@ def test_dotted_path():
     [
         ("no_such_module.Thing", "cannot be imported; found No module named"),
         ("nndet_psma.core.errors.Nothing", "cannot be imported; found module"),
-        ("nndet_psma.core.boxes.empty_boxes", "is not a class"),
+        ("nndet_psma.boxes.box.empty_boxes", "is not a class"),
         (".Thing", "cannot be imported"),
         ("..core.Thing", "cannot be imported"),
     ],
@@ -71,8 +71,8 @@ def test_dotted_paths_that_fail(path, message):
 
 
 def test_entry_points_of_this_package():
-    assert PLANNERS["PSMA25DPlanner"].__module__ == "nndet_psma.planners.psma25d"
-    assert TRAINERS["MaskRCNN25D"].__module__ == "nndet_psma.trainers.maskrcnn25d"
+    assert PLANNERS["PSMA25DPlanner"].__module__ == "nndet_psma.systems.psma25d.planner"
+    assert TRAINERS["MaskRCNN25D"].__module__ == "nndet_psma.systems.psma25d.trainer"
     assert "PSMA25DPlanner" in PLANNERS
     assert "MaskRCNN25D" in list(TRAINERS)
 

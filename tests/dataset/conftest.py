@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.images import write_volume
-from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.dataset.images.images import write_volume
+from nndet_psma.dataset.task.paths import TaskPaths
 
 GEOMETRY = Geometry(shape=(8, 12, 12), spacing=(3.0, 1.0, 1.0), origin=(-6.0, -6.0, 100.0))
 DESCRIPTION = {

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tiny_place import TASK, TEST
 
-from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.cli import consolidate, eval, measure, plan, predict, prep, report, submit, sweep, train
-from nndet_psma.dataset.images import read_volume
-from nndet_psma.hosts.nnunet.curves import STAGE, training_curve
-from nndet_psma.inference.model_folder import ModelFolder
+from nndet_psma.dataset.images.images import read_volume
+from nndet_psma.systems.nodeseg.nnunet.curves import STAGE, training_curve
+from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 pytestmark = pytest.mark.slow
 

@@ -12,10 +12,10 @@ from tiny_place import DETECTOR, SHAPE, SPACING, TASK, Workplace, tiny_case
 
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli import consolidate, eval, predict, prep, train
 from nndet_psma.core.atomic import read_json
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.images import write_volume
+from nndet_psma.dataset.images.images import write_volume
 
 MODEL = "MaskRCNN25D_PSMA25D"
 FEW = "plan_cfg.iterations_factor=0.01"  # 3 steps of each stage

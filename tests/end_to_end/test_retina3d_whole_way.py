@@ -11,6 +11,7 @@ from tiny_place import SPACING, TASK, Workplace, tiny_case
 from nndet_psma import Predictor
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli import (
     consolidate,
     eval,
@@ -24,8 +25,7 @@ from nndet_psma.cli import (
     train,
 )
 from nndet_psma.core.atomic import read_json
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.images import write_volume
+from nndet_psma.dataset.images.images import write_volume
 
 MODEL = "RetinaNet3D_RETINA3D"
 CASES = ["case_0", "case_2", "case_3", "case_4", "test_0"]

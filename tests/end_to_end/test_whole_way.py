@@ -17,9 +17,9 @@ from tiny_place import (
 )
 
 from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli import consolidate, eval, predict, prep, sweep, train
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.images import write_volume
+from nndet_psma.dataset.images.images import write_volume
 
 
 def test_files_of_every_stage(trained):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from fake_models import boxes_2d, raw_of
 
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.evaluation.record import truth_from_instances
+from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.evaluation.detection.record import truth_from_instances
 from nndet_psma.inference.ablation import COLUMNS, ablation
 from nndet_psma.inference.records import make_record
-from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.postproc.steps.settings import PostprocSettings
 
 GRID = Geometry((4, 10, 12), (4.0, 2.0, 2.0))
 TRUE, FALSE, FAR = (1, 2, 3, 5, 7, 0.8), (3, 6, 8, 8, 10, 0.7), (0, 6, 0, 8, 2, 0.6)

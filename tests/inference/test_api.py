@@ -7,21 +7,21 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import REPOSITORY
 from tiny_place import GRID, tiny_case
 
 from nndet_psma import Predictor
+from nndet_psma.artifacts.model_folder import ModelFolder, open_model
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
 from nndet_psma.core.schema import to_plain
-from nndet_psma.dataset.images import Volume, read_volume, write_volume
-from nndet_psma.inference.model_folder import ModelFolder, open_model
+from nndet_psma.dataset.images.images import Volume, read_volume, write_volume
 from nndet_psma.inference.volumes import as_volume, canonical
 from nndet_psma.stages.export_model import ExportJob, export_model
 
@@ -214,7 +214,7 @@ def test_the_example_of_the_documentation_runs(trained, files, tmp_path, monkeyp
     import re
     import shutil
 
-    text = (Path(__file__).parents[2] / "docs/python_api.md").read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs/python_api.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert len(blocks) >= 3
     monkeypatch.chdir(tmp_path)

@@ -16,15 +16,15 @@ from fake_models import BrightSpots
 from scipy.spatial.transform import Rotation
 from tiny_place import GRID, LESIONS, tiny_case
 
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.cases import RawCase
-from nndet_psma.dataset.images import original_geometry, read_volume, write_volume
+from nndet_psma.artifacts.raw_predictions import RawMeta, RawPrediction
+from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.dataset.images.images import original_geometry, read_volume, write_volume
+from nndet_psma.dataset.task.cases import RawCase
 from nndet_psma.inference.postprocessing import make_prediction
-from nndet_psma.inference.raw_predictions import RawMeta, RawPrediction
-from nndet_psma.models.slices import predict_slices
-from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.preprocess.build import load_case
 from nndet_psma.stages.predict import description_from_plan
+from nndet_psma.systems.psma25d.predict import predict_slices
 
 CASE = "case_0"
 SETTINGS = PostprocSettings(score_threshold=0.1, link_iou=0.1)
@@ -153,7 +153,7 @@ def test_other_spacing(straight, tiny_task, tmp_path):
 
 def test_truth_and_prediction_meet_on_the_label_grid(straight, tiny_task, tmp_path):
     """A prediction in a permuted image overlaps the labels read canonically."""
-    from nndet_psma.evaluation.record import truth_from_instances
+    from nndet_psma.evaluation.detection.record import truth_from_instances
     from nndet_psma.inference.records import make_record
 
     prediction, mask = _predict(tmp_path, tiny_task.plan, axes=(1, 2, 0), flips=(True, False, True))

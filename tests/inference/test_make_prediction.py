@@ -12,9 +12,9 @@ import pytest
 from fake_models import boxes_2d, raw_of
 
 from nndet_psma.artifacts.prediction import Prediction
-from nndet_psma.core.geometry import Geometry
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.inference.postprocessing import MAX_CANDIDATES, make_prediction
-from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.postproc.steps.settings import PostprocSettings
 
 STORE = Geometry((4, 10, 12), (4.0, 2.0, 2.0))
 LESION = [(1, 2, 3, 5, 7, 0.8), (2, 2, 3, 5, 7, 0.6)]
@@ -126,8 +126,8 @@ def test_file_round_trip(tmp_path):
 
 def test_boxes_in_3d():
     """The lesion of the docstring in one box; a second, worse one 1.5 slices deep."""
-    from nndet_psma.core.detections import Detections
-    from nndet_psma.postproc.settings import VOLUME_STEPS
+    from nndet_psma.boxes.detections import Detections
+    from nndet_psma.postproc.steps.settings import VOLUME_STEPS
 
     boxes = Detections.build(
         [(1, 2, 3, 3, 5, 7), (0.5, 6, 8, 2, 8, 10)],

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from tiny_place import MODEL, TASK
 
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.core.errors import UserError
 from nndet_psma.inference import model_archive
 from nndet_psma.inference.model_archive import MAX_RATIO, read_manifest, unpack_model
-from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.stages.export_model import ExportJob, export_model
 
 

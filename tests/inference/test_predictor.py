@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_place import MODEL, TASK
 
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder, find_model
 from nndet_psma.core.errors import UserError
-from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder, find_model
 from nndet_psma.inference.predictor import CasePredictor, choose_device
 from nndet_psma.preprocess.store import read_case
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction, SliceBox
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.evaluation.record import truth_from_instances
+from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.evaluation.detection.record import truth_from_instances
 from nndet_psma.inference.records import make_record
 
 GRID = Geometry((8, 10, 12), (4.0, 2.0, 2.0))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from fake_models import boxes_2d, raw_of
 
+from nndet_psma.artifacts.raw_predictions import write_raw
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.inference.raw_predictions import write_raw
 from nndet_psma.inference.tuning import (
     TABLE_NAME,
     SweepOptions,
@@ -21,8 +21,8 @@ from nndet_psma.inference.tuning import (
     untuned,
     write_sweep,
 )
-from nndet_psma.postproc.settings import PostprocSettings
-from nndet_psma.postproc.sweep_grid import sweep_grid
+from nndet_psma.postproc.steps.settings import PostprocSettings
+from nndet_psma.postproc.sweep.candidates import sweep_grid
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.store import write_case
 

@@ -10,17 +10,16 @@ import pytest
 from artifact_samples import PLAN
 from fake_models import boxes_2d, raw_of
 
-from nndet_psma.artifacts.detector3d import Detector3D
+from nndet_psma.artifacts.raw_predictions import read_raw, write_raw
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli.sweep import report_thresholds
-from nndet_psma.core.detections import Detections
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.evaluation.record import truth_from_instances
-from nndet_psma.evaluation.score_tables import MAP_KEY
-from nndet_psma.evaluation.scores import score_records
+from nndet_psma.evaluation.detection.record import truth_from_instances
+from nndet_psma.evaluation.detection.score_tables import MAP_KEY
+from nndet_psma.evaluation.detection.scores import score_records
 from nndet_psma.inference.ablation import ablation
 from nndet_psma.inference.postprocessing import make_prediction
-from nndet_psma.inference.raw_predictions import read_raw, write_raw
 from nndet_psma.inference.records import make_record
 from nndet_psma.inference.tuning import (
     TABLE_NAME,
@@ -31,9 +30,10 @@ from nndet_psma.inference.tuning import (
     volume_case,
     write_sweep,
 )
-from nndet_psma.postproc.settings import VOLUME_STEPS, PostprocSettings
+from nndet_psma.postproc.steps.settings import VOLUME_STEPS, PostprocSettings
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.store import write_case
+from nndet_psma.systems.retina3d.plan import Detector3D
 
 GRID = Geometry((6, 10, 12), (4.0, 2.0, 2.0))
 DETECTOR = Detector3D(

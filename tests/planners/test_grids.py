@@ -8,8 +8,8 @@ from planner_samples import table_2_histogram
 
 from nndet_psma.artifacts.fingerprint import Histogram
 from nndet_psma.core.schema import from_plain
-from nndet_psma.planners.grids import paper_grid, postproc_defaults, postproc_grid
-from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.planners.sweep_values import paper_grid, postproc_defaults, postproc_grid
+from nndet_psma.postproc.steps.settings import PostprocSettings
 
 
 def test_grid_holds_off_and_the_papers_values() -> None:

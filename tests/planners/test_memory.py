@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nndet_psma.artifacts.plan import Target
 from nndet_psma.core.errors import UserError
-from nndet_psma.planners.memory import (
+from nndet_psma.planners.training_memory import (
     BACKBONES,
     LADDER,
     MIN_PIXELS,

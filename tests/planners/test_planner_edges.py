@@ -9,7 +9,7 @@ from planner_samples import TABLE_2, fingerprint, regions
 from nndet_psma.artifacts.plan import FoldPlan, Target
 from nndet_psma.planners.folds import FoldChoice
 from nndet_psma.planners.options import PlannerOptions
-from nndet_psma.planners.psma25d import PSMA25DPlanner
+from nndet_psma.systems.psma25d.planner import PSMA25DPlanner
 
 CPU = Target("cpu", 0.0)
 

@@ -7,7 +7,7 @@ import pytest
 from planner_samples import box_lesion, fingerprint, hand_made_case
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
-from nndet_psma.planners.volume import affordable_spacing, volume_sizes, volume_spacing
+from nndet_psma.planners.volume_rules import affordable_spacing, volume_sizes, volume_spacing
 
 
 def of(spacings: list[tuple[float, float, float]], shape: tuple[int, int, int] = (40, 256, 256)):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from prepared_cases import CTV, LESION, SHAPE, SPACING, plan_of, prepared, volumes
 from scipy.spatial.transform import Rotation
 
-from nndet_psma.core.boxes import boxes_from_instances
+from nndet_psma.boxes.box import boxes_from_instances
+from nndet_psma.boxes.geometry import Geometry, map_boxes
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry, map_boxes
-from nndet_psma.dataset.images import Volume, read_volume, write_volume
+from nndet_psma.dataset.images.images import Volume, read_volume, write_volume
 from nndet_psma.preprocess.prepare import prepare_case
 from nndet_psma.preprocess.region import stage_region
 from nndet_psma.preprocess.store import read_case, write_case

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_cases import SHAPE, SPACING, plan_of, volumes
 
-from nndet_psma.core.boxes import boxes_from_instances
+from nndet_psma.boxes.box import boxes_from_instances
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.images import Volume
+from nndet_psma.dataset.images.images import Volume
 from nndet_psma.preprocess.grid import store_grid
 from nndet_psma.preprocess.instances import ctv_on, instances_on
 from nndet_psma.preprocess.prepare import prepare_case
@@ -83,10 +83,10 @@ def test_no_lesion_vanishes_unnamed_and_none_moves_further_than_a_neighbour(voxe
 
 
 def test_lost_lesions_stand_in_the_case_and_in_a_warning(tmp_path, caplog):
-    from nndet_psma.dataset.cases import list_cases
-    from nndet_psma.dataset.description import read_description
-    from nndet_psma.dataset.images import write_volume
-    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.dataset.images.images import write_volume
+    from nndet_psma.dataset.task.cases import list_cases
+    from nndet_psma.dataset.task.description import read_description
+    from nndet_psma.dataset.task.paths import TaskPaths
     from nndet_psma.preprocess.build import build_store
 
     ct, ctv, labels = volumes(GRID)

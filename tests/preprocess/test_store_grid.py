@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 from prepared_cases import plan_of
 from scipy.spatial.transform import Rotation
 
-from nndet_psma.core.boxes import boxes_from_instances
-from nndet_psma.core.geometry import Geometry, map_boxes
-from nndet_psma.dataset.images import Volume, canonical_geometry, read_volume, resample_volume, write_volume
+from nndet_psma.boxes.box import boxes_from_instances
+from nndet_psma.boxes.geometry import Geometry, map_boxes
+from nndet_psma.dataset.images.images import (
+    Volume,
+    canonical_geometry,
+    read_volume,
+    resample_volume,
+    write_volume,
+)
 from nndet_psma.preprocess.grid import ct_on, image_on, mask_box, mask_on, store_grid
 from nndet_psma.preprocess.prepare import prepare_case
 

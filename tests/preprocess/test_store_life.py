@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import REPOSITORY
 from prepared_cases import CTV, SHAPE, SPACING, plan_of, prepared, volumes
 
 from nndet_psma.artifacts.plan import Window
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.cases import list_cases
-from nndet_psma.dataset.description import read_description
-from nndet_psma.dataset.images import write_volume
-from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.dataset.images.images import write_volume
+from nndet_psma.dataset.task.cases import list_cases
+from nndet_psma.dataset.task.description import read_description
+from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.preprocess import build
 from nndet_psma.preprocess.build import build_store
 from nndet_psma.preprocess.region import stage_region
@@ -117,10 +118,11 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from prepared_cases import plan_of
-from nndet_psma.dataset.cases import list_cases
-from nndet_psma.dataset.description import read_description
-from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.preprocess import build, store
+from nndet_psma.dataset.task.cases import list_cases
+from nndet_psma.dataset.task.description import read_description
+from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.preprocess import build
+from nndet_psma.preprocess import store
 
 paths = TaskPaths(Path({root!r}))
 save, written = store._save, []
@@ -143,7 +145,7 @@ def test_sigkill_in_the_middle_of_a_file_then_again(paths, tmp_path, files):
     whole = TaskPaths(tmp_path / "whole")
     description = read_description(paths.root)
     build_store(whole.preprocessed, list_cases(paths, description), description, plan_of(), 1)
-    script = _SCRIPT.format(tests=str(Path(__file__).parent), root=str(paths.root), files=files)
+    script = _SCRIPT.format(tests=str(REPOSITORY / "tests" / "samples"), root=str(paths.root), files=files)
     ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     finished = CASES[: files // 3]  # three files a case
@@ -317,7 +319,7 @@ def test_regions():
 
 
 def test_empty_ctv_is_refused():
-    from nndet_psma.dataset.images import Volume
+    from nndet_psma.dataset.images.images import Volume
     from nndet_psma.preprocess.prepare import prepare_case
 
     ct, _, _ = volumes(GRID)

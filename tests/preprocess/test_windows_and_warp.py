@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nndet_psma.core.boxes import boxes_from_instances, empty_boxes
+from nndet_psma.boxes.box import boxes_from_instances, empty_boxes
 from nndet_psma.preprocess.warp import plane_map, warp
 from nndet_psma.preprocess.windows import ChannelSource, apply_window, slice_channels
 

@@ -8,8 +8,8 @@ import numpy as np
 from artifact_samples import PLAN
 
 from nndet_psma.artifacts.plan import Scaling
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.images import Volume
+from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.dataset.images.images import Volume
 from nndet_psma.preprocess.build import preprocessing_hash
 from nndet_psma.preprocess.prepare import prepare_case
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from tiny_model import build_model, sweep_content
 
-from nndet_psma.inference.model_folder import ModelFolder
+from nndet_psma.artifacts.model_folder import ModelFolder
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from nndet_psma.artifacts.fingerprint import CaseFingerprint, Fingerprint, Histo
 from nndet_psma.core.errors import UserError
 from nndet_psma.report import analysis
 from nndet_psma.report.analysis import draw_analysis
-from nndet_psma.report.analysis_charts import (
+from nndet_psma.report.charts.analysis import (
     hu_figure,
     image_size_figure,
     lesion_size_figure,

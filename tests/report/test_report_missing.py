@@ -55,7 +55,7 @@ def test_without_any_training_folder(own_tiny):
 
 
 def test_an_unreadable_image_costs_only_the_pictures(own_tiny, tiny, tmp_path):
-    from nndet_psma.dataset.paths import TaskPaths
+    from nndet_psma.dataset.task.paths import TaskPaths
 
     copy = tmp_path / "data" / "Task007_Tiny"
     shutil.copytree(tiny.paths.root, copy)

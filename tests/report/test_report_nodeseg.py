@@ -9,13 +9,13 @@ import pytest
 import torch
 from segmentation_plan import segmentation_plan
 
-from nndet_psma.artifacts.nodeseg_plan import NodeSegPlan
+from nndet_psma.artifacts.model_folder import CONSOLIDATED
 from nndet_psma.core.errors import UserError
-from nndet_psma.hosts.nnunet.curves import training_curve
-from nndet_psma.hosts.nnunet.model import SegmentationModel
-from nndet_psma.inference.model_folder import CONSOLIDATED
-from nndet_psma.report.charts import training_chart
+from nndet_psma.report.charts.charts import training_chart
 from nndet_psma.stages.report import ReportJob, write_report
+from nndet_psma.systems.nodeseg.nnunet.curves import training_curve
+from nndet_psma.systems.nodeseg.nnunet.model import SegmentationModel
+from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 LOG = {
     "train_losses": [0.5, np.float32(-0.25)],

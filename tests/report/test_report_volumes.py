@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from fake_models import raw_of
 
-from nndet_psma.core.detections import Detections
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.postproc.settings import VOLUME_STEPS, PostprocSettings
-from nndet_psma.report.landscape import overlap_landscape
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.postproc.steps.settings import VOLUME_STEPS, PostprocSettings
+from nndet_psma.report.charts.landscape import overlap_landscape
 from nndet_psma.report.removed import removed_boxes
-from nndet_psma.report.sweep_section import sweep_section
+from nndet_psma.report.sections.sweep import sweep_section
 from nndet_psma.report.texts import criterion_name
 
 STORE = Geometry((6, 10, 12), (4.0, 2.0, 2.0))

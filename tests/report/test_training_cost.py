@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from artifact_samples import PLAN
 
-from nndet_psma.planners.cost import cost_rows
 from nndet_psma.report.training_cost import compared_rows, true_cost
-from nndet_psma.trainers.memory_check import MemoryCheck
+from nndet_psma.trainers.cost.cost import cost_rows
+from nndet_psma.trainers.watch.memory_check import MemoryCheck
 
 
 def _stage(folder, rows, finished=True, memory=None):

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from tiny_place import LESIONS, TEST, TRAINING
 
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction, SliceBox
-from nndet_psma.core.boxes import boxes_from_instances
+from nndet_psma.boxes.box import boxes_from_instances
 from nndet_psma.core.errors import UserError
-from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.stages import evaluate as stage
 
 

@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny_place import LESIONS, MODEL, TASK
 
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.plan import Decision, Plan
 from nndet_psma.core.errors import UserError
-from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.stages.export_model import ExportJob, anonymous_plan, export_model
 from nndet_psma.stages.import_model import ImportJob, import_model
 

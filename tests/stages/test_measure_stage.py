@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction, SliceBox
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli.measure import build_parser, main
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.images import write_volume
-from nndet_psma.report.structured_report import StructuredReport
+from nndet_psma.dataset.images.images import write_volume
+from nndet_psma.report.structured.artifact import StructuredReport
 from nndet_psma.stages.measure import input_files
 
 GRID = Geometry((4, 16, 20), (3.0, 1.0, 1.0), origin=(-10.0, -8.0, 50.0))

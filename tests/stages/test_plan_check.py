@@ -11,7 +11,7 @@ from tiny_place import TRAIN_OPTIONS, Workplace
 from nndet_psma.cli import plan as plan_command
 from nndet_psma.cli import prep, train
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.description import read_description
+from nndet_psma.dataset.task.description import read_description
 from nndet_psma.stages.prep import check_plan_file
 
 
@@ -60,7 +60,7 @@ def test_a_contradiction_is_found_before_reading(
 ) -> None:
     edit(place, change)
     monkeypatch.setattr(
-        "nndet_psma.dataset.images.read_volume", lambda *_, **__: pytest.fail("a voxel was read")
+        "nndet_psma.dataset.images.images.read_volume", lambda *_, **__: pytest.fail("a voxel was read")
     )
     with pytest.raises(UserError, match=message):
         check_plan_file(place.paths, place.paths.plan("PSMA25D"), read_description(place.paths.root))

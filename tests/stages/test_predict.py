@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_place import GRID, TASK, snapshot, tiny_case
 
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.cases import RawCase
-from nndet_psma.dataset.images import write_volume
+from nndet_psma.dataset.images.images import write_volume
+from nndet_psma.dataset.task.cases import RawCase
 from nndet_psma.inference.input_cases import input_cases, part_of
-from nndet_psma.inference.model_folder import ModelFolder
 from nndet_psma.stages.predict import (
     PredictJob,
     description_from_plan,

@@ -14,8 +14,8 @@ from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.cli.config import compose_config, plain
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.findings import CheckReport, Finding
-from nndet_psma.dataset.images import write_volume
+from nndet_psma.dataset.faults.findings import CheckReport, Finding
+from nndet_psma.dataset.images.images import write_volume
 from nndet_psma.planners.describe import describe_plan
 from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.preprocess.store import read_case
@@ -98,7 +98,7 @@ def test_again_nothing_is_redone(own, monkeypatch):
     def fail(*_):
         pytest.fail("a finished case was measured again")
 
-    monkeypatch.setattr("nndet_psma.planners.fingerprint.measure_case", fail)
+    monkeypatch.setattr("nndet_psma.planners.fingerprint.measure.measure_case", fail)
     result, said = _run(own)
     assert result.kept_plan
     assert result.made == []

@@ -12,12 +12,12 @@ from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.plan import FoldPlan, Plan, Target
 from nndet_psma.cli import plan as plan_command
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.description import read_description
+from nndet_psma.dataset.task.description import read_description
+from nndet_psma.jobs.slots import jobs_per_gpu
 from nndet_psma.planners.folds import FoldChoice
 from nndet_psma.planners.options import PlannerOptions
-from nndet_psma.planners.retina3d import Retina3DPlanner
-from nndet_psma.stages.job_slots import jobs_per_gpu
 from nndet_psma.stages.prep import check_plan_file
+from nndet_psma.systems.retina3d.planner import Retina3DPlanner
 from nndet_psma.trainers.settings import TrainerSettings
 
 

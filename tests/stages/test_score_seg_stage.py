@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli import agreement, score_seg
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.images import write_volume
+from nndet_psma.dataset.images.images import write_volume
 
 GRID = Geometry((4, 16, 30), (3.0, 1.0, 1.0))
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import pytest
+from places import DATA
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.stages.score import score_coco, score_froc, score_point_tables, score_roc
@@ -148,7 +147,7 @@ def test_roc_reads_decisions_written_as_words(tmp_path):
 
 @pytest.mark.realdata
 def test_known_result_of_one_hundred_coco_images():
-    root = Path(os.environ.get("NNDET_PSMA_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    root = DATA
     folder = root / "coco_ap" / "coco100" / "cocoapi"
     if not folder.is_dir():
         pytest.skip("public data set coco_ap found neither through NNDET_PSMA_DATA nor in ../shared/data")

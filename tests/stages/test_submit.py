@@ -14,9 +14,9 @@ from picai_eval import evaluate_folder
 from picai_eval.analysis_utils import parse_detection_map
 
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction, SliceBox
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.images import write_volume
+from nndet_psma.dataset.images.images import write_volume
 from nndet_psma.stages.submit import FORMATS, SubmitJob, convert_nndetection, read_predictions, submit
 
 # x runs to the patient's right and z from head to feet: voxel (z, y, x) lies at (30 - 1.5 x, 2 y - 20, 300 - 4 z)

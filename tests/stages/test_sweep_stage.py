@@ -9,12 +9,12 @@ import pytest
 from tiny_place import MODEL, TASK, TRAINING, snapshot
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.artifacts.raw_predictions import read_raw
 from nndet_psma.cli import consolidate
 from nndet_psma.cli.config import compose_config
 from nndet_psma.core.errors import UserError
-from nndet_psma.inference.model_folder import ModelFolder
-from nndet_psma.inference.raw_predictions import read_raw
 from nndet_psma.stages import sweep as stage
 
 

@@ -17,7 +17,7 @@ from tiny_place import TRAIN_OPTIONS, environment
 
 from nndet_psma.artifacts.plan import Window
 from nndet_psma.core.errors import UserError
-from nndet_psma.trainers.maskrcnn25d import MaskRCNN25D, load_detector, stage_hash
+from nndet_psma.systems.psma25d.trainer import MaskRCNN25D, load_detector, stage_hash
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
 
@@ -140,7 +140,7 @@ def test_signalled_command_saves_and_ends_with_the_same_bytes(tiny_task, whole, 
 
 def test_two_runs_in_one_folder(tiny_task, whole, tmp_path):
     """The second is refused, finished stages need no lock, and the first goes on untouched."""
-    from nndet_psma.trainers.lock import FolderLock
+    from nndet_psma.core.lock import FolderLock
 
     before = sorted(tmp_path.rglob("*"))
     with FolderLock(tmp_path / "wsi"):

@@ -395,8 +395,8 @@ def test_learning_overfits_one_batch(tiny_task):
     from dataclasses import replace
 
     from nndet_psma.artifacts.plan import Augmentation
-    from nndet_psma.models.maskrcnn25d import build_detector
-    from nndet_psma.trainers.batches import SliceBatches
+    from nndet_psma.systems.psma25d.batches import SliceBatches
+    from nndet_psma.systems.psma25d.network import build_detector
 
     plan = replace(tiny_task.plan, augmentation=Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0))
     stage = replace(plan.stages[-1], iterations=40, learning_rate=0.003, milestones=[], warmup=5)

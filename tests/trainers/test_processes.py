@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import REPOSITORY
 from safetensors.torch import load_file
 from tiny_place import environment
 from train_job import job, train
 from two_processes import run_two
 
 from nndet_psma.core.errors import UserError
+from nndet_psma.systems.psma25d.trainer import MaskRCNN25D
 from nndet_psma.trainers.distributed import global_means, join_processes, on_main, summed, together
-from nndet_psma.trainers.maskrcnn25d import MaskRCNN25D
 
-SCRIPT = Path(__file__).with_name("train_job.py")
+SCRIPT = REPOSITORY / "tests" / "samples" / "train_job.py"
 # Sums are taken in another order, so weights differ in the last places of fp32. After eight steps the largest
 # difference seen was 3e-8 with GroupNorm and 1e-6 in running statistics of batch norm (near 1); draws by process,
 # a mean of means and norms that are not shared all make 4e-5 and more.
@@ -73,7 +74,7 @@ def test_under_torchrun(tiny_task, one, tmp_path):
     ]
     done = subprocess.run(
         [*command, str(tiny_task.data), str(tmp_path), "group"],
-        env={**environment(tiny_task), "PYTHONPATH": str(SCRIPT.parents[2])},
+        env={**environment(tiny_task), "PYTHONPATH": str(REPOSITORY)},
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

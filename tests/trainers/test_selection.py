@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from nndet_psma.core.boxes import boxes_from_instances
-from nndet_psma.core.detections import Detections
+from nndet_psma.boxes.box import boxes_from_instances
+from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.region import stage_region
 from nndet_psma.preprocess.store import read_case

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nndet_psma.core.geometry import Geometry
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.dataset.phantom.canvas import Canvas, Mask
 from nndet_psma.dataset.phantom.ctv import distance_outside, nodal_ctv, spared
 from nndet_psma.dataset.phantom.habitus import Habitus, sample_habitus

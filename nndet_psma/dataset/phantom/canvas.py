@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.core.geometry import Geometry
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.dataset.phantom.tissue import Tissue
 
 Window = tuple[slice, slice, slice]

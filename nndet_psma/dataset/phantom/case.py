@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from nndet_psma.core.geometry import Geometry
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.dataset.phantom.anatomy import Anatomy, sample_anatomy
 from nndet_psma.dataset.phantom.ct import paint_ct
 from nndet_psma.dataset.phantom.options import PROFILES, PhantomOptions

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
 from nndet_psma.dataset.phantom.case import draw_case
 from nndet_psma.dataset.phantom.dwi import draw_dwi_case, dwi_options, plan_dwi
 from nndet_psma.dataset.phantom.options import PhantomOptions

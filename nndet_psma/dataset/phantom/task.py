@@ -14,11 +14,11 @@ from typing import Any
 from nndet_psma.core.atomic import read_json, remove_leftovers, write_json, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
-from nndet_psma.dataset.images import write_volume
-from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.dataset.images.images import write_volume
 from nndet_psma.dataset.phantom.habitus import sample_habitus
 from nndet_psma.dataset.phantom.kinds import KINDS, TaskKind, find_kind
 from nndet_psma.dataset.phantom.schedule import CaseSpec, clinical_row
+from nndet_psma.dataset.task.paths import TaskPaths
 
 MARKER = "phantom.json"
 """File in the task folder that says the task is a phantom's own, and how it was made."""

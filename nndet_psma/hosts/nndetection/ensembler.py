@@ -13,10 +13,10 @@ import torch
 from nndet.inference.ensembler.detection import BoxEnsemblerSelective
 from torch import Tensor
 
-from nndet_psma.core.boxes import from_nndetection, to_nndetection
-from nndet_psma.core.detections import Detections
+from nndet_psma.boxes.box import from_nndetection, to_nndetection
+from nndet_psma.boxes.detections import Detections
 from nndet_psma.hosts.nndetection.evidence import CaseEvidence, FilterLimits
-from nndet_psma.postproc.linking import link_slices
+from nndet_psma.postproc.steps.linking import link_slices
 
 Fused = tuple[Tensor, Tensor, Tensor]
 

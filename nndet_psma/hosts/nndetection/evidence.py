@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.core.boxes import Boxes, box_centres
-from nndet_psma.core.detections import Detections
+from nndet_psma.boxes.box import Boxes, box_centres
+from nndet_psma.boxes.detections import Detections
 from nndet_psma.hosts.nndetection.channels import hu_and_zone
-from nndet_psma.models.box_evidence import volume_quantiles
-from nndet_psma.postproc.hu_filter import QUANTILES, hu_filter
-from nndet_psma.postproc.zone_filter import zone_filter
+from nndet_psma.postproc.steps.hu_filter import QUANTILES, hu_filter
+from nndet_psma.postproc.steps.zone_filter import zone_filter
 from nndet_psma.preprocess.distance import BEYOND, UNIT_MM
+from nndet_psma.trainers.networks.box_evidence import volume_quantiles
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from nndet_psma.artifacts.detector3d import Detector3D
 from nndet_psma.artifacts.plan import Augmentation, Decision, FoldPlan, Plan, Scaling, Stage, Target, Window
 from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
-from nndet_psma.dataset.description import DatasetDescription, Role
+from nndet_psma.dataset.task.description import DatasetDescription, Role
+from nndet_psma.systems.retina3d.plan import Detector3D
 
 PLAN_FILE = "plan_debug.json"
 CONFIG_FILE = "config_resolved.yaml"

@@ -21,18 +21,18 @@ from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.plan import FoldPlan, Plan
 from nndet_psma.core.atomic import atomic_file, read_json, write_json
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.cases import list_cases
-from nndet_psma.dataset.clinical import read_clinical
-from nndet_psma.dataset.description import read_description
-from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.dataset.task.cases import list_cases
+from nndet_psma.dataset.task.clinical import read_clinical
+from nndet_psma.dataset.task.description import read_description
+from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.hosts.nndetection.architecture import BoxPSMA
 from nndet_psma.hosts.nndetection.channels import Recipe
 from nndet_psma.hosts.nndetection.preprocessor import PSMAPreprocessor
-from nndet_psma.planners.fingerprint import measure_fingerprint
+from nndet_psma.planners.fingerprint.measure import measure_fingerprint
+from nndet_psma.planners.machine import make_plan
 from nndet_psma.planners.options import PlannerOptions
-from nndet_psma.planners.plane import plane_sizes
-from nndet_psma.planners.prepare import make_plan
-from nndet_psma.planners.volume import volume_sizes
+from nndet_psma.planners.plane_rules import plane_sizes
+from nndet_psma.planners.volume_rules import volume_sizes
 
 OUR_PLANNER = "PSMA25DPlanner"
 SPLITS_FILE = "splits_final.pkl"

@@ -10,7 +10,7 @@ from nndet.preprocessing.preprocessor import GenericPreprocessor
 from numpy.typing import NDArray
 
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.body import body_mask, nonzero_mask
+from nndet_psma.dataset.images.body import body_mask, nonzero_mask
 from nndet_psma.hosts.nndetection.channels import Recipe
 from nndet_psma.preprocess.distance import UNIT_MM, reach_mm, signed_distance
 from nndet_psma.preprocess.grid import mask_box

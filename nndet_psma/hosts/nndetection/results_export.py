@@ -12,20 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.boxes.box import boxes_from_instances, to_nndetection
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.boxes.geometry import map_boxes
 from nndet_psma.core.atomic import atomic_file
-from nndet_psma.core.boxes import boxes_from_instances, to_nndetection
-from nndet_psma.core.detections import Detections
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import map_boxes
-from nndet_psma.dataset.cases import RawCase, list_cases
-from nndet_psma.dataset.description import DatasetDescription, read_description
-from nndet_psma.dataset.images import original_geometry
-from nndet_psma.dataset.instances import read_labels
-from nndet_psma.dataset.nndetection_files import BOXES_SUFFIX, write_nndetection_boxes
-from nndet_psma.dataset.numpy_pickle_writer import dump_plain
-from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.inference.model_folder import ModelFolder
+from nndet_psma.dataset.images.images import original_geometry
+from nndet_psma.dataset.task.cases import RawCase, list_cases
+from nndet_psma.dataset.task.description import DatasetDescription, read_description
+from nndet_psma.dataset.task.instances import read_labels
+from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.hosts.boxes_pkl.files import BOXES_SUFFIX, write_nndetection_boxes
+from nndet_psma.hosts.boxes_pkl.write import dump_plain
 
 RAW_SPACE = "raw_space"
 """Data identifier of exported validation results: the space of the image files."""

@@ -11,23 +11,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, INFERENCE_PLAN, PLAN, ModelFolder
 from nndet_psma.artifacts.plan import FoldPlan
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import to_plain
-from nndet_psma.dataset.cases import RawCase, list_cases
-from nndet_psma.dataset.clinical import patient_of, read_clinical
-from nndet_psma.dataset.description import DatasetDescription, read_description
-from nndet_psma.dataset.images import original_geometry
-from nndet_psma.dataset.nndetection_files import BOXES_SUFFIX, read_nndetection_boxes
-from nndet_psma.dataset.paths import TaskPaths
-from nndet_psma.evaluation.scores import score_records
+from nndet_psma.dataset.images.images import original_geometry
+from nndet_psma.dataset.task.cases import RawCase, list_cases
+from nndet_psma.dataset.task.clinical import patient_of, read_clinical
+from nndet_psma.dataset.task.description import DatasetDescription, read_description
+from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.evaluation.detection.scores import score_records
+from nndet_psma.hosts.boxes_pkl.files import BOXES_SUFFIX, read_nndetection_boxes
 from nndet_psma.hosts.nndetection.foreign_plan import PLAN_FILE, foreign_plan
-from nndet_psma.inference.foreign_boxes import foreign_prediction
-from nndet_psma.inference.model_folder import CONSOLIDATED, INFERENCE_PLAN, PLAN, ModelFolder
 from nndet_psma.inference.records import make_record, read_truth
-from nndet_psma.postproc.settings import PostprocSettings
+from nndet_psma.postproc.steps.settings import PostprocSettings
+from nndet_psma.submission.foreign_boxes import foreign_prediction
 
 PREDICTIONS = {"Tr": "val_predictions", "Ts": "test_predictions"}
 """nnDetection's folders of restored predictions by split; ours have the same names."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from nndet_place import PREDICTED, TASK, BoxTask, write_genuine_model, write_raw_task
 
-from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.hosts.nndetection.availability import HOME
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nndet_psma.core.detections import Detections
+from nndet_psma.boxes.detections import Detections
 
 pytestmark = pytest.mark.usefixtures("nndetection")
 

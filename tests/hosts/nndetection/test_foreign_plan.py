@@ -4,7 +4,7 @@ import pytest
 
 from nndet_psma.artifacts.plan import FoldPlan
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.description import read_description
+from nndet_psma.dataset.task.description import read_description
 from nndet_psma.hosts.nndetection.foreign_plan import PLAN_FILE, foreign_plan, numbers
 from nndet_psma.planners.describe import describe_plan
 

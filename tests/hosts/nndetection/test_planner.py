@@ -10,7 +10,7 @@ from tiny_place import TASK
 
 from nndet_psma.artifacts.plan import Plan, Target
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.hosts.nndetection.anchors import fit_edges, mean_best_iou
 from nndet_psma.hosts.nndetection.memory import CountingEstimator, activation_count
 

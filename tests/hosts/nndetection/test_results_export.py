@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 from nndet_place import GRID, TRUTH
 
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.artifacts.prediction import Prediction
-from nndet_psma.core.boxes import to_nndetection
+from nndet_psma.boxes.box import to_nndetection
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.geometry import Geometry
-from nndet_psma.dataset.cases import list_cases
-from nndet_psma.dataset.description import read_description
-from nndet_psma.dataset.images import write_volume
-from nndet_psma.dataset.nndetection_files import read_nndetection_boxes
-from nndet_psma.dataset.numpy_pickle import load_plain
+from nndet_psma.dataset.images.images import write_volume
+from nndet_psma.dataset.task.cases import list_cases
+from nndet_psma.dataset.task.description import read_description
+from nndet_psma.hosts.boxes_pkl.files import read_nndetection_boxes
+from nndet_psma.hosts.boxes_pkl.read import load_plain
 from nndet_psma.hosts.nndetection.launch import launch
 from nndet_psma.hosts.nndetection.results_export import RAW_SPACE, export_results, truth_arrays
 from nndet_psma.hosts.nndetection.results_import import import_results
-from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@ import json
 import pytest
 from nndet_place import PLAN_DEBUG, PREDICTED, write_boxes, write_genuine_model
 
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.paths import TaskPaths
+from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.hosts.nndetection.results_import import ImportedFold, ImportSettings, import_results
-from nndet_psma.inference.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.stages.evaluate import evaluate
 from nndet_psma.stages.submit import read_predictions
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tiny_place import TASK, TEST
 
-from nndet_psma.dataset.nndetection_files import read_nndetection_boxes
-from nndet_psma.inference.foreign_boxes import foreign_prediction
+from nndet_psma.hosts.boxes_pkl.files import read_nndetection_boxes
+from nndet_psma.submission.foreign_boxes import foreign_prediction
 
 CASES = 1  # validation cases that are swept; nnDetection tries 28 values of its own
 SETUP = ["model_cfg.plan_cfg.target=cpu", "model_cfg.plan_cfg.num_folds=2"]

@@ -1,0 +1,253 @@
+"""Bring a folder of NIfTI studies into the raw format of a task."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nndet_psma.core.atomic import write_json, write_text
+from nndet_psma.core.errors import UserError
+from nndet_psma.core.workers import map_cases
+from nndet_psma.dataset.convert.study_files import StudyFiles, find_studies
+from nndet_psma.dataset.images.images import Volume, read_volume, resample_volume, write_volume
+from nndet_psma.dataset.task.description import DatasetDescription, Role
+from nndet_psma.dataset.task.instances import instance_ids
+from nndet_psma.dataset.task.paths import TaskPaths
+
+LABEL = "lesion mask"  # no modality can be called so: it holds a space
+_MASK_ROLES = (Role.CTV, Role.BLADDER, Role.PROSTATE)
+_AIR_HU = -1024.0
+
+
+@dataclass(frozen=True)
+class NiftiSource:
+    """Which files make a task.
+
+    Attributes:
+        folder: holds all studies.
+        images: pattern by modality name, in the order of the modalities; the first defines the grid.
+        label: pattern of the lesion masks.
+        ctv: pattern of the search regions, or None.
+        class_name: name of the one class.
+        instances: the masks hold instance ids already; otherwise each connected component is a lesion.
+    """
+
+    folder: Path
+    images: dict[str, str]
+    label: str
+    ctv: str | None = None
+    class_name: str = "lesion"
+    instances: bool = False
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did: case ids, each sorted; ``skipped`` were finished before."""
+
+    training: tuple[str, ...]
+    test: tuple[str, ...]
+    skipped: tuple[str, ...]
+    num_lesions: int
+
+
+def convert_nifti(
+    source: NiftiSource,
+    paths: TaskPaths,
+    *,
+    test_share: float = 0.0,
+    seed: int = 0,
+    overwrite: bool = False,
+    num_processes: int = 1,
+) -> Conversion:
+    """Write images, labels and at last ``dataset.json`` of a task.
+
+    Every image is brought to the grid of the first one (linear; masks nearest), in canonical axes. A case whose
+    files are all newer than its sources is left alone, so a stopped conversion can be started again.
+
+    Args:
+        source: the studies.
+        paths: the task to write.
+        test_share: share of the patients, drawn at random, that become test cases.
+        seed: of that draw.
+        overwrite: convert finished cases again (needed when the patterns have changed).
+        num_processes: cases are converted in parallel.
+
+    Raises:
+        UserError: files missing or unreadable, masks that hold no ids, a lesion lost on the grid.
+    """
+    description = _description(source, paths.name, has_test=test_share > 0)
+    patterns = dict(source.images)
+    if source.ctv is not None:
+        patterns[Role.CTV.value] = source.ctv
+    studies = find_studies(source.folder, {**patterns, LABEL: source.label})
+    test_ids = draw_test_cases(studies, test_share, seed)
+    jobs = [
+        _Job(study, "Ts" if study.case_id in test_ids else "Tr", paths, description, source.instances)
+        for study in studies
+    ]
+    results = map_cases(partial(_convert, overwrite=overwrite), jobs, num_processes)
+    _write_clinical(studies, paths)
+    write_json(paths.root / "dataset.json", description.to_json())
+    case_ids = [study.case_id for study in studies]
+    return Conversion(
+        training=tuple(case_id for case_id in case_ids if case_id not in test_ids),
+        test=tuple(sorted(test_ids)),
+        skipped=tuple(c for c, (done, _) in zip(case_ids, results, strict=True) if not done),
+        num_lesions=sum(count for _, count in results),
+    )
+
+
+def draw_test_cases(studies: Sequence[StudyFiles], share: float, seed: int) -> set[str]:
+    """Case ids of a random ``share`` of the patients (rounded); all cases of a patient go together.
+
+    Raises:
+        UserError: the share is not in [0, 1), or no patient would be left to train on.
+    """
+    patients = sorted({study.patient_id for study in studies})
+    count = round(share * len(patients))
+    if not 0 <= share < 1 or (share > 0 and count == len(patients)):
+        raise UserError(
+            "the test share leaves nothing to train on", expected="0 <= share < 1", found=f"{share}"
+        )
+    chosen = set(random.Random(seed).sample(patients, count))
+    return {study.case_id for study in studies if study.patient_id in chosen}
+
+
+def lesions_of(mask: NDArray[Any], *, instances: bool, file: Path) -> NDArray[np.uint16]:
+    """Ids 1..n of the lesions in a mask (z, y, x): its own ids renumbered, or its 26-connected components.
+
+    Raises:
+        UserError: ids are wanted, and a value is none.
+    """
+    if instances:
+        ids = instance_ids(mask, file)
+        numbered = np.searchsorted(ids, mask) + 1 if len(ids) else np.zeros(mask.shape)
+        return np.where(mask > 0, numbered, 0).astype(np.uint16)
+    labels, _ = ndimage.label(mask > 0, np.ones((3, 3, 3)))
+    return labels.astype(np.uint16)
+
+
+@dataclass(frozen=True)
+class _Job:
+    study: StudyFiles
+    split: str
+    paths: TaskPaths
+    description: DatasetDescription
+    instances: bool
+
+    @property
+    def images(self) -> list[Path]:
+        folder = self.paths.images(self.split)
+        return [folder / f"{self.study.case_id}_{index:04d}.nii.gz" for index in self.description.modalities]
+
+    @property
+    def label(self) -> Path:
+        return self.paths.labels(self.split) / f"{self.study.case_id}.nii.gz"
+
+    @property
+    def table(self) -> Path:
+        return self.paths.labels(self.split) / f"{self.study.case_id}.json"
+
+
+def _convert(job: _Job, overwrite: bool) -> tuple[bool, int]:
+    """Convert one case unless it is finished; whether it was done now, and its number of lesions."""
+    from nndet_psma.dataset.task.instances import read_instances
+
+    _remove_other_split(job)
+    if not overwrite and _is_finished(job):
+        return False, len(read_instances(job.table))
+    job.table.unlink(missing_ok=True)  # written last: its absence marks the case as unfinished
+    files = list(job.study.files.values())
+    grid = read_volume(files[0])
+    for index, (file, target) in enumerate(zip(files[:-1], job.images, strict=True)):
+        role = job.description.role(index)
+        volume = grid if index == 0 else _on_grid(read_volume(file), grid, role)
+        write_volume(target, _compact(volume.array, role), grid.geometry)
+    lesions = _lesions(job, grid)
+    write_volume(job.label, lesions, grid.geometry)
+    count = int(lesions.max())
+    write_json(job.table, {"instances": {str(instance): 0 for instance in range(1, count + 1)}})
+    return True, count
+
+
+def _lesions(job: _Job, grid: Volume) -> NDArray[np.uint16]:
+    file = job.study.files[LABEL]
+    mask = read_volume(file)
+    ids = lesions_of(mask.array, instances=job.instances, file=file)
+    if mask.geometry.same_grid(grid.geometry):
+        return ids
+    moved = resample_volume(Volume(ids, mask.geometry), grid.geometry, order=0, fill=0).array
+    if len(np.unique(moved[moved > 0])) != int(ids.max()):
+        raise UserError(
+            "a lesion lies outside the grid of the first image, or between its voxels",
+            file=file,
+            expected=f"{int(ids.max())} lesions",
+            found=f"{len(np.unique(moved[moved > 0]))}",
+            remedy="Give the modality with the finer grid first, or correct the mask",
+        )
+    return moved.astype(np.uint16)
+
+
+def _on_grid(volume: Volume, grid: Volume, role: Role) -> Volume:
+    if volume.geometry.same_grid(grid.geometry):
+        return volume
+    fill = _AIR_HU if role is Role.CT else 0.0
+    return resample_volume(volume, grid.geometry, order=0 if role in _MASK_ROLES else 1, fill=fill)
+
+
+def _compact(array: NDArray[Any], role: Role) -> NDArray[Any]:
+    """Smallest honest type: masks binary, whole numbers that fit as int16, else float32."""
+    if role in _MASK_ROLES:
+        return (array > 0).astype(np.uint8)
+    fits = array.size == 0 or (array.min() >= -32768 and array.max() <= 32767)
+    if fits and (array.dtype.kind in "iu" or np.array_equal(array, np.round(array))):
+        return array.astype(np.int16)
+    return array.astype(np.float32)
+
+
+def _is_finished(job: _Job) -> bool:
+    outputs = [*job.images, job.label, job.table]
+    if not all(file.is_file() for file in outputs):
+        return False
+    newest_source = max(file.stat().st_mtime_ns for file in job.study.files.values())
+    return min(file.stat().st_mtime_ns for file in outputs) > newest_source
+
+
+def _remove_other_split(job: _Job) -> None:
+    """A case that an earlier run, with another seed or share, put on the other side must not stay there."""
+    other = _Job(job.study, "Tr" if job.split == "Ts" else "Ts", job.paths, job.description, job.instances)
+    for file in [other.table, other.label, *other.images]:
+        file.unlink(missing_ok=True)
+
+
+def _description(source: NiftiSource, task: str, has_test: bool) -> DatasetDescription:
+    names = [*source.images, *([Role.CTV.value] if source.ctv is not None else [])]
+    return DatasetDescription(
+        task=task,
+        name=task.partition("_")[2] or task,
+        dim=3,
+        labels={0: source.class_name},
+        modalities=dict(enumerate(names)),
+        test_labels=has_test,
+    )
+
+
+def _write_clinical(studies: Sequence[StudyFiles], paths: TaskPaths) -> None:
+    """A table of patients, where the names tell more than one case per patient and the user has none."""
+    if paths.clinical.exists() or all(study.patient_id == study.case_id for study in studies):
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case_id", "patient_id"])
+    writer.writerows([study.case_id, study.patient_id] for study in studies)
+    write_text(paths.clinical, text.getvalue())

@@ -1,0 +1,201 @@
+"""One DICOM study as one case of a raw task: images on one grid, structures as masks, lesions as instances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.core.atomic import write_json
+from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.convert.nifti import lesions_of
+from nndet_psma.dataset.dicom.rtstruct import Roi, rasterise
+from nndet_psma.dataset.dicom.series import Series, read_series
+from nndet_psma.dataset.dicom.suv import suv_factors
+from nndet_psma.dataset.images.images import Volume, resample_volume, write_volume
+from nndet_psma.dataset.task.description import Role
+from nndet_psma.dataset.task.instances import read_instances
+from nndet_psma.dataset.task.paths import TaskPaths
+
+AIR_HU = -1024
+_ADC_STEP = 1000.0
+_ADC_QUANTILE = 99.0
+_ADC_PLAUSIBLE = 20.0
+"""The 99th percentile of an ADC map in 1e-6 mm²/s lies above 1000; in 1e-3 mm²/s it is a few units."""
+
+_INT16 = (-32768, 32767)
+
+
+@dataclass(frozen=True)
+class CaseSource:
+    """What a case is made from.
+
+    Attributes:
+        images: series by modality; the first gives the grid.
+        masks: structures by mask modality, each joined into one mask.
+        lesions: structures of lesions; None for a case without labels.
+        series: all series of the study: structures are drawn in the one they belong to.
+    """
+
+    images: Mapping[str, Series]
+    masks: Mapping[str, tuple[Roi, ...]]
+    lesions: tuple[Roi, ...] | None
+    series: tuple[Series, ...]
+
+    @property
+    def grid(self) -> Series:
+        """The series that gives the grid."""
+        return next(iter(self.images.values()))
+
+
+def convert_case(
+    job: tuple[str, CaseSource], *, paths: TaskPaths, test_ids: frozenset[str]
+) -> tuple[bool, int]:
+    """Write one case unless all its files are there; whether it was done now, and its number of lesions.
+
+    Raises:
+        UserError: see :func:`~nndet_psma.dataset.convert.dicom.convert_dicom`.
+    """
+    case_id, source = job
+    split = "Ts" if case_id in test_ids else "Tr"
+    names = [*source.images, *source.masks]
+    images = [paths.images(split) / f"{case_id}_{k:04d}.nii.gz" for k in range(len(names))]
+    label, table = (paths.labels(split) / f"{case_id}{end}" for end in (".nii.gz", ".json"))
+    expected = images if source.lesions is None else [*images, label, table]
+    if all(file.is_file() for file in expected):
+        return False, 0 if source.lesions is None else len(read_instances(table))
+    grid = source.grid.geometry
+    for name, file in zip(names, images, strict=True):
+        write_volume(file, _voxels(name, source, grid), grid)
+    if source.lesions is None:
+        return True, 0
+    ids = number_lesions(source.lesions, source, grid)
+    write_volume(label, ids, grid)
+    count = int(ids.max(initial=0))
+    write_json(table, {"instances": {str(k): 0 for k in range(1, count + 1)}})
+    return True, count
+
+
+def read_modality(name: str, series: Series) -> Volume:
+    """A series in the units of its modality, on its own grid: HU, SUV, ADC in 1e-6 mm²/s, or scanner units; float32."""
+    volume = read_series(series)
+    if name == Role.CT.value:
+        return Volume(np.maximum(volume.array, AIR_HU), volume.geometry)  # padding lies below air
+    if name == Role.PET.value:
+        factors = np.array(suv_factors([header.file for header in series.slices]), dtype=np.float64)
+        return Volume((volume.array * factors[:, None, None]).astype(np.float32), volume.geometry)
+    if name == Role.ADC.value:
+        return Volume(adc_to_micro(volume.array), volume.geometry)
+    return volume
+
+
+def adc_to_micro(array: NDArray[Any]) -> NDArray[np.float32]:
+    """An ADC map in mm²/s, 1e-3 mm²/s or 1e-6 mm²/s as one in 1e-6 mm²/s: vendors differ by factors of 1000."""
+    positive = array[array > 0]
+    values = array.astype(np.float32)
+    if positive.size == 0:
+        return values
+    typical = float(np.percentile(positive, _ADC_QUANTILE))
+    for _ in range(2):
+        if typical < _ADC_PLAUSIBLE:
+            typical, values = typical * _ADC_STEP, values * np.float32(_ADC_STEP)
+    return values
+
+
+def on_grid(volume: Volume, grid: Geometry, fill: float) -> NDArray[Any]:
+    """Values on another grid (linear); unchanged where the grids agree."""
+    if volume.geometry.same_grid(grid):
+        return volume.array
+    return resample_volume(volume, grid, order=1, fill=fill).array
+
+
+def number_lesions(rois: Sequence[Roi], source: CaseSource, grid: Geometry) -> NDArray[np.uint16]:
+    """Instance ids ``[z, y, x]``: every 26-connected part of every structure is a lesion, numbered 1..n.
+
+    Where lesions overlap the smaller one is on top, so that none disappears under another.
+
+    Raises:
+        UserError: a lesion falls between the voxels, is covered by others, or lies outside the image.
+    """
+    parts: list[NDArray[np.int64]] = []  # flat voxel indices: a mask per lesion would not fit into memory
+    for roi in rois:
+        ids = _roi_ids(roi, source, grid).ravel()
+        inside = np.flatnonzero(ids)
+        parts += [inside[ids[inside] == k] for k in range(1, int(ids.max(initial=0)) + 1)]
+    labels = np.zeros(grid.shape, dtype=np.uint16)
+    for index in sorted(range(len(parts)), key=lambda k: -len(parts[k])):
+        labels.ravel()[parts[index]] = index + 1
+    found = len(np.unique(labels[labels > 0]))
+    if found != len(parts):
+        raise UserError(
+            "lesions lie in the same place",
+            file=rois[0].file,
+            expected=f"{len(parts)} lesions",
+            found=f"{found}",
+            remedy="A structure may have been copied: make --lesion-roi match one of each",
+        )
+    return labels
+
+
+def _voxels(name: str, source: CaseSource, grid: Geometry) -> NDArray[Any]:
+    """What is written for a modality, in the smallest honest type."""
+    if name in source.masks:
+        mask = np.zeros(grid.shape, dtype=np.uint8)
+        for roi in source.masks[name]:
+            mask |= (_roi_ids(roi, source, grid, split=False) > 0).astype(np.uint8)
+        return mask
+    series = source.images[name]
+    _check_frame(series.first.frame, source.grid.first.frame, series.folder, name)
+    volume = read_modality(name, series)
+    array = on_grid(volume, grid, AIR_HU if name == Role.CT.value else 0.0)
+    whole = name == Role.CT.value or np.array_equal(array, np.round(array))
+    if whole and _INT16[0] <= array.min() and array.max() <= _INT16[1]:
+        return np.rint(array).astype(np.int16)
+    return array.astype(np.float32)
+
+
+def _roi_ids(roi: Roi, source: CaseSource, grid: Geometry, *, split: bool = True) -> NDArray[Any]:
+    """Parts of a structure numbered from 1 (one part where they are not told apart) on the grid of the case."""
+    _check_frame(roi.frame, source.grid.first.frame, roi.file, f"structure '{roi.name}'")
+    own = _drawn_in(roi, source, grid)
+    mask = rasterise(roi, own)
+    ids = mask.astype(np.uint16)
+    for window in (
+        ndimage.find_objects(ids) if split else ()
+    ):  # of one object: labels are sought in its box only
+        ids[window] = lesions_of(mask[window], instances=False, file=roi.file)
+    lost = "between the voxels"
+    moved = ids
+    if not own.same_grid(grid):
+        moved = resample_volume(Volume(ids, own), grid, order=0, fill=0).array
+        lost = f"outside or between the voxels of the {next(iter(source.images))}"
+    if not ids.any() or len(np.unique(moved)) != len(np.unique(ids)):
+        raise UserError(
+            f"a part of structure '{roi.name}' lies {lost}",
+            file=roi.file,
+            remedy="Name the modality with the finer grid first, or correct the structure",
+        )
+    return moved
+
+
+def _drawn_in(roi: Roi, source: CaseSource, grid: Geometry) -> Geometry:
+    """Grid of the series a structure was drawn on; that of the case when it is the one, or is not at hand."""
+    if not roi.series or source.grid.first.series in roi.series:
+        return grid
+    return next((one.geometry for one in source.series if one.first.series in roi.series), grid)
+
+
+def _check_frame(frame: str, wanted: str, file: Path, what: str) -> None:
+    """Two images or structures can only be laid over each other in one frame of reference."""
+    if frame and wanted and frame != wanted:
+        raise UserError(
+            f"{what} lies in another frame of reference than the first image",
+            file=file,
+            remedy="Register the images and export the result, or leave the modality out",
+        )

@@ -1,0 +1,213 @@
+"""All scores of a set of records with confidence intervals: the content of ``scores.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nndet_psma.evaluation.detection.drawn_scores import drawn_others, drawn_points, drawn_values
+from nndet_psma.evaluation.detection.froc import FP_RATES, froc_curve, froc_score
+from nndet_psma.evaluation.detection.operating_points import OperatingPoint, best_f1, operating_points
+from nndet_psma.evaluation.detection.ranking import DetectionColumns, RankedDetections, Weights
+from nndet_psma.evaluation.detection.record import CaseRecord, iou_key
+from nndet_psma.evaluation.detection.score import Score as Score
+from nndet_psma.evaluation.detection.score import scored
+from nndet_psma.evaluation.detection.score_tables import (
+    PAPER_KEYS,
+    PATIENT_KEY,
+    REPORT_IOUS,
+    ScoreTables,
+    build_tables,
+    other_key,
+    score_values,
+    why_undefined,
+)
+from nndet_psma.evaluation.detection.strata import Stratum, strata_scores
+from nndet_psma.evaluation.statistics.bootstrap import Interval, interval_of, patient_weights
+
+SCHEMA_VERSION = 1
+OPERATING_IOU = 0.1
+OPERATING_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+
+
+@dataclass(frozen=True)
+class OperatingRow:
+    """An operating point with the intervals of its rates."""
+
+    point: OperatingPoint
+    sensitivity: Interval
+    ppv: Interval
+    fp_per_case: Interval
+    f1: Interval | None = None
+    fp_per_patient: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a set of cases.
+
+    Attributes:
+        schema_version: of this layout.
+        num_cases: cases, also those without lesions or predictions.
+        num_patients: patients.
+        num_lesions: lesions.
+        num_predictions: 3D predictions of any score.
+        classes: name of each class index.
+        slice_iou: IoU of a slice-wise hit (tau3).
+        slice_threshold: lowest score of a slice-wise prediction that counts in the ``paper_`` scores.
+        level: of the intervals.
+        bootstrap_draws: draws of patients behind the intervals.
+        seed: of the draws.
+        scores: by the keys of :mod:`nndet_psma.evaluation.detection.score_tables`.
+        froc_rates: false positives per case of the curves.
+        froc_curves: ``FROC_curve_IoU_0.10`` to sensitivities at ``froc_rates``; without lesions there is none.
+        operating_points: at thresholds 0.05 to 0.95, IoU 0.1, all classes pooled.
+        best_f1: row of the highest F1 over all thresholds; chosen on these very cases, so optimistic.
+        other_hits: FROC scores under the further hit rules (``FROC_score_centre`` ...), all classes pooled.
+        strata: scores by size, class, station and distance to the CTV.
+    """
+
+    schema_version: int
+    num_cases: int
+    num_patients: int
+    num_lesions: int
+    num_predictions: int
+    classes: tuple[str, ...]
+    slice_iou: float
+    slice_threshold: float
+    level: float
+    bootstrap_draws: int
+    seed: int
+    scores: dict[str, Score]
+    froc_rates: tuple[float, ...]
+    froc_curves: dict[str, tuple[float, ...]]
+    operating_points: tuple[OperatingRow, ...]
+    best_f1: OperatingRow | None
+    other_hits: dict[str, Score] = field(default_factory=dict)
+    strata: tuple[Stratum, ...] = ()
+
+    def results_boxes(self) -> dict[str, str]:
+        """nnDetection's ``results_boxes.json``: its own keys only, values as text, ``nan`` when undefined."""
+        ours = {*PAPER_KEYS, PATIENT_KEY}
+        return {
+            key: "nan" if score.value is None else str(score.value)
+            for key, score in self.scores.items()
+            if key not in ours
+        }
+
+
+def score_records(
+    records: Sequence[CaseRecord],
+    *,
+    classes: Sequence[str],
+    slice_iou: float = 0.1,
+    slice_threshold: float = 0.0,
+    bootstrap_draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Scores:
+    """Compute every score of ``records``.
+
+    Args:
+        records: one per case; none at all is allowed.
+        classes: name of each class index.
+        slice_iou: IoU of a slice-wise hit; the records must have been made with it.
+        slice_threshold: lowest score of a slice-wise prediction that counts in the ``paper_`` scores.
+        bootstrap_draws: draws of patients; 0 for no intervals.
+        seed: of the draws.
+        level: of the intervals.
+
+    Raises:
+        ValueError: a case occurs twice, has a label without a name, another ``slice_iou``, or lacks an IoU.
+    """
+    check_records(records, classes, slice_iou)
+    tables = build_tables(records, classes, slice_threshold=slice_threshold)
+    patients = [record.patient_id for record in records]
+    draws = patient_weights(patients, draws=bootstrap_draws, seed=seed)
+    columns = DetectionColumns.of(records)
+    operating = columns.rank([iou_key(OPERATING_IOU)], max_detections=None)[0]
+    rows = _operating_rows(operating, draws, level)
+    return Scores(
+        schema_version=SCHEMA_VERSION,
+        num_cases=len(records),
+        num_patients=len(set(patients)),
+        num_lesions=sum(len(record.lesions) for record in records),
+        num_predictions=sum(len(record.predictions) for record in records),
+        classes=tuple(classes),
+        slice_iou=slice_iou,
+        slice_threshold=slice_threshold,
+        level=level,
+        bootstrap_draws=bootstrap_draws,
+        seed=seed,
+        scores=_with_intervals(tables, draws, level),
+        froc_rates=FP_RATES,
+        froc_curves=_froc_curves(tables),
+        operating_points=rows[0],
+        best_f1=rows[1],
+        other_hits=_other_hits(tables, draws, level),
+        strata=strata_scores(columns, tables.slices, classes, draws, level),
+    )
+
+
+def _with_intervals(tables: ScoreTables, draws: Weights, level: float) -> dict[str, Score]:
+    drawn = drawn_values(tables, draws)
+    return {
+        key: scored(value, drawn[key], level, "" if value is not None else why_undefined(key, tables))
+        for key, value in score_values(tables).items()
+    }
+
+
+def _other_hits(tables: ScoreTables, draws: Weights, level: float) -> dict[str, Score]:
+    drawn = drawn_others(tables, draws)
+    return {
+        other_key(rule): scored(froc_score(ranked), drawn[other_key(rule)], level, "there are no lesions")
+        for rule, ranked in tables.others.items()
+    }
+
+
+def _froc_curves(tables: ScoreTables) -> dict[str, tuple[float, ...]]:
+    tables_of = {"": tables.pooled} | {f"{name}_": by_iou for name, by_iou in tables.by_class.items()}
+    curves = {}
+    for prefix, by_iou in tables_of.items():
+        for iou in REPORT_IOUS:
+            curve = froc_curve(by_iou[iou])
+            if curve is not None:
+                curves[f"{prefix}FROC_curve_IoU_{iou_key(iou)}"] = tuple(curve.sensitivity_at().tolist())
+    return curves
+
+
+def _operating_rows(
+    ranked: RankedDetections, draws: Weights, level: float
+) -> tuple[tuple[OperatingRow, ...], OperatingRow | None]:
+    best = best_f1(operating_points(ranked))
+    thresholds = [*OPERATING_THRESHOLDS, *([] if best is None else [best.threshold])]
+    points = operating_points(ranked, thresholds)
+    drawn = drawn_points(ranked, thresholds, draws)
+    rows = []
+    for index, point in enumerate(points):
+        intervals = {name: interval_of(values[:, index], level=level) for name, values in drawn.items()}
+        rows.append(OperatingRow(point, **intervals))
+    count = len(OPERATING_THRESHOLDS)
+    return tuple(rows[:count]), None if best is None else rows[count]
+
+
+def check_records(records: Sequence[CaseRecord], classes: Sequence[str], slice_iou: float) -> None:
+    """Refuse records that cannot be scored together.
+
+    Raises:
+        ValueError: a case occurs twice, has a label without a name or another ``slice_iou``.
+    """
+    names, times = np.unique([record.case_id for record in records], return_counts=True)
+    if (times > 1).any():
+        raise ValueError(f"cases occur twice: {', '.join(names[times > 1])}")
+    for record in records:
+        labels = {lesion.label for lesion in record.lesions}
+        labels |= {prediction.label for prediction in record.predictions}
+        if not labels <= set(range(len(classes))):
+            raise ValueError(f"{record.case_id}: labels {sorted(labels)}, but classes are {list(classes)}")
+        if record.slices is not None and record.slices.iou != slice_iou:
+            raise ValueError(
+                f"{record.case_id}: slice-wise hits were made at IoU {record.slices.iou}, not {slice_iou}"
+            )

@@ -1,0 +1,158 @@
+"""nnDetection's prediction files, ``<case>_boxes.pkl``: read without running them, and written for its own tools.
+
+A file holds ``pred_boxes`` [N, 6], ``pred_scores`` [N], ``pred_labels`` [N] (float32), ``restore``,
+``original_size_of_raw_data`` (array order z, y, x) and ``itk_origin``, ``itk_spacing``, ``itk_direction`` (ITK order).
+Its boxes are ``(a0_min, a1_min, a0_max, a1_max, a2_min, a2_max)`` in the raw image's array order and, as nnDetection
+makes boxes from masks, one voxel longer than the object; :mod:`nndet_psma.boxes.box` converts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nndet_psma.boxes.box import from_nndetection, to_nndetection
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.core.atomic import atomic_file
+from nndet_psma.core.errors import UserError
+from nndet_psma.hosts.boxes_pkl.read import UnsafePickleError, load_plain
+from nndet_psma.hosts.boxes_pkl.write import dump_plain
+
+BOXES_SUFFIX = "_boxes.pkl"
+
+_MAX_BYTES = 256 << 20  # a thousand times what nnDetection's 100 boxes take
+_KEYS = ("pred_boxes", "pred_scores", "pred_labels")
+
+
+@dataclass(frozen=True)
+class ForeignBoxes:
+    """Boxes of one case that nnDetection predicted.
+
+    Attributes:
+        case_id: from the file's name.
+        detections: 3D, our convention, voxels of the raw image in its own array order.
+        geometry: grid of the raw image, None where the file does not tell.
+    """
+
+    case_id: str
+    detections: Detections
+    geometry: Geometry | None
+
+
+def read_nndetection_boxes(file: Path) -> ForeignBoxes:
+    """Read one ``<case>_boxes.pkl``. Nothing in the file is executed.
+
+    Raises:
+        UserError: the file is missing, damaged, holds other than numbers (a class, a function), is no prediction, or
+            was predicted with ``restore`` off, in the preprocessed grid.
+    """
+    content = _read_plain(file)
+    if not isinstance(content, dict) or any(key not in content for key in _KEYS):
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise UserError(
+            "is no prediction of nnDetection", file=file, expected=", ".join(_KEYS), found=found or "nothing"
+        )
+    if not content.get("restore", True):
+        raise UserError(
+            "its boxes are in nnDetection's preprocessed grid, not in the image's",
+            file=file,
+            remedy="Predict with restore, which is nnDetection's default",
+        )
+    case_id = file.name.removesuffix(BOXES_SUFFIX)
+    return ForeignBoxes(case_id, _detections(content, file), _geometry(content, file))
+
+
+def write_nndetection_boxes(file: Path, detections: Detections, geometry: Geometry) -> None:
+    """Write one ``<case>_boxes.pkl`` that nnDetection's evaluation reads (NumPy 1 or 2).
+
+    Args:
+        file: to write, atomically.
+        detections: 3D boxes in voxels of ``geometry``, the image file's own array order.
+        geometry: grid of the image file.
+    """
+    content = {
+        "pred_boxes": to_nndetection(detections.boxes).astype(np.float32),
+        "pred_scores": detections.scores.astype(np.float32),
+        "pred_labels": detections.labels.astype(np.float32),
+        "restore": True,
+        "original_size_of_raw_data": np.array(geometry.shape, dtype=np.int64),
+        "itk_origin": tuple(float(v) for v in geometry.origin),
+        "itk_spacing": tuple(float(v) for v in geometry.spacing[::-1]),
+        "itk_direction": tuple(float(v) for v in geometry.direction),
+    }
+    with atomic_file(file) as temporary:
+        temporary.write_bytes(dump_plain(content))
+
+
+def _read_plain(file: Path) -> Any:
+    if not file.is_file():
+        raise UserError("file does not exist", file=file)
+    if file.stat().st_size > _MAX_BYTES:
+        raise UserError("is too large for a file of boxes", file=file, expected=f"at most {_MAX_BYTES} bytes")
+    try:
+        return load_plain(file.read_bytes())
+    except UnsafePickleError as error:
+        raise UserError(
+            "holds more than numbers, so it was not read",
+            file=file,
+            found=str(error),
+            remedy="Do not trust this file; predict again with nnDetection",
+        ) from None
+    except ValueError as error:
+        raise UserError(
+            "cannot be read",
+            file=file,
+            found=str(error).splitlines()[0],
+            remedy="Copy or predict it again",
+        ) from None
+
+
+def _detections(content: dict[Any, Any], file: Path) -> Detections:
+    """Boxes with a volume; rows that nnDetection clipped to nothing are dropped."""
+    boxes, scores, labels = (_numbers(content[key], key, file) for key in _KEYS)
+    boxes = boxes.reshape(-1, 6) if boxes.size == 0 else boxes
+    if boxes.ndim != 2 or boxes.shape[1] != 6 or not len(boxes) == scores.size == labels.size:
+        shapes = ", ".join(f"{key} {list(_numbers(content[key], key, file).shape)}" for key in _KEYS)
+        raise UserError(
+            "boxes, scores and labels do not fit", file=file, expected="[N, 6], [N], [N]", found=shapes
+        )
+    if len(boxes) == 0:
+        return Detections.empty(3)
+    ours = from_nndetection(boxes)
+    found = Detections.build(ours, scores.ravel(), np.rint(labels.ravel()))
+    if (found.labels < 0).any() or (found.scores < 0).any() or (found.scores > 1).any():
+        raise UserError("a score is outside [0, 1] or a label below 0", file=file)
+    return found.select(np.asarray((ours[:, 3:] > ours[:, :3]).all(axis=1)))
+
+
+def _numbers(value: Any, key: str, file: Path) -> NDArray[np.float64]:
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.array(np.nan)
+    if not np.isfinite(numbers).all():
+        raise UserError(f"{key} holds values that are no numbers", file=file)
+    return numbers
+
+
+def _geometry(content: dict[Any, Any], file: Path) -> Geometry | None:
+    keys = {"original_size_of_raw_data": 3, "itk_spacing": 3, "itk_origin": 3, "itk_direction": 9}
+    if any(content.get(key) is None for key in keys):
+        return None
+    values = {key: _numbers(content[key], key, file).ravel().tolist() for key in keys}
+    wrong = [key for key, count in keys.items() if len(values[key]) != count]
+    if wrong or min(values["itk_spacing"]) <= 0 or min(values["original_size_of_raw_data"]) < 1:
+        raise UserError("the grid of the image makes no sense", file=file, found=str(values))
+    z, y, x = values["original_size_of_raw_data"]
+    spacing, origin = values["itk_spacing"], values["itk_origin"]
+    return Geometry(
+        (int(z), int(y), int(x)),
+        (spacing[2], spacing[1], spacing[0]),
+        (origin[0], origin[1], origin[2]),
+        tuple(values["itk_direction"]),
+    )

@@ -1,5 +1,0 @@
-"""What nnU-Net finds through ``nnUNet_extTrainer``: the installed class itself, so that no second copy exists."""
-
-from nndet_psma.hosts.nnunet.trainer import nnUNetTrainerNodeSeg
-
-__all__ = ["nnUNetTrainerNodeSeg"]

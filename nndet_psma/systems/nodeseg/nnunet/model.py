@@ -1,0 +1,60 @@
+"""Where a segmentation model keeps what: our folds beside nnU-Net's own results folder.
+
+``det_models/TASK/nnUNetTrainerNodeSeg_PLAN/fold0/`` holds plan, thresholds and predictions in our forms;
+``.../nnunet/DatasetXXX_Name/nnUNetTrainerNodeSeg__PLAN__3d_fullres/fold_0/`` holds what nnU-Net writes, with ``nnunet``
+as its ``nnUNet_results``. The consolidated model has an ``nnunet`` of its own with lean checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, PLAN, ModelFolder
+from nndet_psma.core.errors import UserError
+from nndet_psma.systems.nodeseg.nnunet.environment import RESULTS
+from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+
+FINAL = "checkpoint_final.pth"
+LATEST = "checkpoint_latest.pth"
+BEST = "checkpoint_best.pth"
+
+
+@dataclass(frozen=True)
+class SegmentationModel:
+    """A model folder seen with nnU-Net's results in it.
+
+    Attributes:
+        folder: of the model.
+    """
+
+    folder: ModelFolder
+
+    def plan(self, fold: int) -> NodeSegPlan:
+        """The plan a fold was trained with; -1 is the consolidated model.
+
+        Raises:
+            UserError: there is none.
+        """
+        file = self.folder.fold(fold) / PLAN
+        if not file.is_file():
+            raise UserError(
+                "holds no trained model" if fold != CONSOLIDATED else "is not consolidated",
+                file=self.folder.fold(fold),
+                remedy="Run nndet_train first" if fold != CONSOLIDATED else "Run nndet_consolidate first",
+            )
+        return NodeSegPlan.read(file)
+
+    def results(self, fold: int) -> Path:
+        """``nnUNet_results`` of a fold or of the consolidated model."""
+        return (self.folder.fold(CONSOLIDATED) if fold == CONSOLIDATED else self.folder.root) / RESULTS
+
+    def trained(self, plan: NodeSegPlan, fold: int) -> Path:
+        """nnU-Net's folder with ``plans.json`` and ``fold_K``."""
+        name = f"{plan.trainer}__{plan.plan_id}__{plan.configuration}"
+        return self.results(fold) / plan.dataset / name
+
+    def checkpoint(self, plan: NodeSegPlan, fold: int, source_fold: int | None = None) -> Path:
+        """Final weights of a fold; in the consolidated model those of ``source_fold``."""
+        number = source_fold if fold == CONSOLIDATED else fold
+        return self.trained(plan, fold) / f"fold_{number}" / FINAL

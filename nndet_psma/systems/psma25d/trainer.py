@@ -1,0 +1,148 @@
+"""Trainer of the central system: whole-slice pretraining, then one search-region detector per HU window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.core.hashing import hash_json
+from nndet_psma.core.logs import LOGGER
+from nndet_psma.preprocess.prepare import PreparedCase
+from nndet_psma.preprocess.region import stage_region
+from nndet_psma.systems.psma25d.batches import SliceBatches
+from nndet_psma.systems.psma25d.mining import hard_negatives, keep_scores, mine, mined_before
+from nndet_psma.systems.psma25d.predict import predict_region
+from nndet_psma.systems.psma25d.starting import load_detector, starting_detector
+from nndet_psma.trainers.checkpoint import MODEL_FILE
+from nndet_psma.trainers.distributed import gather, on_main, together
+from nndet_psma.trainers.identity import stage_hash
+from nndet_psma.trainers.observer import Observer
+from nndet_psma.trainers.registry import TRAINERS, FoldJob
+from nndet_psma.trainers.selection import CRITERION, BoxHits, find_slice_hits
+from nndet_psma.trainers.stage_run import FINISHED_FILE, StageRun, StageSystem, loader_workers, train_stages
+from nndet_psma.trainers.watch.memory_check import full_gpu_remedy
+from nndet_psma.trainers.watch.watching import stage_observers
+
+__all__ = ["MODEL_FILE", "MaskRCNN25D", "load_detector", "loader_workers", "stage_hash"]
+
+
+@TRAINERS.register
+class MaskRCNN25D:
+    """Trains the stages of ``psma25d`` (Xu et al. 2023, figure 2)."""
+
+    def train(self, job: FoldJob) -> None:
+        """Train every stage of the fold that is not finished; see :class:`FoldJob`."""
+        train_stages(job, _SliceSystem())
+
+    def load(self, plan: Plan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
+        """See :func:`nndet_psma.systems.psma25d.starting.load_detector`."""
+        return load_detector(plan, stage, file, device)
+
+    def predict(
+        self,
+        models: Sequence[nn.Module],
+        case: PreparedCase,
+        plan: Plan,
+        stage: Stage,
+        *,
+        device: torch.device,
+        batch_size: int,
+        mirrored: bool,
+    ) -> list[Detections]:
+        """2D boxes; the slices of the case are prepared once for all models."""
+        region = stage_region(case, plan, stage)
+        return predict_region(
+            models, case, plan, stage, region, device=device, batch_size=batch_size, mirrored=mirrored
+        )
+
+
+class _SliceSystem(StageSystem):
+    """The torchvision detector on slices, with hard negatives mined between stages."""
+
+    criterion = CRITERION
+
+    def model(self, run: StageRun) -> nn.Module:
+        """The stage's detector with the weights of the stage before, of the user, or of the plan."""
+        return starting_detector(run.job.plan, run.stage, run.start)
+
+    def batches(self, run: StageRun) -> SliceBatches:
+        """Slices of the fold's training cases."""
+        hard = _hard_negatives(run)
+        batches: SliceBatches = together(run.accelerator, lambda: SliceBatches(
+            run.job.store, run.job.plan, run.stage, run.train_cases, run.batch_size, run.seed, hard
+        ))  # fmt: skip
+        return batches
+
+    def counts(self, model: nn.Module) -> dict[str, int]:
+        """Anchors and boxes that were drawn."""
+        plain: Any = model
+        anchors, boxes = plain.rpn.fg_bg_sampler, plain.roi_heads.fg_bg_sampler
+        return {
+            "loss_objectness": anchors.drawn,
+            "loss_rpn_box_reg": anchors.drawn,
+            "loss_classifier": boxes.drawn,
+            "loss_box_reg": boxes.drawn,
+            "loss_mask": boxes.positives,
+        }
+
+    def find_hits(self, run: StageRun, model: nn.Module) -> BoxHits:
+        """Boxes of the validation slices against their lesions."""
+        return find_slice_hits(
+            model, run.job.store, run.validation_share, run.job.plan, run.stage,
+            device=run.accelerator.device, batch_size=run.images, advance=run.lock.beat,
+        )  # fmt: skip
+
+    def observers(self, run: StageRun) -> Sequence[Observer]:
+        """Console, figure, pictures, memory, trackers."""
+        return stage_observers(run.job, run.stage, run.accelerator, run.images, run.training)
+
+    def remedy(self, run: StageRun) -> str:
+        """The batch that fits by the planner's estimate."""
+        return full_gpu_remedy(run.job.plan, run.stage, run.images, run.training, run.accelerator.device)
+
+    def compile(self, model: nn.Module) -> None:
+        """The ResNet: what follows changes shape in every step."""
+        model.get_submodule("backbone.body").compile()
+
+    def after(self, run: StageRun) -> None:
+        """Mine once for all stages that start from this one: they may be trained side by side."""
+        children = [stage for stage in run.job.plan.stages if stage.start_from == run.stage.name]
+        for child in {stage.region: stage for stage in children}.values():
+            _hard_negatives(replace(run, stage=child))
+
+
+def _hard_negatives(run: StageRun) -> list[str]:
+    """Slices that fooled the stage this one starts from; none where it starts from the backbone alone."""
+    job, stage = run.job, run.stage
+    if stage.start_from is None or job.plan.hard_negative_fraction == 0:
+        return []
+    folder = job.folder / stage.start_from
+    made_from = hash_json([(folder / FINISHED_FILE).read_text(), stage.region])
+    # all or none mine, whatever each of them sees on a slow file system
+    known = gather(run.accelerator, mined_before(folder, made_from))
+    scores: dict[str, float] | None = known[0]
+    if scores is None:
+        mined = gather(run.accelerator, together(run.accelerator, lambda: _mine_share(run)))
+        scores = {name: score for part in mined for name, score in part.items()}
+        kept = scores
+        on_main(run.accelerator, lambda: keep_scores(folder, made_from, kept))
+    hard = hard_negatives(scores)
+    LOGGER.info("stage %s: %d of %d slices without a lesion are hard", stage.name, len(hard), len(scores))
+    return hard
+
+
+def _mine_share(run: StageRun) -> dict[str, float]:
+    job, device = run.job, run.accelerator.device
+    parent = job.plan.stage(str(run.stage.start_from))
+    model = load_detector(job.plan, parent, job.folder / parent.name / MODEL_FILE, device)
+    return mine(
+        model, job.store, run.share(run.train_cases), job.plan, parent, run.stage,
+        device=device, batch_size=run.images, advance=run.lock.beat,
+    )  # fmt: skip

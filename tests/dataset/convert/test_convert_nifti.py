@@ -1,0 +1,160 @@
+"""Foreign NIfTI studies into a raw task."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.checks.checks import check_task
+from nndet_psma.dataset.convert.nifti import NiftiSource, convert_nifti, draw_test_cases, lesions_of
+from nndet_psma.dataset.convert.study_files import StudyFiles
+from nndet_psma.dataset.images.images import read_volume, write_volume
+from nndet_psma.dataset.task.cases import list_cases
+from nndet_psma.dataset.task.clinical import read_clinical
+from nndet_psma.dataset.task.description import read_description
+from nndet_psma.dataset.task.instances import read_labels
+from nndet_psma.dataset.task.paths import TaskPaths
+
+CT_GRID = Geometry((6, 10, 10), (3.0, 1.0, 1.0))
+PET_GRID = Geometry((6, 5, 5), (3.0, 2.0, 2.0), (0.5, 0.5, 0.0))  # the same field of view, half as fine
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Four studies: CT as whole floats, PET coarser, two lesions that touch at a corner and one apart."""
+    for number in range(4):
+        folder = tmp_path / "studies" / f"S.{number}"
+        rng = np.random.default_rng(number)
+        mask = np.zeros(CT_GRID.shape, np.uint8)
+        mask[1, 1, 1] = mask[2, 2, 2] = mask[4, 6:8, 6:8] = 1
+        write_volume(folder / "ct.nii.gz", rng.integers(-1000, 500, CT_GRID.shape).astype(float), CT_GRID)
+        write_volume(folder / "pet.nii.gz", rng.random(PET_GRID.shape).astype(np.float32), PET_GRID)
+        write_volume(folder / "mask.nii.gz", mask, CT_GRID)
+        write_volume(folder / "ctv.nii.gz", np.ones(PET_GRID.shape, np.uint8), PET_GRID)
+    images = {"CT": "*/ct.nii.gz", "PET": "*/pet.nii.gz"}
+    return NiftiSource(tmp_path / "studies", images, "*/mask.nii.gz", "*/ctv.nii.gz", "node")
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return TaskPaths(tmp_path / "Task200_New")
+
+
+def test_the_result_passes_the_full_check(source, paths):
+    done = convert_nifti(source, paths, test_share=0.25, seed=1)
+    assert len(done.training) == 3
+    assert len(done.test) == 1
+    assert {*done.training, *done.test} == {"S_0", "S_1", "S_2", "S_3"}
+    assert done.num_lesions == 8  # two per study: corner neighbours are one
+    # warnings there are: noise has no body, the CTV is the whole image, and all studies have one mask
+    assert not [finding for finding in check_task(paths, full=True) if finding.severity == "error"]
+    description = read_description(paths.root)
+    assert description.modalities == {0: "CT", 1: "PET", 2: "CTV"}
+    assert description.labels == {0: "node"}
+    assert description.test_labels is True
+    assert not paths.clinical.exists()
+
+
+def test_values_and_types(source, paths):
+    convert_nifti(source, paths)
+    case = list_cases(paths, read_description(paths.root))[0]
+    ct, pet, ctv = (read_volume(file) for file in case.images)
+    original = read_volume(source.folder / "S.0" / "ct.nii.gz")
+    assert ct.array.dtype == np.int16
+    np.testing.assert_array_equal(ct.array, original.array)
+    assert pet.array.dtype == np.float32
+    assert pet.geometry.same_grid(ct.geometry)
+    # CT voxel (2, 3) lies at y = 2, x = 3 mm; PET centres at 0.5, 2.5, 4.5: weights 1/4, 3/4 and 3/4, 1/4
+    coarse = read_volume(source.folder / "S.0" / "pet.nii.gz").array[0]
+    by_hand = np.array([0.25, 0.75]) @ coarse[0:2, 1:3] @ np.array([0.75, 0.25])
+    assert pet.array[0, 2, 3] == pytest.approx(by_hand, rel=1e-5)
+    assert ctv.array.dtype == np.uint8
+    volume, classes = read_labels(case, read_description(paths.root))
+    assert classes == {1: 0, 2: 0}
+    assert volume.array[1, 1, 1] == volume.array[2, 2, 2] == 1
+
+
+def test_a_mask_on_another_grid_and_a_lesion_lost(source, paths):
+    on_pet = np.zeros(PET_GRID.shape, np.uint8)
+    on_pet[3, 2, 2] = 1
+    write_volume(source.folder / "S.0" / "mask.nii.gz", on_pet, PET_GRID)
+    convert_nifti(source, paths)
+    # one PET pixel covers 2 x 2 CT pixels: 4, 5 in y and x
+    assert np.argwhere(read_volume(paths.labels("Tr") / "S_0.nii.gz").array).tolist() == [
+        [3, 4, 4],
+        [3, 4, 5],
+        [3, 5, 4],
+        [3, 5, 5],
+    ]
+    far = Geometry(PET_GRID.shape, PET_GRID.spacing, (500.0, 0.0, 0.0))
+    write_volume(source.folder / "S.0" / "mask.nii.gz", on_pet, far)
+    with pytest.raises(UserError, match=r"outside the grid.*expected 1 lesions; found 0"):
+        convert_nifti(source, paths)
+
+
+def test_finished_cases_are_left_alone_and_others_resumed(source, paths):
+    convert_nifti(source, paths)
+    before = {file: file.stat().st_mtime_ns for file in paths.raw_splitted.rglob("*.*")}
+    assert convert_nifti(source, paths).skipped == ("S_0", "S_1", "S_2", "S_3")
+    assert {file: file.stat().st_mtime_ns for file in paths.raw_splitted.rglob("*.*")} == before
+    (paths.labels("Tr") / "S_1.json").unlink()  # as after a kill: the table is written last
+    newer = source.folder / "S.2" / "ct.nii.gz"
+    os.utime(newer, ns=(2 * 10**18, 2 * 10**18))
+    assert convert_nifti(source, paths).skipped == ("S_0", "S_3")
+    assert convert_nifti(source, paths, overwrite=True).skipped == ()
+
+
+def test_another_draw_leaves_no_case_on_both_sides(source, paths):
+    sides = set()
+    for seed in range(4):
+        done = convert_nifti(source, paths, test_share=0.25, seed=seed)
+        sides.add(done.test)
+        assert sorted(file.name for file in paths.labels("Ts").glob("*.json")) == [f"{done.test[0]}.json"]
+        assert not {finding.kind for finding in check_task(paths, full=False)}
+    assert len(sides) > 1
+
+
+def test_several_studies_of_a_patient(tmp_path, source, paths):
+    for number in range(4):
+        folder = source.folder / f"S.{number}"
+        folder.rename(tmp_path / "studies" / f"P{number // 2}-{number}")
+    nested = replace(
+        source,
+        images={"CT": "*-*/ct.nii.gz"},
+        label="*-*/mask.nii.gz",
+        ctv=None,
+    )
+    done = convert_nifti(nested, paths, test_share=0.5)
+    assert {case[:2] for case in done.test} != {case[:2] for case in done.training}
+    assert len(done.test) == len(done.training) == 2
+    assert read_clinical(paths)["P1_2"] == {"patient_id": "P1"}
+
+
+def _study(case_id, patient):
+    return StudyFiles(case_id, patient, {})
+
+
+def test_draw():
+    studies = [_study(f"{patient}{i}", patient) for patient in "abcde" for i in range(2)]
+    drawn = draw_test_cases(studies, 0.4, 0)
+    assert len(drawn) == 4
+    assert drawn == draw_test_cases(studies[::-1], 0.4, 0)
+    assert {case[0] for case in drawn} & {s.patient_id for s in studies if s.case_id not in drawn} == set()
+    assert draw_test_cases(studies, 0.0, 0) == set()
+    for share in (1.0, -0.1, 0.95):
+        with pytest.raises(UserError, match="nothing to train on"):
+            draw_test_cases(studies, share, 0)
+
+
+def test_ids_are_renumbered_or_components_counted(tmp_path):
+    mask = np.array([[[0, 5, 5, 0, 2]]])
+    np.testing.assert_array_equal(lesions_of(mask, instances=True, file=tmp_path), [[[0, 2, 2, 0, 1]]])
+    np.testing.assert_array_equal(lesions_of(mask, instances=False, file=tmp_path), [[[0, 1, 1, 0, 2]]])
+    assert not lesions_of(np.zeros((1, 2, 2)), instances=True, file=tmp_path).any()
+    with pytest.raises(UserError, match="no instance ids"):
+        lesions_of(mask * 0.5, instances=True, file=tmp_path)

@@ -1,0 +1,268 @@
+"""DICOM series as volumes: order, place, values, and stacks that are none."""
+
+import numpy as np
+import pytest
+from dicom_samples import AXIAL, PATIENT, make_slices, new_dataset, save, save_all, uid, write_series
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGLossless, RLELossless
+from scipy.spatial.transform import Rotation
+
+from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.dicom.headers import make_header, scan_folders
+from nndet_psma.dataset.dicom.series import group_series, read_series, role_of, sort_slices
+from nndet_psma.dataset.task.description import Role
+
+ARRAY = np.arange(4 * 3 * 5, dtype=np.int16).reshape(4, 3, 5)
+
+
+def only_series(folder):
+    [series] = group_series(scan_folders([folder]))
+    return series
+
+
+def header(tmp_path, **tags):
+    dataset = make_slices(ARRAY, tags.pop("modality", "MR"))[0]
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    return make_header(dataset, tmp_path / "file", tmp_path)
+
+
+def test_slices_are_sorted_by_position_not_by_name(tmp_path):
+    folder = write_series(tmp_path, ARRAY, slope=2.0, intercept=-1000.0, origin=(10.0, 20.0, -30.0))
+    names = [f.name for f in sorted(folder.iterdir())]
+    assert names != [f"CT_{k}" for k in range(4)]
+    volume = read_series(only_series(folder))
+    assert np.array_equal(volume.array, ARRAY * 2.0 - 1000)
+    assert volume.geometry.shape == (4, 3, 5)
+    assert volume.geometry.spacing == (3.0, 2.0, 1.0)
+    assert volume.geometry.origin == (10.0, 20.0, -30.0)
+    assert volume.geometry.direction == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+
+
+def test_every_slice_has_its_own_slope(tmp_path):
+    slices = make_slices(np.ones((3, 2, 2), np.int16))
+    for k, dataset in enumerate(slices):
+        dataset.RescaleSlope, dataset.RescaleIntercept = k + 1.5, k
+    volume = read_series(only_series(save_all(slices, tmp_path)))
+    assert volume.array[:, 0, 0].tolist() == [1.5, 3.5, 5.5]
+
+
+def test_no_slope_is_one(tmp_path):
+    slices = make_slices(ARRAY - 7)
+    for dataset in slices:
+        del dataset.RescaleSlope, dataset.RescaleIntercept
+    assert np.array_equal(read_series(only_series(save_all(slices, tmp_path))).array, ARRAY - 7)
+
+
+def test_compressed_slices(tmp_path):
+    slices = make_slices(ARRAY, slope=2.0, intercept=-10.0)
+    for dataset in slices:
+        dataset.compress(RLELossless)
+    assert np.array_equal(read_series(only_series(save_all(slices, tmp_path))).array, ARRAY * 2.0 - 10)
+
+
+def test_jpeg_that_cannot_be_decoded(tmp_path):
+    slices = make_slices(ARRAY[:1])
+    slices[0].file_meta.TransferSyntaxUID = JPEGLossless
+    slices[0].PixelData = encapsulate([b"no jpeg at all.."])
+    with pytest.raises(UserError, match="cannot be decompressed"):
+        read_series(only_series(save_all(slices, tmp_path)))
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10**6))
+def test_place_of_every_voxel_follows_the_standard(tmp_path_factory, seed):
+    # DICOM PS3.3 C.7.6.2.1.1: position + column index * spacing * row cosines + row index * spacing * column cosines
+    rng = np.random.default_rng(seed)
+    turn = Rotation.random(random_state=seed).as_matrix()
+    orientation = tuple(float(v) for v in np.round([*turn[0], *turn[1]], 12))
+    slices = make_slices(
+        ARRAY,
+        orientation=orientation,
+        origin=tuple(np.round(rng.normal(0, 50, 3), 6)),
+        spacing=(2.5, 0.7, 0.9),
+    )
+    if rng.random() < 0.5:
+        slices.reverse()
+    folder = save_all(slices, tmp_path_factory.mktemp("oblique"))
+    volume = read_series(only_series(folder))
+    for dataset in slices:
+        k = int(dataset.InstanceNumber) - 1
+        row, column = np.array(dataset.ImageOrientationPatient, float).reshape(2, 3)
+        expected = np.array(dataset.ImagePositionPatient, float) + 4 * 0.9 * row + 2 * 0.7 * column
+        found = volume.geometry.to_patient(np.array([[k + 0.5, 2.5, 4.5]]))[0]
+        assert found == pytest.approx(expected, abs=1e-6)
+        assert volume.array[k, 2, 4] == ARRAY[k, 2, 4]
+
+
+def test_single_slice_is_as_thick_as_stated(tmp_path):
+    slices = make_slices(ARRAY[:1], SpacingBetweenSlices=4.0)
+    assert only_series(save_all(slices, tmp_path)).geometry.spacing == (4.0, 2.0, 1.0)
+
+
+def test_other_files_are_passed_over(tmp_path):
+    write_series(tmp_path / "ct", ARRAY)
+    (tmp_path / "ct/notes.txt").write_text("no DICOM")
+    (tmp_path / "ct/.DS_Store").write_bytes(b"x")
+    directory = new_dataset("CT")
+    del directory.Modality
+    save(directory, tmp_path / "DICOMDIR")
+    assert len(scan_folders([tmp_path])) == 4
+
+
+def test_file_that_is_only_named_like_dicom(tmp_path):
+    write_series(tmp_path, ARRAY)
+    (tmp_path / "x.DCM").write_bytes(b"not at all")
+    with pytest.raises(UserError, match=r"x.DCM: not a DICOM file, though it is named like one"):
+        scan_folders([tmp_path])
+
+
+def test_the_same_file_twice_counts_once(tmp_path):
+    write_series(tmp_path / "a", ARRAY)
+    write_series(tmp_path / "b", ARRAY)
+    assert len(scan_folders([tmp_path, tmp_path / "a"])) == 4
+
+
+def test_nothing_to_read(tmp_path):
+    with pytest.raises(UserError, match="no DICOM files"):
+        scan_folders([tmp_path])
+    with pytest.raises(UserError, match="missing: no such folder"):
+        scan_folders([tmp_path / "missing"])
+
+
+def test_truncated_file(tmp_path):
+    file = sorted(write_series(tmp_path, ARRAY).iterdir())[0]
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(UserError, match=f"{file.name}: damaged DICOM file"):
+        read_series(only_series(tmp_path))
+
+
+def spoilt(change):
+    slices = make_slices(np.zeros((6, 3, 5), np.int16))
+    return change(slices) or slices
+
+
+def _without(*gone):
+    return lambda slices: [dataset for k, dataset in enumerate(slices) if k not in gone]
+
+
+def _move(index, position):
+    def change(slices):
+        slices[index].ImagePositionPatient = position
+
+    return change
+
+
+def _set(index, name, value):
+    return lambda slices: setattr(slices[index], name, value)
+
+
+def _tilt(slices):
+    for k, dataset in enumerate(slices):
+        dataset.ImagePositionPatient = [0.0, 0.5 * k, 3.0 * k]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without(2), "1 slices are missing; expected 3.000 mm to the next slice; found 6.000 mm"),
+        (_without(2, 3), "2 slices are missing"),
+        (_move(5, [0.0, 0.0, 16.0]), "do not lie at even distances"),
+        (_move(3, [0.0, 0.0, 6.0]), "1 slices lie in the place of another one; found 6 files at 5 positions"),
+        (_tilt, r"tilted gantry\); found 0.50 mm per slice"),
+        (_set(2, "ImageOrientationPatient", [0.0, 1.0, 0.0, 0.0, 0.0, -1.0]), "mixes orientations"),
+        (_set(2, "Rows", 4), "mixes image sizes"),
+        (_set(2, "PixelSpacing", [2.0, 1.1]), "mixes pixel spacings"),
+        (_set(2, "NumberOfFrames", 3), r"several images in one file \(enhanced DICOM\).*classic DICOM"),
+        (_set(2, "ImagePositionPatient", None), "no place in the patient"),
+    ],
+)
+def test_stacks_that_are_none(tmp_path, change, message):
+    headers = [make_header(d, tmp_path / f"{k}", tmp_path) for k, d in enumerate(spoilt(change))]
+    with pytest.raises(UserError, match=message):
+        sort_slices(headers)
+
+
+def test_rounded_positions_and_beds_of_a_pet_are_even_enough(tmp_path):
+    slices = make_slices(np.zeros((6, 3, 5), np.int16))
+    for k, dataset in enumerate(slices):
+        # as a real scanner's table: 0.08 mm short where two beds meet
+        dataset.ImagePositionPatient = [0.0, 0.0, 3.0 * k + (0.001 if k % 2 else 0) - (0.08 if k > 2 else 0)]
+    headers = [make_header(d, tmp_path, tmp_path) for d in slices]
+    assert len(sort_slices(headers)) == 6
+
+
+def test_small_errors_must_not_add_up(tmp_path):
+    slices = make_slices(np.zeros((41, 2, 2), np.int16))
+    for k, dataset in enumerate(
+        slices
+    ):  # 3.0 mm below the middle, 3.12 mm above: 4 %, but 0.4 slices in the end
+        dataset.ImagePositionPatient = [0.0, 0.0, 3.0 * k + max(0, k - 20) * 0.12]
+    with pytest.raises(UserError, match="even distances"):
+        sort_slices([make_header(d, tmp_path, tmp_path) for d in slices])
+
+
+def test_colour_and_tables_are_refused(tmp_path):
+    slices = make_slices(ARRAY)
+    slices[1].ModalityLUTSequence = [new_dataset("CT")]
+    with pytest.raises(UserError, match="values are given by a table"):
+        read_series(only_series(save_all(slices, tmp_path / "a")))
+    slices = make_slices(ARRAY)
+    slices[1].SamplesPerPixel = 3
+    with pytest.raises(UserError, match="colour image"):
+        read_series(only_series(save_all(slices, tmp_path / "b")))
+
+
+@pytest.mark.parametrize(
+    ("tags", "role"),
+    [
+        ({"modality": "CT"}, Role.CT),
+        ({"modality": "PT"}, Role.PET),
+        ({"modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, None),
+        ({"SeriesDescription": "t2_tse_tra"}, Role.T2),
+        ({"EchoTime": 101, "RepetitionTime": 4000}, Role.T2),
+        ({"EchoTime": 10, "RepetitionTime": 500}, None),
+        ({"DiffusionBValue": 800.0}, Role.DWI),
+        ({"SequenceName": "*ep_b50t"}, Role.DWI),
+        ({"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"], "DiffusionBValue": 800.0}, Role.ADC),
+        ({"SeriesDescription": "ep2d_diff_ADC_DFC"}, Role.ADC),
+        ({"SeriesDescription": "Apparent Diffusion Coefficient (mm2/s)"}, Role.ADC),
+        ({"SeriesDescription": "radcontrast", "DiffusionBValue": 0.0}, Role.DWI),
+    ],
+)
+def test_roles(tmp_path, tags, role):
+    assert role_of(header(tmp_path, **tags)) is role
+
+
+def test_b_values_of_one_series_are_volumes_of_their_own(tmp_path):
+    for k, b in enumerate((50.0, 400.0, 800.0)):
+        slices = make_slices(ARRAY + 100 * k, "MR", DiffusionBValue=b)
+        for dataset in slices:
+            dataset.SOPInstanceUID = uid(b, dataset.InstanceNumber)
+        save_all(slices, tmp_path, f"b{k}")
+    found = {series.b_value: series for series in group_series(scan_folders([tmp_path]))}
+    assert sorted(found) == [50, 400, 800]
+    assert np.array_equal(read_series(found[400.0]).array, ARRAY + 100)
+
+
+@pytest.mark.parametrize(
+    ("tags", "calculated"),
+    [
+        ({"SeriesDescription": "ep2d_diff_CALC_BVAL"}, True),
+        ({"SeriesDescription": "Synthetic b1400"}, True),
+        ({"SequenceName": "*ep_b50_800"}, True),
+        ({"SequenceName": "*ep_b800t", "SeriesDescription": "ep2d_diff"}, False),
+    ],
+)
+def test_calculated_b_values_are_known(tmp_path, tags, calculated):
+    [series] = group_series([header(tmp_path, DiffusionBValue=1400.0, **tags)])
+    assert series.calculated is calculated
+
+
+def test_description_of_a_series_holds_no_identifier(tmp_path):
+    [series] = group_series([header(tmp_path, DiffusionBValue=50.0, SeriesDescription="dwi")])
+    assert series.describe() == "'dwi' b=50 (1 slices of (3, 5))"
+    assert PATIENT not in series.describe()
+    assert tuple(series.first.orientation) == AXIAL

@@ -1,0 +1,147 @@
+"""Which series and structure sets belong together, and which series is taken."""
+
+import numpy as np
+import pytest
+from dicom_samples import PATIENT, make_structures, pet_tags, rectangle, save, uid, write_series
+
+from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.dicom.headers import scan_folders
+from nndet_psma.dataset.dicom.studies import Choice, choose_series, common_modalities, group_studies
+
+ARRAY = np.zeros((4, 3, 5), np.int16)
+
+
+def studies_in(folder):
+    return group_studies(scan_folders([folder]))
+
+
+def described(folder, modality, choice=None, drawn_on=frozenset()):
+    [study] = studies_in(folder)
+    return choose_series(study, modality, choice or Choice(), frozenset(drawn_on)).first.description
+
+
+def test_studies_of_one_patient_are_apart_whatever_the_folders_are(tmp_path):
+    for series, study in (("1", "a"), ("2", "a"), ("3", "b")):
+        write_series(tmp_path, ARRAY, series=series, StudyInstanceUID=uid(study))
+    studies = studies_in(tmp_path)
+    assert sorted(len(study.series) for study in studies) == [1, 2]
+    assert {study.patient for study in studies} == {PATIENT}
+
+
+def test_files_without_identifiers_are_told_apart_by_the_folders_named(tmp_path):
+    for name in ("a", "b"):
+        write_series(tmp_path / name, ARRAY, series=name, StudyInstanceUID="", PatientID="")
+    studies = group_studies(scan_folders([tmp_path / "a", tmp_path / "b"]))
+    assert len(studies) == 2
+    assert len({study.digest for study in studies}) == 2
+
+
+def test_digest_tells_nothing_of_the_patient_and_stays(tmp_path):
+    write_series(tmp_path / "one", ARRAY)
+    write_series(tmp_path / "two", ARRAY, PatientID="another")
+    [first], [second] = studies_in(tmp_path / "one"), studies_in(tmp_path / "two")
+    assert first.digest == second.digest
+
+
+def test_structures_go_where_their_series_lies(tmp_path):
+    write_series(tmp_path, ARRAY, series="1", StudyInstanceUID=uid("images"))
+    write_series(tmp_path, ARRAY, series="2", StudyInstanceUID=uid("others"))
+    rois = [("a", [rectangle(0, (0, 1), (0, 1))])]
+    save(make_structures(rois, series="1", StudyInstanceUID=uid("planning")), tmp_path / "rs1")
+    save(make_structures(rois, series="absent", StudyInstanceUID=uid("others")), tmp_path / "rs2")
+    save(make_structures(rois, series="gone", StudyInstanceUID=uid("nowhere")), tmp_path / "rs3")
+    held = {study.study: [s.file.name for s in study.structures] for study in studies_in(tmp_path)}
+    assert held == {uid("images"): ["rs1"], uid("others"): ["rs2"]}
+
+
+def test_two_versions_of_a_structure_set_are_refused(tmp_path):
+    write_series(tmp_path, ARRAY)
+    for k in (1, 2):
+        drawn = make_structures([("a", [rectangle(0, (0, k), (0, 1))])])
+        drawn.SOPInstanceUID = uid("same")
+        save(drawn, tmp_path / f"rs{k}")
+    with pytest.raises(UserError, match=r"rs2: two different structure sets .* found .*rs1"):
+        scan_folders([tmp_path])
+
+
+def test_no_images(tmp_path):
+    save(make_structures([]), tmp_path / "rs")
+    with pytest.raises(UserError, match="no images that can be used; expected one of CT, PET, DWI, ADC, T2"):
+        studies_in(tmp_path)
+
+
+def write_mr(folder, b_values=(50.0, 800.0), calculated=True, adc=True, t2=True):
+    for b in b_values:
+        write_series(folder, ARRAY, "MR", series=f"b{b}", DiffusionBValue=b, SeriesDescription=f"dwi b{b:g}")
+    if calculated:
+        write_series(
+            folder, ARRAY, "MR", series="c", DiffusionBValue=1400.0, SeriesDescription="dwi CALC_BVAL"
+        )
+    if adc:
+        write_series(folder, ARRAY, "MR", series="adc", SeriesDescription="dwi_ADC")
+    if t2:
+        write_series(folder, ARRAY, "MR", series="t2", SeriesDescription="t2 tse")
+    return folder
+
+
+def test_modalities_by_default(tmp_path):
+    write_mr(tmp_path / "mr")
+    assert common_modalities(studies_in(tmp_path / "mr")) == ("DWI", "ADC")
+    write_mr(tmp_path / "t2", b_values=(), calculated=False, adc=False)
+    assert common_modalities(studies_in(tmp_path / "t2")) == ("T2",)
+    write_series(tmp_path / "pet", ARRAY, "PT", series="p", **pet_tags())
+    write_series(tmp_path / "pet", ARRAY, "CT", series="c")
+    assert common_modalities(studies_in(tmp_path / "pet")) == ("CT", "PET")
+    # two studies share what both have
+    write_series(tmp_path / "both", ARRAY, "CT", series="x", StudyInstanceUID=uid("x"))
+    both = [*studies_in(tmp_path / "pet"), *studies_in(tmp_path / "both")]
+    assert common_modalities(both) == ("CT",)
+    with pytest.raises(UserError, match="no modality in common; found CT, PET; T2"):
+        common_modalities([*studies_in(tmp_path / "pet"), *studies_in(tmp_path / "t2")])
+
+
+def test_highest_measured_b_value_or_the_wanted_one(tmp_path):
+    write_mr(tmp_path)
+    assert described(tmp_path, "DWI") == "dwi b800"
+    assert described(tmp_path, "DWI", Choice(b_value=50)) == "dwi b50"
+    assert described(tmp_path, "DWI", Choice(b_value=1400)) == "dwi CALC_BVAL"
+    with pytest.raises(UserError, match=r"no DWI with b=1000; found .*b=1400.*--b-value"):
+        described(tmp_path, "DWI", Choice(b_value=1000))
+
+
+def test_trace_image_before_single_directions(tmp_path):
+    for series, image_type in (
+        ("x", ["ORIGINAL", "PRIMARY", "NONE"]),
+        ("t", ["DERIVED", "PRIMARY", "TRACEW"]),
+    ):
+        tags = {"DiffusionBValue": 800.0, "ImageType": image_type, "SeriesDescription": series}
+        write_series(tmp_path, ARRAY, "MR", series=series, **tags)
+    assert described(tmp_path, "DWI") == "t"
+
+
+def test_corrected_pet_before_uncorrected(tmp_path):
+    for series, corrections in (("nac", ["DECY"]), ("ac", ["DECY", "ATTN"])):
+        tags = pet_tags(CorrectedImage=corrections, SeriesDescription=series)
+        write_series(tmp_path, ARRAY, "PT", series=series, **tags)
+    assert described(tmp_path, "PET") == "ac"
+
+
+def test_scouts_come_last(tmp_path):
+    write_series(tmp_path, ARRAY[:2], series="s", SeriesDescription="scout")
+    assert described(tmp_path, "CT") == "scout"
+    write_series(tmp_path, ARRAY, series="v", SeriesDescription="volume")
+    assert described(tmp_path, "CT") == "volume"
+
+
+def test_several_series_are_listed_and_chosen_by_name_or_structures(tmp_path):
+    for name in ("Pelvis soft", "Pelvis lung"):
+        write_series(tmp_path, ARRAY, series=name, SeriesDescription=name)
+    listed = r"'Pelvis lung' \(4 slices of \(3, 5\)\); CT 'Pelvis soft'.*--series CT=REGEX"
+    with pytest.raises(UserError, match=f"several CT series; found CT {listed}"):
+        described(tmp_path, "CT")
+    assert described(tmp_path, "CT", Choice(names={"CT": "soft$"})) == "Pelvis soft"
+    assert described(tmp_path, "CT", drawn_on={uid("series", "Pelvis lung")}) == "Pelvis lung"
+    with pytest.raises(UserError, match="no CT series called 'bone'"):
+        described(tmp_path, "CT", Choice(names={"CT": "bone"}))
+    with pytest.raises(UserError, match=r"no PET series; found CT .*Leave the study out"):
+        described(tmp_path, "PET")

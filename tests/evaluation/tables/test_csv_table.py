@@ -1,0 +1,94 @@
+import pytest
+
+from nndet_psma.core.errors import UserError
+from nndet_psma.evaluation.tables.csv_table import read_names, read_table
+
+
+def table(tmp_path, text, encoding="utf-8"):
+    file = tmp_path / "table.csv"
+    file.write_bytes(text.encode(encoding))
+    return read_table(file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x,y\n1,2.5\n3,-4e1\n",
+        "x, y\n1, 2.5\n3 , -4e1",
+        "\ufeffX,Y\r\n1,2.5\r\n\r\n3,-4e1\r\n",
+        "x;y\n1;2,5\n3;-40\n",
+        "x\ty\r1\t2.5\r3\t-40\r",
+        '"x","y"\n"1","2.5"\n3,-40,,\n',
+        "y,x,note\n2.5,1,\n-40,3,\n",
+    ],
+)
+def test_many_ways_to_write_the_same(tmp_path, text):
+    content = table(tmp_path, text)
+    assert content.numbers("x", "y").tolist() == [[1, 2.5], [3, -40]]
+    assert len(content) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty; expected a header line"),
+        ("\n \n", "the file is empty"),
+        ("x,y\n1,2\n3\n", "line 3; expected 2 values; found 1"),
+        ("x,y\n1,2,3\n", "line 2; expected 2 values; found 3"),
+        ("x,y\n1,2\n\n3,abc\n", "line 4, column 'y'; expected a finite number; found 'abc'"),
+        ("x,y\n1,nan\n", "expected a finite number; found 'nan'"),
+        ("x,y\n1,1_0\n", "expected a finite number; found '1_0'"),
+        ("x,y\n1,\n", "line 2, column 'y'; expected a value; found an empty cell"),
+        ("x,z\n1,2\n", "no column 'y'; expected one column 'y'; found x, z"),
+        ("x,Y,yY,YY\n1,2,3,4\n", None),
+        ("x,Y,y \n1,2,3\n", None),
+        ("x,Y,y,Y\n1,2,3,4\n", None),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, text, message):
+    if message is None:  # one exact name, or one without regard to case: not ambiguous
+        assert table(tmp_path, text).numbers("y").tolist() in ([2.0], [3.0])
+        return
+    with pytest.raises(UserError, match=message):
+        table(tmp_path, text).numbers("x", "y")
+
+
+@pytest.mark.parametrize("header", ["y,y", "Y,Y", "YY,yy"])
+def test_two_columns_of_one_name(tmp_path, header):
+    with pytest.raises(UserError, match="line 1: 2 columns"):
+        table(tmp_path, f"{header}\n1,2\n").numbers("Yy" if "YY" in header else "y")
+
+
+def test_no_text_and_no_file(tmp_path):
+    with pytest.raises(UserError, match="line 2: not UTF-8 text"):
+        table(tmp_path, "x,y\n1,é\n", "latin-1")
+    with pytest.raises(UserError, match="file does not exist"):
+        read_table(tmp_path / "nowhere.csv")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_table(tmp_path)
+
+
+def test_truths(tmp_path):
+    assert table(tmp_path, "x\n1\n0\n1.0\nTrue\nno\n").truths("x").tolist() == [
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
+    with pytest.raises(UserError, match="line 3, column 'x'; expected 0 or 1; found '2'"):
+        table(tmp_path, "x\n1\n2\n").truths("x")
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb\na\n", "SeriesUID\na\nb\n", "seriesuid,n\na,1\nb,2\n", "\ufeffa\r\n\r\nb\r\n"]
+)
+def test_names_with_and_without_header(tmp_path, text):
+    (tmp_path / "cases.csv").write_text(text, encoding="utf-8")
+    assert read_names(tmp_path / "cases.csv", "seriesuid") == ["a", "b"]
+
+
+def test_names_of_another_table_are_refused(tmp_path):
+    (tmp_path / "cases.csv").write_text("case,n\na,1\n")
+    with pytest.raises(UserError, match="no column 'seriesuid'"):
+        read_names(tmp_path / "cases.csv", "seriesuid")

@@ -1,0 +1,126 @@
+"""nnDetection's ``*_boxes.pkl``: order, extent and grid by hand, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from nndet_psma.boxes.detections import Detections
+from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.core.errors import UserError
+from nndet_psma.hosts.boxes_pkl.files import read_nndetection_boxes, write_nndetection_boxes
+
+GRID = Geometry(
+    (10, 40, 48), (4.0, 2.0, 1.5), (-30.0, -20.0, 300.0), (0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+)
+CONTENT = {
+    "pred_boxes": np.array([[2, 4, 6, 9, 6, 13]], dtype=np.float32),
+    "pred_scores": np.array([0.75], dtype=np.float32),
+    "pred_labels": np.array([1.0], dtype=np.float32),
+    "restore": True,
+    "original_size_of_raw_data": np.array([10, 40, 48]),
+    "itk_origin": (-30.0, -20.0, 300.0),
+    "itk_spacing": (1.5, 2.0, 4.0),
+    "itk_direction": (0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0),
+}
+
+
+def _write(tmp_path, **changes):
+    file = tmp_path / "case_7_boxes.pkl"
+    file.write_bytes(pickle.dumps({**CONTENT, **changes}))
+    return file
+
+
+def test_boxes_by_hand(tmp_path):
+    """(a0, a1, a0, a1, a2, a2) = (2, 4, 6, 9, 6, 13): z 2..6, y 4..9, x 6..13, and one voxel less below."""
+    found = read_nndetection_boxes(_write(tmp_path))
+    assert found.case_id == "case_7"
+    assert found.detections.boxes.tolist() == [[3, 5, 7, 6, 9, 13]]
+    assert found.detections.scores.tolist() == [0.75]
+    assert found.detections.labels.tolist() == [1]
+    assert found.geometry == GRID
+
+
+def test_written_files_hold_what_nndetection_holds(tmp_path):
+    """Read back by pickle itself, as nnDetection does."""
+    detections = Detections.build([[3, 5, 7, 6, 9, 13]], [0.75], [1])
+    write_nndetection_boxes(tmp_path / "case_7_boxes.pkl", detections, GRID)
+    found = pickle.loads((tmp_path / "case_7_boxes.pkl").read_bytes())
+    assert set(found) == set(CONTENT)
+    for key, wanted in CONTENT.items():
+        assert type(found[key]) is type(wanted)
+        if isinstance(wanted, np.ndarray):
+            assert found[key].dtype == wanted.dtype
+            np.testing.assert_array_equal(found[key], wanted)
+        else:
+            assert found[key] == wanted
+    again = read_nndetection_boxes(tmp_path / "case_7_boxes.pkl")
+    assert again.detections.boxes.tolist() == detections.boxes.tolist()
+    assert again.geometry == GRID
+
+
+@pytest.mark.parametrize("empty", [np.zeros((0, 6), np.float32), np.zeros(0, np.float32), []])
+def test_no_boxes(tmp_path, empty):
+    none = np.zeros(0, np.float32)
+    found = read_nndetection_boxes(_write(tmp_path, pred_boxes=empty, pred_scores=none, pred_labels=none))
+    assert len(found.detections) == 0
+    write_nndetection_boxes(tmp_path / "e_boxes.pkl", Detections.empty(3), GRID)
+    assert pickle.loads((tmp_path / "e_boxes.pkl").read_bytes())["pred_boxes"].shape == (0, 6)
+    assert len(read_nndetection_boxes(tmp_path / "e_boxes.pkl").detections) == 0
+
+
+def test_a_box_clipped_to_nothing_is_dropped(tmp_path):
+    boxes = np.array([[2, 4, 3, 9, 6, 13], [2, 4, 6, 9, 6, 13]], np.float32)
+    two = np.array([0.5, 0.4], np.float32)
+    found = read_nndetection_boxes(_write(tmp_path, pred_boxes=boxes, pred_scores=two, pred_labels=two * 0))
+    assert found.detections.scores.tolist() == pytest.approx([0.4])
+
+
+def test_file_without_a_grid(tmp_path):
+    assert read_nndetection_boxes(_write(tmp_path, itk_origin=None)).geometry is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pred_scores": np.array([0.5, 0.6])}, r"do not fit; expected \[N, 6\], \[N\], \[N\]"),
+        ({"pred_boxes": np.zeros((1, 4))}, "do not fit"),
+        ({"pred_scores": np.array([np.nan])}, "pred_scores holds values that are no numbers"),
+        ({"pred_boxes": ["a"]}, "pred_boxes holds values that are no numbers"),
+        ({"pred_scores": np.array([1.5])}, r"a score is outside \[0, 1\]"),
+        ({"pred_labels": np.array([-1.0])}, "a label below 0"),
+        ({"restore": False}, "in nnDetection's preprocessed grid.*Predict with restore"),
+        ({"itk_spacing": (0.0, 1.0, 1.0)}, "the grid of the image makes no sense"),
+        ({"itk_direction": (1.0,)}, "the grid of the image makes no sense"),
+    ],
+)
+def test_what_is_refused(tmp_path, changes, message):
+    with pytest.raises(UserError, match=rf"case_7_boxes\.pkl: .*{message}"):
+        read_nndetection_boxes(_write(tmp_path, **changes))
+
+
+def test_code_in_a_file_is_named_and_not_run(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'was_here'}",)
+
+    with pytest.raises(
+        UserError, match=r"holds more than numbers, so it was not read; found the name posix\.system"
+    ):
+        read_nndetection_boxes(_write(tmp_path, extra=Attack()))
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_other_files(tmp_path):
+    with pytest.raises(UserError, match="file does not exist"):
+        read_nndetection_boxes(tmp_path / "none_boxes.pkl")
+    file = tmp_path / "gt_boxes.pkl"
+    file.write_bytes(pickle.dumps({"boxes": np.zeros((0, 6)), "instances": [], "labels": []}))
+    with pytest.raises(UserError, match="is no prediction of nnDetection; expected pred_boxes"):
+        read_nndetection_boxes(file)
+    file.write_bytes(_write(tmp_path).read_bytes()[:60])
+    with pytest.raises(UserError, match=r"cannot be read.*Copy or predict it again"):
+        read_nndetection_boxes(file)

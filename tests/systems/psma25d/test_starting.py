@@ -1,0 +1,89 @@
+"""What a stage starts from: own weights, and how those that do not fit are told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nndet_psma.core.errors import UserError
+from nndet_psma.systems.psma25d.starting import starting_detector
+from nndet_psma.systems.psma25d.trainer import MaskRCNN25D, loader_workers
+from nndet_psma.trainers.identity import stage_hash
+from nndet_psma.trainers.registry import FoldJob
+from nndet_psma.trainers.settings import TrainerSettings
+
+QUICK = TrainerSettings(iterations=0, num_workers=0)
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_task, tmp_path_factory):
+    """A detector of the tiny plan."""
+    folder = tmp_path_factory.mktemp("weights")
+    job = FoldJob(tiny_task.plan, 0, tiny_task.store, folder, replace(QUICK, seed=99), voter="wsi")
+    MaskRCNN25D().train(job)
+    return folder / "wsi/model.safetensors"
+
+
+def test_first_stage_starts_from_own_weights(tiny_task, weights, tmp_path):
+    settings = replace(QUICK, start_weights=str(weights))
+    MaskRCNN25D().train(FoldJob(tiny_task.plan, 0, tiny_task.store, tmp_path, settings))
+    for stage in tiny_task.plan.stages:
+        assert (tmp_path / stage.name / "model.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_own_weights_with_other_channels_are_spread(tiny_task, weights):
+    plan = tiny_task.plan
+    wide = replace(plan.stages[0], windows=[window.name for window in plan.windows])
+    model = starting_detector(plan, wide, weights)
+    name = "backbone.body.conv1.weight"
+    torch.testing.assert_close(model.state_dict()[name].sum(1), load_file(weights)[name].sum(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"anchor_sizes": [[4.0], [8.0]]},
+            r"do not fit at rpn\.head\.cls_logits\.weight; expected \[1, .*found \[2, ",
+        ),
+        ({"norm": "group"}, r"hold an unknown layer backbone\.body\.bn1\.num_batches_tracked"),
+        ({"mask_branch": True}, r"lack the layer roi_heads\.mask_head"),
+        ({"fpn_channels": 8}, r"do not fit at backbone\.fpn"),
+    ],
+)
+def test_own_weights_that_do_not_fit(tiny_task, weights, change, message):
+    plan = replace(tiny_task.plan, detector=replace(tiny_task.plan.detector, **change))
+    with pytest.raises(UserError, match=rf"model\.safetensors: weights {message}.*belong to another plan"):
+        starting_detector(plan, plan.stages[0], weights)
+
+
+def test_missing_own_weights(tiny_task, tmp_path):
+    settings = replace(QUICK, start_weights=str(tmp_path / "no.safetensors"))
+    with pytest.raises(
+        UserError, match=r"no\.safetensors: weights file does not exist\. Correct trainer_cfg\.start"
+    ):
+        MaskRCNN25D().train(FoldJob(tiny_task.plan, 0, tiny_task.store, tmp_path, settings))
+
+
+def test_hash_is_of_the_content_of_own_weights(tiny_task, weights, tmp_path):
+    plan, stage = tiny_task.plan, tiny_task.plan.stages[1]
+    hashes = []
+    for name, factor in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
+        file = tmp_path / f"{name}.safetensors"
+        save_file({key: tensor * factor for key, tensor in load_file(weights).items()}, file)
+        hashes.append(stage_hash(plan, stage, 0, replace(QUICK, start_weights=str(file))))
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert stage_hash(plan, stage, 0, QUICK) not in hashes
+
+
+def test_loader_processes(monkeypatch, caplog):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(12)), raising=False)
+    assert [loader_workers(n) for n in (None, 0, 12)] == [8, 0, 12]
+    assert not caplog.records
+    assert loader_workers(40) == 12
+    assert "num_workers=40, but each training process has 12 cores: 12 are used" in caplog.text
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert [loader_workers(n) for n in (None, 3, 4)] == [2, 3, 3]

@@ -1,0 +1,77 @@
+"""Weights on disk: round trip, what does not fit, what is damaged."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from nndet_psma.core.errors import UserError
+from nndet_psma.trainers.networks.weights import read_model, read_state, write_model
+
+
+def _model(out: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, out, 3), nn.BatchNorm2d(out))
+
+
+@pytest.fixture
+def file(tmp_path):
+    torch.manual_seed(1)
+    write_model(_model(), tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def test_round_trip(file):
+    model = _model()
+    read_model(model, file)
+    written = load_file(file)
+    assert set(written) == set(model.state_dict())
+    assert all(torch.equal(tensor, written[name]) for name, tensor in model.state_dict().items())
+    assert [path.name for path in file.parent.iterdir()] == ["model.safetensors"]  # no temporary file left
+
+
+def test_missing_layer_is_named(file):
+    state = load_file(file)
+    del state["1.running_var"]
+    save_file(state, file)
+    with pytest.raises(UserError, match=r"model\.safetensors: weights lack the layer 1\.running_var"):
+        read_model(_model(), file)
+
+
+def test_unknown_layer_is_named(file):
+    save_file({**load_file(file), "2.weight": torch.zeros(1)}, file)
+    with pytest.raises(UserError, match=r"unknown layer 2\.weight"):
+        read_model(_model(), file)
+
+
+def test_layer_of_another_shape_is_named(file):
+    with pytest.raises(
+        UserError, match=r"do not fit at 0\.weight; expected \[4, 2, 3, 3\]; found \[3, 2, 3, 3\]"
+    ):
+        read_model(_model(4), file)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"a\.safetensors: weights file does not exist"):
+        read_state(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["cut.safetensors", "cut.pth"])
+@pytest.mark.parametrize("keep", [0, 5, 200])
+def test_damaged_file(tmp_path, file, name, keep):
+    damaged = tmp_path / name
+    if name.endswith(".pth"):
+        torch.save(load_file(file), damaged)
+        content = damaged.read_bytes()
+    else:
+        content = file.read_bytes()
+    damaged.write_bytes(content[:keep])
+    with pytest.raises(UserError, match=rf"{name}: weights cannot be read"):
+        read_state(damaged)
+
+
+def test_no_state_dictionary(tmp_path):
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(UserError, match="holds no state dictionary; found list"):
+        read_state(tmp_path / "list.pth")
