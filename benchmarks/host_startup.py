@@ -74,12 +74,12 @@ def plan_alone(planner: str) -> float:
 def _embedded_planning() -> Callable[[], object]:
     from nndet_psma.artifacts.fingerprint import Fingerprint
     from nndet_psma.dataset.task.paths import TaskPaths, data_root
+    from nndet_psma.planners.detector_options import DetectorOptions
     from nndet_psma.planners.machine import make_plan
-    from nndet_psma.planners.options import PlannerOptions
     from nndet_psma.systems.retina3d.planner import Retina3DPlanner
 
     paths = TaskPaths(data_root() / TASK)
-    options = PlannerOptions.parse({"target": "cpu"})
+    options = DetectorOptions.parse({"target": "cpu"})
     names = {"planner": Retina3DPlanner.__name__, "plan_id": "RETINA3D", "trainer": "RetinaNet3D"}
     return lambda: make_plan(Fingerprint.read(paths.fingerprint), paths, options, **names)
 

@@ -135,13 +135,13 @@ def plan(root: Path) -> None:
     """A plan as for five such patients, so that there can be folds."""
     from nndet_psma.artifacts.fingerprint import Fingerprint
     from nndet_psma.dataset.task.paths import TaskPaths
+    from nndet_psma.planners.detector_options import DetectorOptions
     from nndet_psma.planners.machine import make_plan
-    from nndet_psma.planners.options import PlannerOptions
 
     paths = TaskPaths(root)
     found = Fingerprint.read(paths.fingerprint)
     cases = [replace(found.cases[0], case_id=f"large_{i}", patient_id=f"large_{i}") for i in range(5)]
-    options = PlannerOptions(target="cpu", spacing=SPACING)
+    options = DetectorOptions(target="cpu", spacing=SPACING)
     made = make_plan(
         replace(found, cases=cases),
         paths,
@@ -166,14 +166,14 @@ def resample(root: Path) -> None:
 def _preprocess(root: Path, spacing: tuple[float, float, float]) -> None:
     import shutil
 
-    from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.artifacts.plan_file import read_plan
     from nndet_psma.dataset.task.cases import list_cases
     from nndet_psma.dataset.task.description import read_description
     from nndet_psma.dataset.task.paths import TaskPaths
     from nndet_psma.preprocess.build import build_store
 
     paths, description = TaskPaths(root), read_description(root)
-    made = replace(Plan.read(paths.plan("P")), spacing=spacing)
+    made = replace(read_plan(paths.plan("P")), spacing=spacing)
     shutil.rmtree(root / "store", ignore_errors=True)
     build_store(root / "store", list_cases(paths, description), description, made, 1)
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from nndet_psma.artifacts.plan import Detector
 from nndet_psma.planners.training_memory import BACKBONES, Network, activation_bytes, temporary_bytes
 from nndet_psma.systems.psma25d.network import build_detector
+from nndet_psma.systems.psma25d.plan import Detector
 
 SIDES = (256, 512)  # two sizes: the slope is per pixel, the rest (statistics, half copies of weights) is not
 

@@ -14,7 +14,7 @@ from typing import Any
 from measure import ONE_THREAD, Cost, executable, measure
 
 import nndet_psma
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.dataset.images.images import original_geometry
 from nndet_psma.dataset.task.cases import RawCase
@@ -131,7 +131,7 @@ class Genuine(Embedded):
     predict_arguments = ("-npp", "0")
 
     def __init__(
-        self, folder: Path, raw: Path, environment: Mapping[str, str], python: str, plan: Plan
+        self, folder: Path, raw: Path, environment: Mapping[str, str], python: str, plan: DetectorPlan
     ) -> None:
         own = {"det_num_threads": "1", "det_verbose": "0", "MLFLOW_TRACKING_URI": str(folder / "mlruns")}
         super().__init__(folder, raw, {**environment, **own})
@@ -141,7 +141,7 @@ class Genuine(Embedded):
         return [self.python, "-m", HOST, command]
 
     def train_options(self, iterations: int) -> list[str]:
-        each, detector = iterations // (EPOCHS + AVERAGED), self.plan.patch_detector
+        each, detector = iterations // (EPOCHS + AVERAGED), self.plan.detector3d
         epochs = {"max_num_epochs": EPOCHS, "swa_epochs": AVERAGED, "num_train_batches_per_epoch": each}
         trainer = {
             **epochs,

@@ -72,8 +72,8 @@ def _make(root: Path, shape: tuple[int, ...], device: str) -> None:
 
     from nndet_psma.artifacts.fingerprint import Fingerprint
     from nndet_psma.dataset.task.paths import TaskPaths
+    from nndet_psma.planners.detector_options import DetectorOptions
     from nndet_psma.planners.machine import make_plan
-    from nndet_psma.planners.options import PlannerOptions
 
     large_ct.SPACING = SPACING
     os.environ["LARGE_SHAPE"] = json.dumps(shape)
@@ -83,7 +83,7 @@ def _make(root: Path, shape: tuple[int, ...], device: str) -> None:
     measured = Fingerprint.read(paths.fingerprint)
     cases = [replace(measured.cases[0], case_id=f"case_{i}", patient_id=f"case_{i}") for i in range(5)]
     target = "cpu" if device == "cpu" else "gpu"
-    options = PlannerOptions(target=target, gpu_memory_gb=24, windows=WINDOWS, max_voters=5, weights="none")
+    options = DetectorOptions(target=target, gpu_memory_gb=24, windows=WINDOWS, max_voters=5, weights="none")
     plan = make_plan(
         replace(measured, cases=cases), paths, options,
         planner="PSMA25DPlanner", plan_id="P", trainer="MaskRCNN25D",
@@ -114,7 +114,7 @@ def _predict(args: argparse.Namespace) -> int:
     from nndet_psma.dataset.task.cases import list_cases
     from nndet_psma.dataset.task.description import read_description
     from nndet_psma.dataset.task.paths import TaskPaths
-    from nndet_psma.inference.predictor import CasePredictor
+    from nndet_psma.inference.predictor import VoterEnsemble
 
     torch.set_num_threads(args.threads)
     paths = TaskPaths(args.root / "Task300_Large")
@@ -122,7 +122,7 @@ def _predict(args: argparse.Namespace) -> int:
     case = list_cases(paths, description)[0]
     device = torch.device(args.device)
     with _timed("load the weights"):
-        predictor = CasePredictor(
+        predictor = VoterEnsemble(
             ModelFolder(args.root / "model"), CONSOLIDATED, source_folds=[0], device=device
         )
     for run in range(args.runs + 1):

@@ -41,7 +41,7 @@ from nndetection_place import (
     place_options,
 )
 
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.dataset.task.cases import list_cases
 from nndet_psma.dataset.task.description import read_description
 from nndet_psma.dataset.task.paths import TaskPaths
@@ -138,7 +138,7 @@ def main() -> int:
             engine = kind(scratch / kind.__name__, raw, {})
             runs = args.runs if kind is Embedded else 1  # the other differs in its scores only
             results[engine.name] = run_engine(engine, args.iterations, runs)
-        plan = Plan.read(TaskPaths(engine.root).plan("RETINA3D"))
+        plan = read_plan(TaskPaths(engine.root).plan("RETINA3D"))
         genuine = Genuine(scratch / "genuine", raw, environment, args.python, plan)
         results[genuine.name] = run_engine(genuine, args.iterations, args.runs)
     print(_report(results))

@@ -19,10 +19,11 @@ from memory_model import detector, fake_gpu, network_of
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from nndet_psma.artifacts.plan import Detector, Plan
+from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.planners.training_memory import BACKBONES, Network
 from nndet_psma.report.training_cost import true_cost
 from nndet_psma.systems.psma25d.network import build_detector
+from nndet_psma.systems.psma25d.plan import Detector
 from nndet_psma.trainers.cost.cost import (
     CPU_CORE,
     Device,
@@ -146,7 +147,7 @@ def _print_published() -> None:
 
 def _print_trained(folder: Path) -> None:
     folds = sorted(folder.glob("fold*"))
-    plan = Plan.read(folds[0] / "plan.json")
+    plan = read_plan(folds[0] / "plan.json")
     estimate = estimate_cost(plan)
     print(f"\n{folder.name}: {plan.target.device}, {os.cpu_count()} cores here; {estimate.assumption}")
     for stage in true_cost(folds).stages:

@@ -18,7 +18,8 @@ from measure import ONE_THREAD, executable, measure
 from torch import nn
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
+from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.systems.psma25d.batches import SliceBatches
 from nndet_psma.systems.psma25d.network import build_detector
@@ -31,7 +32,7 @@ CASES = 12
 class Place:
     """A planned and preprocessed task and where it is trained."""
 
-    plan: Plan
+    plan: DetectorPlan
     store: Path
     stage: Stage
     device: torch.device
@@ -107,7 +108,7 @@ def open_place(args: argparse.Namespace) -> Iterator[Place]:
         torch.set_num_threads(args.threads)
     with TemporaryDirectory() as scratch:
         root = args.task_root or _phantom(Path(scratch), args.device)
-        plan = Plan.read(TaskPaths(root).plan(args.plan))
+        plan = read_plan(TaskPaths(root).plan(args.plan))
         stage = plan.stage(args.stage) if args.stage else plan.stages[-1]
         workers = min(8, max(0, (os.cpu_count() or 1) - 1)) if args.workers is None else args.workers
         yield Place(
@@ -139,7 +140,7 @@ def _phantom(folder: Path, device: str) -> Path:
 class BareStep:
     """Forward, backward and optimiser step as in torchvision's detection reference, and nothing else."""
 
-    def __init__(self, model: nn.Module, plan: Plan, stage: Stage) -> None:
+    def __init__(self, model: nn.Module, plan: DetectorPlan, stage: Stage) -> None:
         self.model = model
         parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer: torch.optim.Optimizer

@@ -1,6 +1,6 @@
 """nndet_psma: self-configuring detection of PSMA-positive lymph nodes.
 
-``from nndet_psma import Predictor`` loads a trained model in Python (:class:`nndet_psma.inference.api.Predictor`). That
+``from nndet_psma import Predictor`` loads a trained model in Python (:class:`nndet_psma.systems.api.Predictor`). That
 imports torch; the package alone does not.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_LAZY = {"Predictor": "nndet_psma.inference.api"}
+_LAZY = {"Predictor": "nndet_psma.systems.api"}
 
 
 def __getattr__(name: str) -> Any:

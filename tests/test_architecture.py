@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -37,7 +38,7 @@ HEAVY = ("torch", "torchvision", "SimpleITK", "pandas", "matplotlib", "scipy", "
 
 def layer_of(module):
     parts = module.split(".")
-    if len(parts) < 2 or parts[1] in ("__init__", "conf"):
+    if len(parts) < 2 or parts[1] == "__init__":
         return "core"
     return "stages" if parts[1] == "pipeline" else parts[1]
 
@@ -65,9 +66,84 @@ def test_imports_go_one_way(file):
     assert not wrong
 
 
+SYSTEMS = sorted(path.name for path in (ROOT / "systems").iterdir() if path.is_dir() and path.name[0] != "_")
+NAMES = re.compile(r"nodeseg|NodeSeg|psma25d|retina3d|detector3d")
+# where a system may be named: its own folder, its hosts, the segmenter of regions, the demonstration and its phantoms
+MAY_NAME = ("systems/", "hosts/nndetection/", "roi/", "cli/demo.py", "dataset/phantom/")
+
+
+def relative(file):
+    return file.relative_to(ROOT).as_posix()
+
+
+def code_without_documentation(file):
+    """Names and strings of a file that are no docstring: what the program itself says."""
+    tree = TREES[file]
+    documentation = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and ast.get_docstring(node) is not None
+    }
+    attribute_texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) not in documentation | attribute_texts:
+                yield node.value
+        elif isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.arg | ast.keyword) and node.arg:
+            yield node.arg
+    yield from imported_modules(tree)
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if not relative(f).startswith(MAY_NAME)], ids=relative)
+def test_no_system_is_named_outside_its_folder(file):
+    assert [text for text in code_without_documentation(file) if NAMES.search(text)] == []
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_no_system_imports_another(system):
+    others = tuple(f"nndet_psma.systems.{other}" for other in SYSTEMS if other != system)
+    own = ROOT / "systems" / system
+    wrong = {
+        f"{relative(file)}: {name}"
+        for file in FILES
+        if own in file.parents
+        for name in imported_modules(TREES[file])
+        if name.startswith(others)
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize(
+    ("package", "homes"),
+    [("nndet", ("hosts/nndetection/",)), ("nnunetv2", ("systems/nodeseg/nnunet/", "roi/"))],
+)
+def test_hosts_are_imported_at_their_border_only(package, homes):
+    wrong = {
+        relative(file)
+        for file in FILES
+        for name in imported_modules(TREES[file])
+        if name.split(".")[0] == package and not relative(file).startswith(homes)
+    }
+    assert wrong == set()
+
+
+def test_folders_stay_small_and_say_what_they_hold():
+    """About twenty modules; the command line has one per command."""
+    for folder in sorted({file.parent for file in FILES}):
+        modules = [file for file in folder.glob("*.py") if file.name != "__init__.py"]
+        assert len(modules) <= (40 if folder.name == "cli" else 24), folder
+        if folder.name != "ext":  # nnU-Net imports every module there
+            assert ast.get_docstring(TREES[folder / "__init__.py"]), folder
+
+
 def test_the_order_names_every_folder():
     folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()}
-    assert folders - {"conf"} <= set(LEVEL)
+    assert folders <= set(LEVEL)
 
 
 def test_files_and_functions_stay_short():

@@ -7,14 +7,22 @@ from pathlib import Path
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.task.paths import find_task, models_root
-from nndet_psma.systems.nodeseg.plan import NodeSegPlan, read_plan
 
 CONSOLIDATED = -1
 PLAN = "plan.json"
 INFERENCE_PLAN = "plan_inference.json"
 WEIGHTS = "model.safetensors"
+TEST_PREDICTIONS = "test_predictions"
+VAL_PREDICTIONS = "val_predictions"
+RAW = "raw"
+"""Boxes before any post-processing, in a folder of predictions."""
+VALIDATION_RAW = "sweep_predictions"
+"""The same of a fold's validation cases, in the folder of the fold."""
+FINISHED = "finished"
+"""In a consolidated model: hash of what it was put together from."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +39,8 @@ class ModelFolder:
         """Folder of a fold; -1 is the consolidated model, as in nnDetection."""
         return self.root / ("consolidated" if fold == CONSOLIDATED else f"fold{fold}")
 
-    def plan(self, fold: int) -> Plan | NodeSegPlan:
-        """The plan the fold was trained with, of whichever system: its type tells which engine predicts.
+    def plan(self, fold: int) -> Plan:
+        """The plan the fold was trained with, of whichever system.
 
         Raises:
             UserError: there is no such model, or its plan cannot be read.
@@ -45,21 +53,6 @@ class ModelFolder:
                 remedy="Run nndet_train first" if fold != CONSOLIDATED else "Run nndet_consolidate first",
             )
         return read_plan(file)
-
-    def detector_plan(self, fold: int) -> Plan:
-        """The plan of a detector.
-
-        Raises:
-            UserError: there is no such model, or it is a segmentation by nnU-Net.
-        """
-        plan = self.plan(fold)
-        if isinstance(plan, NodeSegPlan):
-            raise UserError(
-                "is a segmentation by nnU-Net, not a detector",
-                file=self.fold(fold),
-                remedy="Use nndet_predict, nndet_sweep, nndet_consolidate, nndet_eval, which know both",
-            )
-        return plan
 
     def inference_plan(self, fold: int) -> InferencePlan:
         """Tuned thresholds of a fold or of the consolidated model.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from nndet_psma.artifacts.artifact import Artifact
+from nndet_psma.artifacts.results import Result
 from nndet_psma.boxes.geometry import Geometry
 
 
@@ -42,7 +42,7 @@ class PredictedLesion:
 
 
 @dataclass(frozen=True)
-class Prediction(Artifact):
+class Prediction(Result):
     """Prediction of one case.
 
     Attributes:
@@ -56,7 +56,7 @@ class Prediction(Artifact):
     """
 
     schema: ClassVar[str] = "nndet_psma.prediction"
-    remade_by: ClassVar[str] = "nndet_predict"
+    suffix: ClassVar[str] = "_boxes.json"
 
     case_id: str
     made_from: str
@@ -65,3 +65,16 @@ class Prediction(Artifact):
     examined: tuple[float, ...]
     lesions: list[PredictedLesion]
     candidates: list[PredictedLesion]
+
+    def summary(self) -> dict[str, Any]:
+        """Number of lesions, and the best score of any candidate."""
+        return {
+            "case_id": self.case_id,
+            "search_region": self.search_region,
+            "lesions": len(self.lesions),
+            "best_score": max((candidate.score for candidate in self.candidates), default=0.0),
+        }
+
+    def told(self) -> str:
+        """Number of lesions and candidates."""
+        return f"{len(self.lesions)} lesions, {len(self.candidates)} candidates"

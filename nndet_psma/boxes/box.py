@@ -11,6 +11,8 @@ nnDetection orders ``(a0_min, a1_min, a0_max, a1_max, a2_min, a2_max)`` and make
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -40,7 +42,8 @@ def box_centres(boxes: Boxes) -> Boxes:
 
 def box_volumes(boxes: Boxes) -> NDArray[np.float64]:
     """Volumes ``[N]`` (areas in 2D) in voxels; a box with a negative side counts 0."""
-    return np.prod(np.clip(box_sizes(boxes), 0, None), axis=1)
+    volumes: NDArray[np.float64] = np.prod(np.clip(box_sizes(boxes), 0, None), axis=1)
+    return volumes
 
 
 def pairwise_intersection(first: Boxes, second: Boxes) -> NDArray[np.float64]:
@@ -48,7 +51,8 @@ def pairwise_intersection(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     dim = first.shape[1] // 2
     lower = np.maximum(first[:, None, :dim], second[None, :, :dim])
     upper = np.minimum(first[:, None, dim:], second[None, :, dim:])
-    return np.prod(np.clip(upper - lower, 0, None), axis=2)
+    shared: NDArray[np.float64] = np.prod(np.clip(upper - lower, 0, None), axis=2)
+    return shared
 
 
 def pairwise_iou(first: Boxes, second: Boxes) -> NDArray[np.float64]:
@@ -64,7 +68,7 @@ def clip_boxes(boxes: Boxes, shape: tuple[int, ...]) -> Boxes:
     return np.clip(boxes, 0, limit)
 
 
-def boxes_from_instances(instances: NDArray) -> tuple[NDArray[np.int64], Boxes]:
+def boxes_from_instances(instances: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], Boxes]:
     """Tight boxes of the instances of an id mask.
 
     Args:

@@ -41,7 +41,8 @@ def nms(detections: Detections, iou: float) -> Detections:
 def nms_mask(detections: Detections, iou: float) -> NDArray[np.bool_]:
     """Which rows ``[N]`` survive :func:`nms`."""
     seeds = greedy_seeds(detections, iou, inclusive=False)
-    return seeds == np.arange(len(detections))
+    kept: NDArray[np.bool_] = seeds == np.arange(len(detections))
+    return kept
 
 
 Missing = Literal["zero", "ignore", "overlap"]
@@ -242,4 +243,5 @@ def paired_iou(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     sides = np.minimum(first[:, dim:], second[:, dim:]) - np.maximum(first[:, :dim], second[:, :dim])
     overlap = np.prod(np.clip(sides, 0, None), axis=1)
     union = box_volumes(first) + box_volumes(second) - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    iou: NDArray[np.float64] = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return iou

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,7 +29,7 @@ class Detections:
     boxes: Boxes
     scores: NDArray[np.float64]
     labels: NDArray[np.int64]
-    columns: Mapping[str, NDArray] = field(default_factory=dict)
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.boxes.ndim != 2 or self.boxes.shape[1] not in (4, 6):
@@ -62,7 +63,7 @@ class Detections:
         )
 
     @classmethod
-    def empty(cls, dim: int = 3, columns: Mapping[str, NDArray] | None = None) -> Detections:
+    def empty(cls, dim: int = 3, columns: Mapping[str, NDArray[Any]] | None = None) -> Detections:
         """No detections; ``columns`` gives names, types and trailing shapes of further columns."""
         none = {name: column[:0] for name, column in (columns or {}).items()}
         return cls(empty_boxes(dim), np.zeros(0), np.zeros(0, dtype=np.int64), none)
@@ -92,9 +93,9 @@ class Detections:
     @property
     def dim(self) -> int:
         """2 or 3."""
-        return self.boxes.shape[1] // 2
+        return int(self.boxes.shape[1]) // 2
 
-    def select(self, keep: NDArray) -> Detections:
+    def select(self, keep: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Detections:
         """Rows chosen by a boolean mask ``[N]`` or by indices (which also order them)."""
         return Detections(
             self.boxes[keep],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +37,16 @@ class Geometry:
     def matrix(self) -> NDArray[np.float64]:
         """3x3: a step in array order (z, y, x), in voxels, to a step in patient order (x, y, z), in mm."""
         by_xyz = np.array(self.direction, dtype=np.float64).reshape(3, 3) * np.array(self.spacing[::-1])
-        return by_xyz[:, ::-1]
+        by_zyx: NDArray[np.float64] = by_xyz[:, ::-1]
+        return by_zyx
 
-    def to_patient(self, points: NDArray) -> NDArray[np.float64]:
+    def to_patient(self, points: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Voxel-edge coordinates ``[N, 3]`` (z, y, x) to LPS millimetres ``[N, 3]`` (x, y, z)."""
-        return (np.asarray(points, dtype=np.float64) - 0.5) @ self.matrix.T + np.array(self.origin)
+        centred = np.asarray(points, dtype=np.float64) - 0.5
+        found: NDArray[np.float64] = centred @ self.matrix.T + np.array(self.origin)
+        return found
 
-    def to_voxels(self, points: NDArray) -> NDArray[np.float64]:
+    def to_voxels(self, points: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Inverse of :meth:`to_patient`."""
         offset = np.asarray(points, dtype=np.float64) - np.array(self.origin)
         return np.linalg.solve(self.matrix, offset.T).T + 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +94,7 @@ def _share(edges: NDArray[np.float64], axis: int) -> float:
     return float(np.mean(upper - lower)) / room if room > 0 else 1.0
 
 
-def _ranked(edges: NDArray[np.float64], axis: int, group: Rows) -> tuple[NDArray, NDArray]:
+def _ranked(edges: NDArray[np.float64], axis: int, group: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
     """Edges along an axis such that those of different groups never mix: as they are, or as exact integers."""
     lower, upper = edges[axis], edges[len(edges) // 2 + axis]
     if len(group) == 0 or group.min() == group.max():
@@ -104,7 +105,7 @@ def _ranked(edges: NDArray[np.float64], axis: int, group: Rows) -> tuple[NDArray
     return base + low, base + high
 
 
-def _self_pairs(lower: NDArray, upper: NDArray) -> Iterator[tuple[Rows, Rows]]:
+def _self_pairs(lower: NDArray[Any], upper: NDArray[Any]) -> Iterator[tuple[Rows, Rows]]:
     """Rows of the pairs that overlap along an axis, in portions."""
     order = np.argsort(lower, kind="stable")
     after = np.arange(1, len(lower) + 1)

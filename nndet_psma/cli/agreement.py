@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.readers is None and args.sizes is None:
         raise UserError("nothing to compare", expected="--readers or --sizes")
-    result: dict = {}
+    result: dict[str, Any] = {}
     if args.readers is not None:
         result |= score_readers(args.table, args.readers, order=args.order)
     if args.sizes is not None:

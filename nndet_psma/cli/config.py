@@ -1,110 +1,240 @@
-"""The Hydra configuration of a command: defaults, group choice, ``-o`` overrides."""
+"""The configuration of a command: defaults of the system, a preset, ``-o`` overrides in Hydra's grammar; typed at once.
+
+``nndet_psma config`` prints it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import argparse
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nndet_psma.core.errors import UserError
 
 if TYPE_CHECKING:
     from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.artifacts.run_config import RunConfig
     from nndet_psma.dataset.task.paths import TaskPaths
-    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+    from nndet_psma.systems.system import AnySystem
 
-EMBEDDED, NNUNET = "embedded", "nnunet"
-HOSTS = (EMBEDDED, NNUNET)
-_NNUNET_MODULE = "nnUNetTrainerNodeSeg"  # of trainers.nodeseg, which imports torch
+AnyConfig: TypeAlias = "RunConfig[Any, Any]"
+
+_CHOICE = "train="
+_SCHEMA = "system"
 
 
-def compose_config(task: str, overrides: Sequence[str], system: str | None = None) -> Any:
-    """Composed configuration (an OmegaConf ``DictConfig``) for a task.
+def compose_config(task: str, overrides: Sequence[str], system: str | None = None) -> AnyConfig:
+    """The configuration of a task.
 
-    ``system`` is the preset of ``conf/train`` that is taken when no override names one. ``-o`` takes Hydra's override
-    grammar as in nnDetection: ``key=value``, ``train=PRESET``, ``+key=value``, ``~key``.
+    ``system`` is the preset that is taken when no override names one. ``-o`` takes Hydra's override grammar as in
+    nnDetection: ``key=value``, ``train=PRESET``, ``+plan_overwrites.key=value``, ``~key``.
 
     Raises:
-        UserError: an override is malformed, names an unknown key or group, or an import fails.
+        UserError: an override is malformed, names an unknown key or preset, has a value of the wrong kind, or an
+            import fails.
     """
-    from hydra import compose, initialize_config_module
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from nndet_psma.systems.choice import CENTRAL
 
-    named = [] if system is None or _names_system(overrides) else [f"train={system}"]
-    given = [f"task={task}", *_groups_first([*named, *map(_quoted, overrides)])]
-    try:
-        with initialize_config_module("nndet_psma.conf", version_base="1.3"):
-            config = compose("config", overrides=given)
-            OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        reason = " ".join(lines[:1] + [line for line in lines[1:] if line.startswith("To append")])
-        raise UserError(
-            f"configuration override is wrong: {reason}",
-            found=" ".join(overrides) or None,
-            expected=f"train={' or '.join(presets())}" if "'train/" in reason else None,
-            remedy="Keys and defaults stand in the files below nndet_psma/conf; write -o key=value",
-        ) from None
-    _check_host(config)
-    _import_modules(list(config.additional_imports))
+    named = [text.removeprefix(_CHOICE) for text in overrides if text.startswith(_CHOICE)]
+    preset = named[-1] if named else system or CENTRAL
+    owner = _owner(preset, overrides)
+    content = _composed(task, preset, [text for text in overrides if not text.startswith(_CHOICE)], owner)
+    config = _typed(content, owner)
+    _check_host(config, owner)
+    _import_modules(config.additional_imports)
     return config
 
 
-def presets() -> list[str]:
-    """Names that ``-o train=`` may have, in alphabetical order."""
-    folder = files("nndet_psma.conf") / "train"
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+def presets() -> dict[str, str]:
+    """The system of each name that ``-o train=`` may have, in alphabetical order."""
+    from nndet_psma.systems.system import SYSTEMS
+
+    found = {preset: name for name in SYSTEMS for preset in (name, *_preset_files(SYSTEMS[name].presets))}
+    return dict(sorted(found.items()))
 
 
-def config_for_task(paths: TaskPaths, overrides: Sequence[str], tell: Callable[[str], None]) -> Any:
+def config_for_task(paths: TaskPaths, overrides: Sequence[str], tell: Callable[[str], None]) -> AnyConfig:
     """The configuration of a task; when no override names a system, the data set does, and ``tell`` hears why."""
     from nndet_psma.dataset.task.description import read_description
     from nndet_psma.systems.choice import default_system
 
-    if _names_system(overrides):
+    if any(text.startswith(_CHOICE) for text in overrides):
         return compose_config(paths.name, overrides)
     choice = default_system(read_description(paths.root))
     tell(f"system {choice.name}: {choice.reason} (another with -o train=NAME)")
     return compose_config(paths.name, overrides, choice.name)
 
 
-def config_for_model(task: str, plan: Plan | NodeSegPlan, overrides: Sequence[str]) -> Any:
+def config_for_model(task: str, plan: Plan, overrides: Sequence[str]) -> AnyConfig:
     """The configuration of commands that are given a model: the defaults of the system that made it."""
-    from nndet_psma.systems.choice import SEGMENTATION, system_of
-    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+    from nndet_psma.systems.system import system_of
 
-    system = SEGMENTATION if isinstance(plan, NodeSegPlan) else system_of(plan)
-    return compose_config(task, overrides, system)
+    return compose_config(task, overrides, system_of(plan).name)
 
 
-def _check_host(config: Any) -> None:
-    """The host is known and is the one that the system runs in."""
-    if config.host not in HOSTS:
-        raise UserError(f"unknown host '{config.host}'", expected=f"one of {', '.join(HOSTS)}, nndet")
-    wanted = NNUNET if config.module == _NNUNET_MODULE else EMBEDDED
-    if config.host == wanted:
-        return
-    if wanted == EMBEDDED:
+def system_of_config(config: AnyConfig) -> AnySystem:
+    """The system that a composed configuration belongs to."""
+    from nndet_psma.systems.system import SYSTEMS
+
+    return SYSTEMS[config.system]()
+
+
+def default_content(system: AnySystem) -> dict[str, Any]:
+    """Every key at its default, as plain values."""
+    from nndet_psma.artifacts.run_config import RunConfig
+    from nndet_psma.core.schema import to_plain
+
+    config = RunConfig(
+        task="",
+        system=system.name,
+        host=system.host,
+        module=system.trainer,
+        planner=system.planner,
+        plan=system.plan_id,
+        plan_cfg=system.options_type(),
+        trainer_cfg=system.settings_type(),
+    )
+    content: dict[str, Any] = to_plain(config)
+    return content
+
+
+def _owner(preset: str, overrides: Sequence[str]) -> AnySystem:
+    from nndet_psma.systems.system import SYSTEMS
+
+    known = presets()
+    if preset not in known:
         raise UserError(
-            f"host '{config.host}' cannot train {config.module}",
-            expected=f"module {_NNUNET_MODULE}",
-            remedy="Choose the system with -o train=nodeseg, which sets its host",
+            f"configuration override is wrong: Could not find '{_CHOICE[:-1]}/{preset}'",
+            found=" ".join(overrides) or None,
+            expected=f"train={' or '.join(known)}",
         )
-    raise UserError(f"{config.module} trains in host '{wanted}' only", found=f"host '{config.host}'")
+    return SYSTEMS[known[preset]]()
 
 
-def plain(config: Any) -> Any:
-    """Part of a configuration as plain dictionaries and lists."""
+def _composed(task: str, preset: str, overrides: Sequence[str], owner: AnySystem) -> dict[str, Any]:
+    """Plain content: defaults, then the preset, then the overrides."""
+    from hydra import compose, initialize
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    return OmegaConf.to_container(config, resolve=True)
+    content = default_content(owner)
+    for changes in _preset_contents(owner, preset):
+        content = _merged(content, changes, preset)
+    ConfigStore.instance().store(name=_SCHEMA, node=content)
+    try:
+        with initialize(config_path=None, version_base="1.3"):
+            config = compose(_SCHEMA, overrides=[f"task={task}", *map(_quoted, overrides)])
+            found = OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise _wrong_override(error, overrides, content) from None
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def _names_system(overrides: Sequence[str]) -> bool:
-    return any(override.startswith("train=") for override in overrides)
+def _preset_contents(owner: AnySystem, preset: str) -> Iterator[dict[str, Any]]:
+    """Changes of a preset, after those of the presets it builds on."""
+    import yaml
+
+    known = _preset_files(owner.presets)
+    chain = [preset] if preset == owner.name else [owner.name, preset]
+    for name in chain:
+        if name in known:
+            yield yaml.safe_load(known[name]) or {}
+
+
+def _preset_files(package: str) -> dict[str, str]:
+    """Texts of the presets in a package, by name."""
+    if not package:
+        return {}
+    found = [file for file in files(package).iterdir() if file.name.endswith(".yaml")]
+    return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in found}
+
+
+def _merged(content: Mapping[str, Any], changes: Mapping[str, Any], preset: str) -> dict[str, Any]:
+    result = dict(content)
+    for key, value in changes.items():
+        if key not in content:
+            raise UserError(f"preset '{preset}' sets an unknown key '{key}'", expected=_nearest(key, content))
+        inner = result[key]
+        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        result[key] = _merged(inner, value, preset) if both else value
+    return result
+
+
+def _typed(content: dict[str, Any], owner: AnySystem) -> AnyConfig:
+    from nndet_psma.artifacts.run_config import RunConfig
+
+    parts = {
+        "plan_cfg": from_config(owner.options_type, content["plan_cfg"], "plan_cfg"),
+        "trainer_cfg": from_config(owner.settings_type, content["trainer_cfg"], "trainer_cfg"),
+    }
+    config: AnyConfig = from_config(RunConfig, {**content, **parts}, "")
+    return config
+
+
+def from_config(kind: type[Any], content: Any, key: str) -> Any:
+    """A part of the configuration as the dataclass ``kind``; UserError names the key that is wrong."""
+    from nndet_psma.core.schema import SchemaError, from_plain
+
+    try:
+        return from_plain(kind, content, key)
+    except (SchemaError, ValueError) as error:
+        raise UserError(f"configuration: {error}") from None
+
+
+def _wrong_override(error: Exception, overrides: Sequence[str], content: Mapping[str, Any]) -> UserError:
+    lines = [line.strip() for line in str(error).splitlines()]
+    reason = " ".join(lines[:1] + [line for line in lines[1:] if line.startswith("To append")])
+    unknown = next((key for key in map(_key_of, overrides) if f"'{key}'" in lines[0]), None)
+    return UserError(
+        f"configuration override is wrong: {reason}",
+        found=" ".join(overrides) or None,
+        expected=None if unknown is None else _nearest(unknown, content),
+        remedy="nndet_psma config prints every key with its default; write -o key=value",
+    )
+
+
+def _nearest(key: str, content: Mapping[str, Any]) -> str | None:
+    """The known key that is spelled most alike."""
+    known = list(_flat_keys("", content))
+    found = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(
+        key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1
+    )
+    return next((name for name in known if found and name.endswith(found[0])), None)
+
+
+def _flat_keys(prefix: str, content: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in content.items():
+        name = f"{prefix}.{key}" if prefix else key
+        yield name
+        if isinstance(value, Mapping):
+            yield from _flat_keys(name, value)
+
+
+def _key_of(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _check_host(config: AnyConfig, owner: AnySystem) -> None:
+    """The host is the one that the system runs in."""
+    from nndet_psma.systems.system import SYSTEMS
+
+    if config.host == owner.host:
+        return
+    hosts = {name: SYSTEMS[name].host for name in SYSTEMS}
+    if config.host not in hosts.values():
+        known = list(dict.fromkeys(sorted(hosts.values())))
+        raise UserError(f"unknown host '{config.host}'", expected=f"one of {', '.join(known)}, nndet")
+    fitting = [f"train={name}" for name, host in hosts.items() if host == config.host]
+    raise UserError(
+        f"{config.module} trains in host '{owner.host}' only",
+        found=f"host '{config.host}'",
+        remedy=f"Choose the system with -o {' or '.join(fitting)}, which sets its host",
+    )
 
 
 def _quoted(override: str) -> str:
@@ -114,14 +244,42 @@ def _quoted(override: str) -> str:
     return f'{key}="{value}"' if "=" in value and bare else override
 
 
-def _groups_first(overrides: Iterable[str]) -> list[str]:
-    """Overrides with group choices first, as Hydra wants them."""
-    return sorted(overrides, key=lambda text: not text.startswith("train="))
-
-
-def _import_modules(modules: Sequence[str]) -> None:
+def _import_modules(modules: Iterable[str]) -> None:
     for name in modules:
         try:
             import_module(name)
         except ImportError as error:
             raise UserError(f"additional_imports: {name} cannot be imported", found=str(error)) from None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of ``nndet_psma config``."""
+    from nndet_psma.cli.arguments import add_overwrites
+
+    parser = argparse.ArgumentParser(
+        prog="nndet_psma config",
+        description="Print every key of the configuration with its value and its meaning. A preset and other values "
+        "are chosen as for the other commands: -o train=psma25d_xu2023 plan_cfg.num_folds=3",
+    )
+    parser.add_argument("--presets", action="store_true", help="list the presets and their systems instead")
+    add_overwrites(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the configuration, or the presets."""
+    from nndet_psma.cli.config_text import config_text
+
+    if args.presets:
+        for preset, system in presets().items():
+            print(f"{preset:<24} {system}")
+        return 0
+    print(config_text(compose_config("TASK", args.overwrites)), end="")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    from nndet_psma.cli.run import run_command
+
+    return run_command(build_parser(), run, argv)

@@ -73,7 +73,7 @@ def export_model_folder(args: argparse.Namespace) -> int:
     from nndet_psma.artifacts.prediction import Prediction
     from nndet_psma.dataset.task.paths import find_task
     from nndet_psma.hosts.nndetection.results_export import export_results
-    from nndet_psma.stages.evaluate import predictions_folder
+    from nndet_psma.stages.scored_cases import predictions_folder
 
     paths = find_task(args.task)
     source = find_model(args.task, args.model)

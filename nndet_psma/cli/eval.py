@@ -10,7 +10,7 @@ from nndet_psma.cli.arguments import add_model, add_task, console, say
 
 if TYPE_CHECKING:
     from nndet_psma.evaluation.detection.scores import Score
-    from nndet_psma.stages.evaluate import Evaluation
+    from nndet_psma.stages.evaluate_boxes import BoxEvaluation
 
 
 _REFUSED = "boxes are scored here; masks by nndet_psma score-seg"
@@ -81,10 +81,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_scores(evaluation: Evaluation) -> None:
+def _print_scores(evaluation: BoxEvaluation) -> None:
     from rich.table import Table
 
-    from nndet_psma.stages.evaluate import summary_rows
+    from nndet_psma.stages.evaluate_boxes import summary_rows
 
     scores = evaluation.scores
     title = f"{scores.num_cases} cases, {scores.num_patients} patients, {scores.num_lesions} lesions"
@@ -94,12 +94,12 @@ def _print_scores(evaluation: Evaluation) -> None:
     console().print(table)
 
 
-def _print_cases(evaluation: Evaluation) -> None:
+def _print_cases(evaluation: BoxEvaluation) -> None:
     for name, value in evaluation.cases.items():
         say(f"{name}: {'undefined' if value is None else f'{value:.3f}'}")
 
 
-def _print_operating_points(evaluation: Evaluation) -> None:
+def _print_operating_points(evaluation: BoxEvaluation) -> None:
     from rich.table import Table
 
     columns = ("sensitivity", "PPV", "F1", "FP per case", "FP per patient")
@@ -111,7 +111,7 @@ def _print_operating_points(evaluation: Evaluation) -> None:
     console().print(table)
 
 
-def _print_strata(evaluation: Evaluation) -> None:
+def _print_strata(evaluation: BoxEvaluation) -> None:
     from rich.table import Table
 
     if not evaluation.scores.strata:
@@ -136,11 +136,11 @@ def _cell(score: Score) -> str:
     return text if score.ci_low is None else f"{text} ({score.ci_low:.3f} to {score.ci_high:.3f})"
 
 
-def print_comparison(evaluation: Evaluation) -> None:
+def print_comparison(evaluation: BoxEvaluation) -> None:
     """Differences of all scores as a table, and McNemar's test; nothing when no other model was named."""
     from rich.table import Table
 
-    from nndet_psma.stages.evaluate import repeats_the_only_class
+    from nndet_psma.stages.evaluate_boxes import repeats_the_only_class
 
     comparison = evaluation.comparison
     if comparison is None:
@@ -162,7 +162,7 @@ def print_comparison(evaluation: Evaluation) -> None:
         )
 
 
-def print_ablation(evaluation: Evaluation) -> None:
+def print_ablation(evaluation: BoxEvaluation) -> None:
     """The ablation as a table."""
     from rich.table import Table
 

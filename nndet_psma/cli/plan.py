@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from nndet_psma.cli.arguments import add_task, console, say
 
 if TYPE_CHECKING:
     from nndet_psma.artifacts.plan import Plan
     from nndet_psma.dataset.task.paths import TaskPaths
-    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
-
-_DEFAULT = "PSMA25D"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,7 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
     named = "name of a plan of the task, or a file"
     for command in (show, check):
         command.add_argument(
-            "plan", nargs="?", help=f"{named} (default {_DEFAULT}, or the only one there is)"
+            "plan",
+            nargs="?",
+            help=f"{named} (default: that of the system which suits the task, or the only one)",
         )
     diff.add_argument("first", help=named)
     diff.add_argument("second", help=named)
@@ -38,8 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is asked for."""
+    from nndet_psma.artifacts.plan_file import read_plan
     from nndet_psma.dataset.task.paths import find_task
-    from nndet_psma.systems.nodeseg.plan import NodeSegPlan, read_plan
 
     paths = find_task(args.task)
     if args.command == "diff":
@@ -49,16 +48,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         plan = read_plan(plan_file(paths, args.plan))
         print_plan(plan)
-        if isinstance(plan, NodeSegPlan):
-            say(
-                "cost: nnU-Net's training; nothing is known of it before the first epoch, which tells its seconds"
-            )
-        else:
-            print_cost(plan, paths)
+        print_cost(plan, paths)
     return 0
 
 
-def print_plan(plan: Plan | NodeSegPlan) -> None:
+def print_plan(plan: Plan) -> None:
     """Table of the plan's decisions on standard output."""
     from rich.markup import escape
     from rich.table import Table
@@ -66,7 +60,7 @@ def print_plan(plan: Plan | NodeSegPlan) -> None:
     from nndet_psma.planners.describe import describe_plan
 
     table = Table("decision", "value", "rule", "evidence", title=f"{plan.task}: plan {plan.plan_id}")
-    for row in describe_plan(cast("Plan", plan)):  # both name their decisions alike
+    for row in describe_plan(plan):
         table.add_row(*(escape(cell) for cell in row))
     console().print(table)
 
@@ -77,14 +71,23 @@ def print_cost(plan: Plan, paths: TaskPaths) -> None:
     from rich.table import Table
 
     from nndet_psma.report.training_cost import compared_rows, true_cost
-    from nndet_psma.trainers.cost.cost import cost_rows
+    from nndet_psma.systems.system import system_of
 
+    facts = system_of(plan).facts(plan)
+    if facts.cost_note:
+        say(f"cost: {facts.cost_note}")
+        return
     folds = sorted((_models(paths) / f"{plan.trainer}_{plan.plan_id}").glob("fold*"))
     measured = true_cost(folds)
     table = Table(
         "cost", "estimate", *(["measured"] if measured.stages else []), "rule", "evidence", title="cost"
     )
-    for row in compared_rows(plan, measured) if measured.stages else cost_rows(plan):
+    rows = (
+        compared_rows(facts.cost, measured, facts.trainings * len(plan.folds))
+        if measured.stages
+        else facts.cost
+    )
+    for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     console().print(table)
 
@@ -98,7 +101,7 @@ def _models(paths: TaskPaths) -> Path:
     return Path(os.environ.get(MODELS_VARIABLE, "")).expanduser() / paths.name
 
 
-def print_differences(first: Plan | NodeSegPlan, second: Plan | NodeSegPlan) -> None:
+def print_differences(first: Plan, second: Plan) -> None:
     """Table of the keys whose values differ, with the evidence behind each value."""
     from rich.markup import escape
     from rich.table import Table
@@ -108,7 +111,7 @@ def print_differences(first: Plan | NodeSegPlan, second: Plan | NodeSegPlan) -> 
     names = [first.plan_id, second.plan_id]
     if names[0] == names[1]:
         names = [f"{names[0]} (first)", f"{names[1]} (second)"]
-    rows = compare_plans(cast("Plan", first), cast("Plan", second))
+    rows = compare_plans(first, second)
     if not rows:
         say("the plans do not differ")
         return
@@ -124,14 +127,7 @@ def print_differences(first: Plan | NodeSegPlan, second: Plan | NodeSegPlan) -> 
 def _check(paths: TaskPaths, file: Path) -> None:
     from nndet_psma.dataset.task.description import read_description
     from nndet_psma.stages.prep import check_plan_file
-    from nndet_psma.systems.nodeseg.plan import NodeSegPlan, read_plan
-    from nndet_psma.systems.nodeseg.system import check_segmentation_plan
 
-    known = read_plan(file)
-    if isinstance(known, NodeSegPlan):
-        check_segmentation_plan(paths, known, file)
-        say(f"plan {known.plan_id} holds together and fits the task")
-        return
     plan = check_plan_file(paths, file, read_description(paths.root))
     say(f"plan {plan.plan_id} holds together and fits the task")
 
@@ -139,13 +135,17 @@ def _check(paths: TaskPaths, file: Path) -> None:
 def plan_file(paths: TaskPaths, plan: str | None) -> Path:
     """A plan of the task by name, or any plan by its path; UserError lists the plans on a miss.
 
-    None is the central system's, or the only plan of the task.
+    None is the only plan of the task, or that of the system which suits it.
     """
     from nndet_psma.core.errors import UserError
+    from nndet_psma.dataset.task.description import read_description
+    from nndet_psma.systems.choice import default_system
+    from nndet_psma.systems.system import SYSTEMS
 
     if plan is None:
         known = _plans(paths)
-        plan = known[0] if len(known) == 1 else _DEFAULT
+        suited = SYSTEMS[default_system(read_description(paths.root)).name]
+        plan = known[0] if len(known) == 1 else suited.plan_id
     file = Path(plan) if plan.endswith(".json") else paths.plan(plan)
     if not file.is_file():
         raise UserError(
@@ -159,16 +159,11 @@ def plan_file(paths: TaskPaths, plan: str | None) -> Path:
 
 def _plans(paths: TaskPaths) -> list[str]:
     """Names of the task's plans: the artefacts of the preprocessed folder that say they are one."""
-    from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.artifacts.plan_file import plan_type_of
     from nndet_psma.core.atomic import read_json
-    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
-    names = []
-    for file in sorted(paths.preprocessed.glob("*.json")):
-        content = read_json(file)
-        if isinstance(content, dict) and content.get("schema") in (Plan.schema, NodeSegPlan.schema):
-            names.append(file.stem)
-    return names
+    files = sorted(paths.preprocessed.glob("*.json"))
+    return [file.stem for file in files if plan_type_of(read_json(file)) is not None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from nndet_psma.cli.arguments import add_model, add_overwrites, add_task, say
 if TYPE_CHECKING:
     from nndet_psma.artifacts.model_folder import ModelFolder
     from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.cli.config import AnyConfig
     from nndet_psma.stages.predict import PredictJob
 
 
@@ -69,35 +70,27 @@ def run(args: argparse.Namespace) -> int:
     from nndet_psma.artifacts.model_folder import find_model
     from nndet_psma.cli.config import config_for_model
     from nndet_psma.stages.predict import predict_job, write_index
-    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+    from nndet_psma.systems.system import model_system
 
     args.overwrites, args.output = _split_output(args.overwrites, args.output)
     folder = find_model(args.task, args.model)
-    plan = folder.plan(args.fold)
+    system, plan = model_system(folder, args.fold)
     config = config_for_model(args.task, plan, args.overwrites)
     if args.num_tta is None:
-        args.num_tta = int(isinstance(plan, NodeSegPlan))  # as its thresholds were tuned
-    job = _job(args, config, folder)
+        args.num_tta = int(system.tta)  # as its thresholds were tuned
+    inference = folder.inference_plan(args.fold)
+    job = _job(args, config, folder, plan)
     if args.region == "body":
-        say(f"no CTV: {_searched(plan)}; thresholds were tuned for the CTV region")
-    result = predict_job(job, say)
-    options = {"region": args.region, "num_tta": args.num_tta}
-    write_index(job, result, job.folder.inference_plan(job.fold), options)
-    say(f"{len(result.predictions)} cases in {job.target}")
-    if not result.failed:
+        say(f"no CTV: {system.searched_without_ctv}; thresholds were tuned for the CTV region")
+    done = predict_job(job, say)
+    write_index(job, done, inference, {"region": args.region, "num_tta": args.num_tta})
+    say(f"{len(done.results)} cases in {job.target}")
+    if not done.failed:
         return 0
-    sys.stderr.write(f"nndet_predict: {len(result.failed)} cases could not be predicted\n")
-    for case_id, error in result.failed.items():
+    sys.stderr.write(f"nndet_predict: {len(done.failed)} cases could not be predicted\n")
+    for case_id, error in done.failed.items():
         sys.stderr.write(f"  {case_id}: {' '.join(str(error).split())}\n")
     return 1
-
-
-def _searched(plan: object) -> str:
-    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
-
-    if isinstance(plan, NodeSegPlan):
-        return "the body is searched, or the whole image where there is no CT"
-    return "the whole-slice detector searches whole slices"
 
 
 def _split_output(overwrites: list[str], output: Path | None) -> tuple[list[str], Path | None]:
@@ -114,21 +107,19 @@ def _split_output(overwrites: list[str], output: Path | None) -> tuple[list[str]
     return rest, Path(folders[0]) if folders else output
 
 
-def _job(args: argparse.Namespace, config: object, folder: ModelFolder) -> PredictJob:
-    from typing import Any, cast
-
+def _job(args: argparse.Namespace, config: AnyConfig, folder: ModelFolder, plan: Plan) -> PredictJob:
+    from nndet_psma.artifacts.model_folder import TEST_PREDICTIONS
     from nndet_psma.core.errors import UserError
     from nndet_psma.dataset.task.cases import list_cases
     from nndet_psma.dataset.task.description import read_description
     from nndet_psma.dataset.task.paths import find_task
     from nndet_psma.inference.input_cases import description_from_plan, input_cases, without_ctv_modality
-    from nndet_psma.stages.evaluate import TEST_PREDICTIONS
     from nndet_psma.stages.predict import PredictJob
+    from nndet_psma.systems.system import OpenOptions
 
     if args.num_tta not in (0, 1):
         raise UserError(f"-ntta {args.num_tta}", expected="0 or 1")
-    plan = folder.plan(args.fold)
-    known = description_from_plan(cast("Plan", plan))  # asks for names only
+    known = description_from_plan(plan)
     body = args.region == "body"
     description = without_ctv_modality(known) if body else known
     if args.input is not None:
@@ -147,17 +138,14 @@ def _job(args: argparse.Namespace, config: object, folder: ModelFolder) -> Predi
             raise UserError(
                 "holds no test images", file=paths.images("Ts"), remedy="Put images there, or give -i"
             )
-    inference = cast(Any, config).inference_kwargs
+    inference = config.inference_kwargs
     return PredictJob(
         folder=folder,
         fold=args.fold,
         cases=cases,
         description=description,
         target=target,
-        whole_slices=body and plan.ctv_modality is not None,
-        tta=args.num_tta == 1,
-        device=inference.device,
-        batch_size=inference.batch_size,
+        options=OpenOptions(inference.device, inference.batch_size, args.num_tta == 1, body),
         num_parts=args.num_parts,
         part_id=args.part_id,
         overwrite=args.overwrite,

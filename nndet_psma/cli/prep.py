@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from nndet_psma.cli.arguments import add_overwrites, say
-
-if TYPE_CHECKING:
-    from nndet_psma.artifacts.plan import Plan
-    from nndet_psma.dataset.task.paths import TaskPaths
-    from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,9 +32,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare every task and print what was decided and why."""
-    from nndet_psma.cli.config import config_for_task
+    from nndet_psma.cli.config import config_for_task, system_of_config
     from nndet_psma.cli.plan import print_plan
     from nndet_psma.dataset.task.paths import find_task
+    from nndet_psma.stages.prep import prepare_task
 
     overrides = list(args.overwrites)
     if args.gpu_memory_gb is not None:
@@ -49,38 +44,19 @@ def run(args: argparse.Namespace) -> int:
         overrides += ["plan_cfg.target=gpu", f"plan_cfg.num_gpus={args.num_gpus}"]
     for task in args.tasks:
         paths = find_task(task)
-        print_plan(_prepared(paths, config_for_task(paths, overrides, say), args))
-    return 0
-
-
-def _prepared(paths: TaskPaths, config: Any, args: argparse.Namespace) -> Plan | NodeSegPlan:
-    """The plan, after everything that the system needs is on disk."""
-    from nndet_psma.cli.config import NNUNET, plain
-
-    if config.host == NNUNET:
-        from nndet_psma.systems.nodeseg.system import prepare_segmentation
-
-        return prepare_segmentation(
+        config = config_for_task(paths, overrides, say)
+        prepared = prepare_task(
             paths,
+            system_of_config(config),
             config,
             full_check=args.full_check,
             check=not args.no_check,
-            processes=max(1, args.num_processes),
+            processes=args.num_processes,
+            preprocessing_processes=args.num_processes_preprocessing,
             say=say,
-        ).made.plan
-    from nndet_psma.planners.options import PlannerOptions
-    from nndet_psma.stages.prep import prepare_task
-
-    return prepare_task(
-        paths,
-        config,
-        PlannerOptions.parse(plain(config.plan_cfg)),
-        full_check=args.full_check,
-        check=not args.no_check,
-        processes=args.num_processes,
-        preprocessing_processes=args.num_processes_preprocessing,
-        say=say,
-    ).plan
+        )
+        print_plan(prepared.plan)
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -48,15 +48,14 @@ def _train(args: argparse.Namespace) -> int:
     from nndet_psma.cli.config import compose_config
     from nndet_psma.dataset.task.paths import find_task, models_root
     from nndet_psma.dataset.task.structures import read_label_names
-    from nndet_psma.roi.organ_masks import check_name
-    from nndet_psma.roi.train import RoiTraining, train_roi
+    from nndet_psma.roi.organ_masks import SEGMENTER, check_name
+    from nndet_psma.stages.roi_train import RoiTraining, train_roi
 
     name = check_name(args.name)
     paths = find_task(args.task)
     # weak candidates are for nodes only
     own = [f"exp.id=ROI_{name}${{exp.tag}}", "plan_cfg.low_threshold=0.5"]
-    system = [] if any(text.startswith("train=") for text in args.overwrites) else ["train=nodeseg"]
-    config = compose_config(paths.name, [*system, *own, *args.overwrites])
+    config = compose_config(paths.name, [*own, *args.overwrites], SEGMENTER)
     labels = None if args.labels is None else read_label_names(args.labels)
     job = RoiTraining(name, args.masks, labels, args.images, args.num_processes)
     folder = train_roi(paths, models_root(), config, job, say)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """Score and print."""
     from nndet_psma.stages import score
 
-    result: dict
+    result: Mapping[str, object]
     if args.kind == "froc":
         result = score.score_froc(
             args.truth,

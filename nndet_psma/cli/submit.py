@@ -91,11 +91,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _inputs(args: argparse.Namespace) -> tuple[list[Prediction], dict[int, str], Path]:
     """Predictions, class names (where a model tells them) and the folder to write to."""
-    from nndet_psma.artifacts.model_folder import find_model
+    from nndet_psma.artifacts.model_folder import TEST_PREDICTIONS, VAL_PREDICTIONS, find_model
     from nndet_psma.core.errors import UserError
-    from nndet_psma.stages.evaluate import TEST_PREDICTIONS
     from nndet_psma.stages.submit import read_predictions
-    from nndet_psma.stages.sweep import VAL_PREDICTIONS
 
     if args.input is not None:
         if args.task is not None or args.output is None:

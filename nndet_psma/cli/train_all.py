@@ -8,15 +8,16 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nndet_psma.cli.arguments import add_overwrites, add_task, console, say
 
 if TYPE_CHECKING:
-    from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.cli.config import AnyConfig
     from nndet_psma.jobs.record import JobState
-    from nndet_psma.jobs.train_all import FanOut
-    from nndet_psma.trainers.settings import TrainerSettings
+    from nndet_psma.stages.train_all import FanOut
+
+Number = TypeVar("Number", int, float)
 
 EXIT_FAILED_JOBS = 1
 _SIGNAL_CODES = 128  # of a shell: 130 after Ctrl-C, 143 after SIGTERM
@@ -77,21 +78,23 @@ def run_command_line(command: list[str]) -> int:
     return main(command[1:])
 
 
-def _plan(args: argparse.Namespace, paths: Any, models: Path, config: Any, overrides: Sequence[str]) -> Any:
-    from nndet_psma.jobs.train_all import Wish, plan_fan_out
+def _plan(
+    args: argparse.Namespace, paths: Any, models: Path, config: AnyConfig, overrides: Sequence[str]
+) -> Any:
+    from nndet_psma.stages.train_all import Wish, plan_fan_out
 
     return plan_fan_out(paths, models, config, Wish(args.folds, overrides, args.sweep, args.consolidate))
 
 
-def _local(args: argparse.Namespace, paths: Any, models: Path, config: Any) -> int:
+def _local(args: argparse.Namespace, paths: Any, models: Path, config: AnyConfig) -> int:
     from nndet_psma.jobs.local import debug_runner, local_runner
     from nndet_psma.jobs.scheduler import Scheduler
 
     fan_out = _plan(args, paths, models, config, args.overwrites)
-    slots = [None] if args.executor == "debug" else _slots(args, fan_out.plan, fan_out.settings)
+    slots = [None] if args.executor == "debug" else _slots(args, fan_out)
     shared = _shared_cores(len(slots), config)
     if shared:  # the jobs share the cores
-        fan_out = _plan(args, paths, models, config, [*args.overwrites, f"trainer_cfg.num_workers={shared}"])
+        fan_out = _plan(args, paths, models, config, [*args.overwrites, shared])
     if args.dry_run:
         return _dry_run(fan_out, f"at most {len(slots)} at once")
     runner = (debug_runner if args.executor == "debug" else local_runner)(run_command_line)
@@ -136,7 +139,7 @@ def _slurm(args: argparse.Namespace, fan_out: FanOut) -> int:
     return 0
 
 
-def _status(args: argparse.Namespace, paths: Any, models: Path, config: Any) -> int:
+def _status(args: argparse.Namespace, paths: Any, models: Path, config: AnyConfig) -> int:
     from nndet_psma.core.errors import UserError
     from nndet_psma.jobs.status import current_states
 
@@ -158,22 +161,28 @@ def _dry_run(fan_out: FanOut, how: str) -> int:
     return 0
 
 
-def _slots(args: argparse.Namespace, plan: Plan, settings: TrainerSettings) -> list[str | None]:
-    from nndet_psma.jobs.slots import job_slots, jobs_per_gpu, visible_gpus
+def _slots(args: argparse.Namespace, fan_out: FanOut) -> list[str | None]:
+    from nndet_psma.jobs.slots import job_slots, visible_gpus
 
     gpus = visible_gpus()
     wanted = args.per_gpu
-    counts = [wanted if isinstance(wanted, int) else jobs_per_gpu(plan, settings, g.memory_gb) for g in gpus]
+    system, plan, settings = fan_out.system, fan_out.plan, fan_out.config.trainer_cfg
+    counts = [
+        wanted if isinstance(wanted, int) else system.jobs_per_gpu(plan, settings, gpu.memory_gb)
+        for gpu in gpus
+    ]
     return job_slots(gpus, args.jobs, counts)
 
 
-def _shared_cores(slots: int, config: Any) -> int | None:
-    """Loader processes of each of several jobs; None where the trainer or the user decides."""
+def _shared_cores(slots: int, config: AnyConfig) -> str | None:
+    """Override for the loader processes of each of several jobs; None where the trainer or the user decides."""
+    from nndet_psma.cli.config import system_of_config
     from nndet_psma.jobs.slots import cores
 
-    if slots == 1 or config.trainer_cfg.num_workers is not None:
+    key = system_of_config(config).workers_key
+    if slots == 1 or key is None or getattr(config.trainer_cfg, key) is not None:
         return None
-    return max(1, cores() // slots - 1)
+    return f"trainer_cfg.{key}={max(1, cores() // slots - 1)}"
 
 
 def _environment(slots: int) -> dict[str, str]:
@@ -231,7 +240,7 @@ def _table(fan_out: FanOut, states: list[JobState]) -> Any:
         {} if sys.stdout.isatty() else {"box": None, "title_justify": "left", "pad_edge": False}
     )
     table = Table(*COLUMNS, title=title, **plain)
-    for row in table_rows(states, fan_out.model, fan_out.iterations):
+    for row in table_rows(states, fan_out.model):
         table.add_row(*(escape(cell) for cell in row))
     return table
 
@@ -285,7 +294,8 @@ def _seconds(text: str) -> float:
     return _number(text, float, 0.01)
 
 
-def _number(text: str, kind: Callable[[str], Any], least: float) -> Any:
+def _number(text: str, kind: Callable[[str], Number], least: float) -> Number:
+    value: Number | None
     try:
         value = kind(text)
     except ValueError:

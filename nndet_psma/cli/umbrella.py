@@ -13,6 +13,7 @@ COMMANDS = {  # by module
     "check": "list every fault of a task's raw data",
     "prep": "check, fingerprint, plan, preprocess",
     "plan": "show what was planned and why",
+    "config": "print every key of the configuration and what it means",
     "unpack": "open every preprocessed case",
     "train": "train a fold",
     "train_all": "train every fold, here or on a cluster; state in train_all.json",

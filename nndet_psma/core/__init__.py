@@ -1,0 +1,1 @@
+"""What knows nothing of images: files, errors, hashes, locks, logs, registries, schemas, workers."""

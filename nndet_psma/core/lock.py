@@ -1,4 +1,4 @@
-"""One training per folder: a lock that names its holder and that no crash leaves behind for good."""
+"""One process at work in a folder: a lock that names its holder and that no crash leaves behind for good."""
 
 from __future__ import annotations
 
@@ -12,14 +12,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from nndet_psma.core.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from nndet_psma.trainers.observer import StepReport
 
 LOCK_FILE = "lock.json"
 STALE_MINUTES = 30.0
@@ -57,12 +51,17 @@ class FolderLock:
     A lock is stale, and taken over, when its process is gone from this machine, or, on another machine, when its
     heartbeat (the file's time of change) is older than ``STALE_MINUTES``. Call :meth:`beat` now and then.
 
+    Args:
+        folder: is made where it is missing.
+        held: what is said when another process holds it.
+
     Raises:
         UserError: another process holds it; names host, process and since when.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, held: str = "another training runs in this folder") -> None:
         self.file = folder / LOCK_FILE
+        self._held = held
         self._holder: Holder | None = None
         self._beaten = 0.0
 
@@ -84,9 +83,9 @@ class FolderLock:
                 return
             other = _read(self.file)
             if not self._is_stale(other):
-                raise _held(self.file, other)
+                raise self._refusal(other)
             self._remove_stale(other)
-        raise _held(self.file, _read(self.file))
+        raise self._refusal(_read(self.file))
 
     def release(self) -> None:
         """Give the lock back; a lock that somebody else took over meanwhile is left alone."""
@@ -101,12 +100,14 @@ class FolderLock:
                 os.utime(self.file)
             self._beaten = time.monotonic()
 
-    def on_step(self, report: StepReport, model: nn.Module) -> None:
-        """As an observer of the loop: beat."""
-        self.beat()
-
-    def on_end(self, finished: bool) -> None:
-        """The lock is held longer than the loop runs."""
+    def _refusal(self, other: Holder | None) -> UserError:
+        who = "unknown" if other is None else f"process {other.pid} on {other.host} since {other.since}"
+        return UserError(
+            self._held,
+            file=self.file.parent,
+            found=who,
+            remedy=f"Wait for it or end it; if it is certainly dead, delete {self.file.name}",
+        )
 
     def _create(self, holder: Holder) -> bool:
         """Write the lock unless there is one: a hard link fails where a file exists, and links a whole file."""
@@ -154,16 +155,6 @@ class FolderLock:
             with suppress(FileExistsError):
                 os.link(aside, self.file)
         aside.unlink()
-
-
-def _held(file: Path, other: Holder | None) -> UserError:
-    who = "unknown" if other is None else f"process {other.pid} on {other.host} since {other.since}"
-    return UserError(
-        "another training runs in this folder",
-        file=file.parent,
-        found=who,
-        remedy=f"Wait for it or end it; if it is certainly dead, delete {file.name}",
-    )
 
 
 def _read(file: Path) -> Holder | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
@@ -87,7 +87,7 @@ class Registry(Generic[T]):
 def _import_dotted(path: str, kind: str) -> type:
     module_name, _, class_name = path.rpartition(".")
     try:
-        found: Callable | type = getattr(import_module(module_name), class_name)
+        found: object = getattr(import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two: dots in front
         raise UserError(f"{kind} '{path}' cannot be imported", found=str(error)) from None
     if not isinstance(found, type):

@@ -7,6 +7,7 @@ Understands what artefacts need: nested dataclasses, ``list``, ``tuple``, ``dict
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import types
 from functools import cache
@@ -49,7 +50,7 @@ def from_plain(cls: type[T], content: Any, key: str = "") -> T:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     unknown = sorted(set(content) - set(fields))
     if unknown:
-        raise SchemaError(_join(key, unknown[0]), f"unknown key; known keys are {', '.join(sorted(fields))}")
+        raise SchemaError(_join(key, unknown[0]), _unknown_key(unknown[0], sorted(fields)))
     values = {}
     for name, field in fields.items():
         if name in content:
@@ -59,8 +60,14 @@ def from_plain(cls: type[T], content: Any, key: str = "") -> T:
     return cls(**values)
 
 
+def _unknown_key(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    meant = f"did you mean {near[0]}? Known" if near else "known"
+    return f"unknown key; {meant} keys are {', '.join(known)}"
+
+
 def _convert(hint: Any, value: Any, key: str) -> Any:
-    if hint is Any:
+    if hint is Any or isinstance(hint, TypeVar):  # of a type that the caller has built already
         return value
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
@@ -87,6 +94,11 @@ def _convert_optional(hint: Any, value: Any, key: str) -> Any:
                 return _convert(option, value, key)
             except SchemaError as error:
                 problems.append(error)
+    if len(problems) > 1 and problems[0].key == problems[-1].key:
+        raise SchemaError(
+            key,
+            " or ".join(error.problem.partition(", found")[0] for error in problems) + f", found {value!r}",
+        )
     raise problems[-1]
 
 

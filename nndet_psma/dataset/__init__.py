@@ -1,0 +1,1 @@
+"""Raw data: nnDetection's folders, images, checks, DICOM, phantoms."""

@@ -1,0 +1,1 @@
+"""Scores of results against labels: pure functions, no files of models."""

@@ -1,0 +1,1 @@
+"""From images to results: input cases, raw boxes, post-processing, thresholds from validation cases."""

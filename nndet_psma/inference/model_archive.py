@@ -8,21 +8,18 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.model_folder import INFERENCE_PLAN, PLAN, WEIGHTS
 from nndet_psma.artifacts.model_manifest import MANIFEST, FileEntry, ModelManifest
-from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.atomic import atomic_file, atomic_folder
 from nndet_psma.core.errors import UserError
-from nndet_psma.postproc.steps.settings import PostprocSettings
 
 _WEIGHTS_NAME = re.compile(rf"fold\d{{1,3}}/\w[\w.+-]{{0,99}}/{re.escape(WEIGHTS)}", re.ASCII)
-_JSON_NAMES = (MANIFEST, PLAN, INFERENCE_PLAN)
+JSON_NAMES = (MANIFEST, PLAN, INFERENCE_PLAN)
 _BLOCK = 1 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can name: the same model gives the same bytes
 
@@ -91,7 +88,9 @@ def read_manifest(file: Path) -> ModelManifest:
         return _manifest(archive, _checked_members(archive, file), file)
 
 
-def unpack_model(file: Path, target: Path) -> ModelManifest:
+def unpack_model(
+    file: Path, target: Path, check: Callable[[Path, ModelManifest, Path], None]
+) -> ModelManifest:
     """Unpack a checked archive; ``target`` appears whole or not at all.
 
     Names are matched against the few that a model has, so no file can land elsewhere; sizes are bounded before and
@@ -101,6 +100,7 @@ def unpack_model(file: Path, target: Path) -> ModelManifest:
     Args:
         file: zip of :func:`write_archive`.
         target: folder to make.
+        check: refuses contents that make no model; gets the unpacked folder, the manifest and the archive.
 
     Raises:
         UserError: it is no such archive, is damaged, or contains something else.
@@ -111,7 +111,7 @@ def unpack_model(file: Path, target: Path) -> ModelManifest:
         for name, entry in manifest.files.items():
             _unpack_one(archive, members[name], entry, temporary / name, file)
         (temporary / MANIFEST).write_bytes(_read_small(archive, members[MANIFEST], file))
-        _check_contents(temporary, manifest, file)
+        check(temporary, manifest, file)
     return manifest
 
 
@@ -124,51 +124,51 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(file) as archive:
             yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise _refuse(file, "is no zip, or a damaged one", str(error)) from None
+        raise refuse(file, "is no zip, or a damaged one", str(error)) from None
     except OSError as error:
         # a damaged directory sends the reader to a negative place in the file; a full disk is another matter
         if error.errno != errno.EINVAL:
             raise
-        raise _refuse(file, "is no zip, or a damaged one", str(error)) from None
+        raise refuse(file, "is no zip, or a damaged one", str(error)) from None
     except RecursionError:
-        raise _refuse(file, "holds JSON nested too deeply", None) from None
+        raise refuse(file, "holds JSON nested too deeply", None) from None
 
 
 def _checked_members(archive: zipfile.ZipFile, file: Path) -> dict[str, zipfile.ZipInfo]:
     """Members by name, every name and size within what a model can have."""
     members = archive.infolist()
     if len(members) > MAX_FILES:
-        raise _refuse(file, "holds too many files", str(len(members)))
+        raise refuse(file, "holds too many files", str(len(members)))
     found: dict[str, zipfile.ZipInfo] = {}
     folded: set[str] = set()
     for info in members:
         _check_member(info, file)
         if info.filename.casefold() in folded:
-            raise _refuse(file, "names a file twice", info.filename)
+            raise refuse(file, "names a file twice", info.filename)
         folded.add(info.filename.casefold())
         found[info.filename] = info
     if sum(info.file_size for info in members) > MAX_TOTAL_BYTES:
-        raise _refuse(file, "is too large when unpacked", None)
+        raise refuse(file, "is too large when unpacked", None)
     if sum(info.compress_size for info in members) > file.stat().st_size:
-        raise _refuse(file, "holds files that overlap", None)
-    missing = [name for name in _JSON_NAMES if name not in found]
+        raise refuse(file, "holds files that overlap", None)
+    missing = [name for name in JSON_NAMES if name not in found]
     if missing:
-        raise _refuse(file, "is no model archive", f"no {missing[0]}")
+        raise refuse(file, "is no model archive", f"no {missing[0]}")
     return found
 
 
 def _check_member(info: zipfile.ZipInfo, file: Path) -> None:
     name = info.orig_filename  # as stored: the reader cuts a name at a NUL and mends separators
-    is_json = name in _JSON_NAMES
+    is_json = name in JSON_NAMES
     if not is_json and not _WEIGHTS_NAME.fullmatch(name):
-        raise _refuse(file, "holds a file that no model has", repr(name)[:200])
+        raise refuse(file, "holds a file that no model has", repr(name)[:200])
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG) or info.is_dir():
-        raise _refuse(file, "holds a link or a special file", name)
+        raise refuse(file, "holds a link or a special file", name)
     if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise _refuse(file, "is encrypted or compressed in an unusual way", name)
+        raise refuse(file, "is encrypted or compressed in an unusual way", name)
     limit = MAX_JSON_BYTES if is_json else MAX_WEIGHT_BYTES
     if info.file_size > limit or info.file_size > MAX_RATIO * info.compress_size + _BLOCK:
-        raise _refuse(file, "holds a file that grows too large", f"{name}, {info.file_size} bytes")
+        raise refuse(file, "holds a file that grows too large", f"{name}, {info.file_size} bytes")
 
 
 def _manifest(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], file: Path) -> ModelManifest:
@@ -177,14 +177,14 @@ def _manifest(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], fil
     try:
         content = json.loads(_read_small(archive, members[MANIFEST], file))
     except ValueError as error:
-        raise _refuse(file, "has a manifest that is not JSON", str(error)) from None
+        raise refuse(file, "has a manifest that is not JSON", str(error)) from None
     known = {"schema": ModelManifest.schema, "version": ModelManifest.version}
     if not isinstance(content, dict) or {key: content.get(key) for key in known} != known:
-        raise _refuse(file, "was written by another release", f"expected {known}")
+        raise refuse(file, "was written by another release", f"expected {known}")
     manifest = ModelManifest.parse({k: v for k, v in content.items() if k not in known}, f"{file}:{MANIFEST}")
     if set(manifest.files) != set(members) - {MANIFEST}:
         different = sorted(set(manifest.files) ^ (set(members) - {MANIFEST}))
-        raise _refuse(file, "does not hold what its manifest says", different[0])
+        raise refuse(file, "does not hold what its manifest says", different[0])
     return manifest
 
 
@@ -192,7 +192,7 @@ def _read_small(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: Path) -> 
     with archive.open(info) as source:
         content = source.read(MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:
-        raise _refuse(file, "holds a file that grows too large", info.filename)
+        raise refuse(file, "holds a file that grows too large", info.filename)
     return content
 
 
@@ -203,7 +203,7 @@ def _unpack_one(
     with archive.open(info) as source, target.open("xb") as handle:
         copied = entry_of(_copied(source, handle, entry.bytes))
     if copied != entry:
-        raise _refuse(file, "holds a file that differs from its hash", info.filename)
+        raise refuse(file, "holds a file that differs from its hash", info.filename)
 
 
 def _copied(source: IO[bytes], target: IO[bytes], limit: int) -> Iterator[bytes]:
@@ -215,23 +215,8 @@ def _copied(source: IO[bytes], target: IO[bytes], limit: int) -> Iterator[bytes]
         yield block
 
 
-def _check_contents(folder: Path, manifest: ModelManifest, file: Path) -> None:
-    """Plan and thresholds are valid, and there are weights of every stage and fold and no others."""
-    try:
-        plan, inference = Plan.read(folder / PLAN), InferencePlan.read(folder / INFERENCE_PLAN)
-        PostprocSettings(**inference.settings)
-    except UserError as error:
-        raise _refuse(file, "has an invalid plan", error.what) from None
-    except (TypeError, ValueError) as error:
-        raise _refuse(file, "has thresholds that make no sense", str(error)) from None
-    wanted = {f"fold{fold}/{stage.name}/{WEIGHTS}" for fold in inference.folds for stage in plan.stages}
-    held = set(manifest.files) - set(_JSON_NAMES)
-    if wanted != held or manifest.folds != inference.folds or not wanted:
-        different = sorted(wanted ^ held) or [f"folds {manifest.folds} and {inference.folds}"]
-        raise _refuse(file, "has weights that do not fit its plan", different[0])
-
-
-def _refuse(file: Path, what: str, found: str | None) -> UserError:
+def refuse(file: Path, what: str, found: str | None) -> UserError:
+    """The error that refuses an archive."""
     return UserError(
         what, file=file, found=found or None, remedy="Ask for the file again; nothing was imported"
     )

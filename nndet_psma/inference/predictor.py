@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder
-from nndet_psma.artifacts.plan import Plan, Stage
 from nndet_psma.artifacts.raw_predictions import RawMeta, RawPrediction
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.boxes.geometry import Geometry
@@ -28,7 +28,7 @@ class Voter:
     model: nn.Module
 
 
-class CasePredictor:
+class VoterEnsemble:
     """Holds the detectors of a model and asks them all.
 
     Args:
@@ -59,7 +59,7 @@ class CasePredictor:
             raise UserError(
                 f"inference_kwargs.batch_size is {batch_size!r}", expected="null or a number from 1"
             )
-        self.plan: Plan = folder.detector_plan(fold)
+        self.plan: DetectorPlan = folder.plan(fold)  # type: ignore[assignment]  # asked by the detectors only
         self.trainer: Trainer = TRAINERS[self.plan.trainer]()
         self.device = device
         self.batch_size = batch_size or self.plan.batch_size
@@ -156,7 +156,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _whole_slice_stages(plan: Plan) -> list[Stage]:
+def _whole_slice_stages(plan: DetectorPlan) -> list[Stage]:
     stages = [stage for stage in plan.stages if stage.region == "body"]
     if not stages:
         raise UserError(
@@ -176,7 +176,7 @@ def _existing(files: dict[str, list[Path]]) -> list[Path]:
     return listed
 
 
-def _examined(case: PreparedCase, plan: Plan, stage: Stage) -> tuple[float, ...]:
+def _examined(case: PreparedCase, plan: DetectorPlan, stage: Stage) -> tuple[float, ...]:
     region = stage_region(case, plan, stage)
     y0, x0, y1, x1 = region.box
     return float(region.slices.min()), y0, x0, float(region.slices.max() + 1), y1, x1

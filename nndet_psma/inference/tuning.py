@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nndet_psma.artifacts.box_plan import BoxPlan
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.model_folder import ModelFolder
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.model_folder import VALIDATION_RAW, ModelFolder
 from nndet_psma.artifacts.raw_predictions import RawPrediction, is_current, read_raw, write_raw
+from nndet_psma.artifacts.run_config import SweepConfig
 from nndet_psma.boxes.box import boxes_from_instances
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.boxes.geometry import Geometry
@@ -23,7 +24,7 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.progress import progress_bar
 from nndet_psma.core.schema import to_plain
-from nndet_psma.inference.predictor import CasePredictor
+from nndet_psma.inference.predictor import VoterEnsemble
 from nndet_psma.postproc.steps.order import step_order
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.postproc.sweep.candidates import sweep_grid
@@ -32,7 +33,6 @@ from nndet_psma.postproc.sweep.sweep import SweepCase, SweepResult, sweep
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.store import inputs_hash, read_case
 
-RAW_FOLDER = "sweep_predictions"
 TABLE_NAME = "sweep_table.npz"
 
 
@@ -40,9 +40,9 @@ def predict_validation(
     folder: ModelFolder, fold: int, store: Path, *, device: Any, batch_size: int | None
 ) -> list[str]:
     """Raw predictions of the fold's validation cases; finished ones are kept. Returns the case ids."""
-    predictor = CasePredictor(folder, fold, device=device, batch_size=batch_size)
+    predictor = VoterEnsemble(folder, fold, device=device, batch_size=batch_size)
     cases = predictor.plan.folds[fold].val
-    target = folder.fold(fold) / RAW_FOLDER
+    target = folder.fold(fold) / VALIDATION_RAW
     with progress_bar(f"fold {fold}: validation cases", len(cases)) as advance:
         for done, case_id in enumerate(cases, start=1):
             case = read_case(store, case_id)
@@ -54,50 +54,29 @@ def predict_validation(
     return list(cases)
 
 
-@dataclass(frozen=True)
-class SweepOptions:
-    """How thresholds are searched; the arguments of :func:`nndet_psma.postproc.sweep.sweep.sweep`.
-
-    Attributes:
-        criterion: what is maximised; ``auto``: ``f1`` for slice boxes, ``map`` (nnDetection's) for boxes in 3D.
-        search: ``joint``, ``two_phase`` (slice boxes only), ``coarse`` or ``optuna``.
-        tune_hit_iou: let tau3 be chosen, too.
-        nested: also tune on all groups of patients but one, and score that one.
-        trials: settings that ``optuna`` tries.
-    """
-
-    criterion: str = "auto"
-    search: str = "joint"
-    tune_hit_iou: bool = False
-    nested: bool = True
-    trials: int = 300
-
-
 def tune(
+    cases: Sequence[SweepCase],
     files: Sequence[Path],
-    store: Path,
-    plan: Plan,
-    options: SweepOptions,
+    plan: BoxPlan,
+    options: SweepConfig,
     *,
     folds: list[int],
     groups: Sequence[Sequence[str]] = (),
 ) -> tuple[InferencePlan, SweepResult]:
-    """Tune on the raw validation predictions ``files``.
+    """Tune on raw validation predictions.
 
     Args:
-        files: one per case.
-        store: preprocessed cases.
+        cases: boxes found and true boxes.
+        files: raw predictions that the cases were made from.
         plan: its grid and defaults.
         options: how.
         folds: folds that predicted the cases.
         groups: case ids that are held out in turn.
     """
     base = PostprocSettings(**plan.postproc_defaults)
-    volumes = step_order(base.steps, plan_dim(plan)).dim == 3
-    criterion = options.criterion
+    criterion = options.criterion or "auto"
     if criterion == "auto":
-        criterion = "map" if volumes else "f1"
-    cases = [volume_case(file, store) if volumes else sweep_case(file, store) for file in files]
+        criterion = "map" if step_order(base.steps, plan.box_dim).dim == 3 else "f1"
     place = {case.case_id: index for index, case in enumerate(cases)}
     result = sweep(
         cases,
@@ -137,11 +116,6 @@ def _source(result: SweepResult, folds: list[int]) -> str:
     )
 
 
-def plan_dim(plan: Plan) -> int:
-    """Dimension of the boxes that the planned detector gives: 2 (on slices) or 3."""
-    return 2 if plan.detector3d is None else 3
-
-
 def patient_groups(patients: Mapping[str, str], number: int = 5) -> list[list[str]]:
     """Case ids dealt to ``number`` groups (fewer if there are fewer patients), all cases of a patient to one.
 
@@ -161,12 +135,6 @@ def patient_groups(patients: Mapping[str, str], number: int = 5) -> list[list[st
     for place, patient in enumerate(order):
         groups[place % len(groups)] += of_patient[patient]
     return [sorted(group) for group in groups]
-
-
-def untuned(plan: Plan, folds: list[int]) -> InferencePlan:
-    """The plan's starting thresholds."""
-    settings = to_plain(PostprocSettings(**plan.postproc_defaults))
-    return InferencePlan("", folds, settings, "", None, "starting values of the plan, not tuned", [])
 
 
 def write_sweep(file: Path, result: SweepResult) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.errors import UserError
 
 CONSOLIDATE = "consolidate"
@@ -17,6 +16,25 @@ _RESERVED = {
 
 
 @dataclass(frozen=True)
+class Step:
+    """A training inside a fold that can be a job of its own.
+
+    Attributes:
+        name: as ``exp.voter`` names it; "" where the fold is one training.
+        needs: names of the steps it starts from.
+        iterations: that it takes; 0 where that is not known.
+        result: what it leaves behind, relative to the model folder.
+        progress: folder with its ``metrics.csv`` and checkpoints, relative to the model folder; None without one.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    iterations: int
+    result: str
+    progress: str | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """One command in a process of its own.
 
@@ -24,9 +42,12 @@ class Job:
         name: unique: ``fold0/wsi``, ``sweep0``, ``consolidate``.
         kind: what it does.
         fold: index into ``plan.folds``; None for the consolidation.
-        stage: name of the stage it trains; None for the others.
+        stage: name of the stage it trains; None for the others, and where a fold is one training.
         needs: names of the jobs that must be done before it starts; they stand earlier in the list of jobs.
         command: the equivalent command line, program first.
+        result: what it leaves behind, relative to the model folder.
+        progress: where its progress can be read, relative to the model folder; None where it cannot.
+        iterations: steps of its training; 0 where that is not known.
     """
 
     name: str
@@ -35,11 +56,14 @@ class Job:
     stage: str | None
     needs: list[str]
     command: list[str]
+    result: str = ""
+    progress: str | None = None
+    iterations: int = 0
 
 
 def build_jobs(
-    plan: Plan,
-    folds: Sequence[int],
+    steps: Mapping[int, Sequence[Step]],
+    num_folds: int,
     task: str,
     model: str,
     overrides: Sequence[str] = (),
@@ -53,8 +77,8 @@ def build_jobs(
     for all its stages; the consolidation waits for all folds.
 
     Args:
-        plan: with overrides already applied.
-        folds: to train; sorted, each once.
+        steps: trainings of every fold to train.
+        num_folds: of the plan.
         task: folder name of the task.
         model: folder name of the model.
         overrides: ``-o`` of every command.
@@ -65,17 +89,19 @@ def build_jobs(
         UserError: a fold that does not exist, or an override that the jobs set themselves.
     """
     check_overrides(overrides)
-    chosen = sorted(set(folds))
-    wrong = [fold for fold in chosen if not 0 <= fold < len(plan.folds)]
+    chosen = sorted(steps)
+    wrong = [fold for fold in chosen if not 0 <= fold < num_folds]
     if wrong or not chosen:
         found = f"fold {wrong[0]}" if wrong else "no fold"
-        raise UserError("a fold to train does not exist", expected=f"0 to {len(plan.folds) - 1}", found=found)
+        raise UserError("a fold to train does not exist", expected=f"0 to {num_folds - 1}", found=found)
     jobs: list[Job] = []
     for fold in chosen:
-        jobs += _fold_jobs(plan, fold, task, model, overrides, sweep)
+        jobs += _fold_jobs(steps[fold], fold, task, model, overrides, sweep)
     if consolidate:
         command = ["nndet_consolidate", task, model, "--folds", *map(str, chosen), "--sweep_boxes"]
-        jobs.append(Job(CONSOLIDATE, "consolidate", None, None, last_jobs(jobs), _with(command, overrides)))
+        command = _with(command, overrides)
+        result = "consolidated/sweep.json"
+        jobs.append(Job(CONSOLIDATE, "consolidate", None, None, last_jobs(jobs), command, result))
     return jobs
 
 
@@ -119,17 +145,28 @@ def blocking_job(job: Job, jobs: Mapping[str, Job], states: Mapping[str, str]) -
 
 
 def _fold_jobs(
-    plan: Plan, fold: int, task: str, model: str, overrides: Sequence[str], sweep: bool
+    steps: Sequence[Step], fold: int, task: str, model: str, overrides: Sequence[str], sweep: bool
 ) -> list[Job]:
     jobs = []
-    for stage in plan.stages:
-        needs = [] if stage.start_from is None else [f"fold{fold}/{stage.start_from}"]
-        command = ["nndet_train", task, "-o", f"exp.fold={fold}", f"exp.voter={stage.name}", *overrides]
-        jobs.append(Job(f"fold{fold}/{stage.name}", "train", fold, stage.name, needs, command))
+    for step in steps:
+        voter = [f"exp.voter={step.name}"] if step.name else []
+        command = ["nndet_train", task, "-o", f"exp.fold={fold}", *voter, *overrides]
+        needs = [_job_name(fold, name) for name in step.needs]
+        jobs.append(
+            Job(
+                _job_name(fold, step.name), "train", fold, step.name or None, needs, command,
+                step.result, step.progress, step.iterations,
+            )
+        )  # fmt: skip
     if sweep:
         command = _with(["nndet_sweep", task, model, str(fold)], overrides)
-        jobs.append(Job(f"sweep{fold}", "sweep", fold, None, last_jobs(jobs), command))
+        result = f"fold{fold}/sweep.json"
+        jobs.append(Job(f"sweep{fold}", "sweep", fold, None, last_jobs(jobs), command, result))
     return jobs
+
+
+def _job_name(fold: int, step: str) -> str:
+    return f"fold{fold}/{step}" if step else f"fold{fold}"
 
 
 def _with(command: list[str], overrides: Sequence[str]) -> list[str]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from nndet_psma.artifacts.artifact import Artifact
-from nndet_psma.core.errors import UserError
+from nndet_psma.core.lock import FolderLock
 from nndet_psma.jobs.graph import Job
 
 RECORD_FILE = "train_all.json"
@@ -133,27 +131,6 @@ def is_job_process(pid: int) -> bool:
     return True
 
 
-@contextmanager
-def locked(model: Path) -> Iterator[None]:
-    """Only one scheduler per model folder; the lock is the system's, so that a crash frees it.
-
-    Raises:
-        UserError: another one is at work; names its process.
-    """
-    file = model / JOBS_FOLDER / "scheduler.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise UserError(
-                "another train-all is at work here",
-                file=model,
-                found=f"process {handle.read().strip()}",
-                remedy="Wait for it, or look with --status",
-            ) from None
-        handle.truncate(0)
-        handle.write(f"{os.getpid()}\n")
-        handle.flush()
-        yield
+def jobs_lock(model: Path) -> FolderLock:
+    """Held by the one scheduler of a model folder."""
+    return FolderLock(model / JOBS_FOLDER, "another train-all is at work here")

@@ -15,14 +15,13 @@ from nndet_psma.jobs.record import (
     RECORD_FILE,
     JobState,
     TrainAllRecord,
-    locked,
+    jobs_lock,
     next_attempt,
     read_run,
 )
 from nndet_psma.jobs.status import current_states, refuse_live
 from nndet_psma.jobs.work import USER_ERROR
 
-_WEIGHTS = "model.safetensors"
 _TICK = 0.2  # seconds between looks at a signal that came
 
 
@@ -57,6 +56,7 @@ class Scheduler:
         self._jobs = [state.job for state in self.states]
         self._running: dict[str, tuple[Running, Path, int]] = {}
         self._others: list[JobState] = []
+        self._lock = jobs_lock(self.model)
 
     def run(self) -> int | None:
         """Run until all is done, or nothing that is left can start.
@@ -68,7 +68,7 @@ class Scheduler:
         Raises:
             UserError: another scheduler is at work in this folder, or jobs of one that was killed still run.
         """
-        with locked(self.model), _StopRequest() as stop:
+        with self._lock, _StopRequest() as stop:
             earlier = current_states(self.model)
             refuse_live(self.model, earlier)
             self._others = [state for state in earlier if state.job.name not in self._now]
@@ -147,6 +147,7 @@ class Scheduler:
                 if run.done():
                     del self._running[name]
                     self._end(self._now[name], folder, stopping=True)
+            self._lock.beat()
             time.sleep(_TICK)
         self._save()
 
@@ -158,6 +159,7 @@ class Scheduler:
         file = self.model / RECORD_FILE
         if not file.is_file() or TrainAllRecord.read(file) != record:
             record.write(file)
+        self._lock.beat()
         self.report(self.result())
 
 
@@ -191,8 +193,4 @@ class _StopRequest:
 
 def has_result(job: Job, model: Path) -> bool:
     """Whether what a job leaves behind is there."""
-    if job.kind == "train":
-        return (model / f"fold{job.fold}" / str(job.stage) / _WEIGHTS).is_file()
-    if job.kind == "sweep":
-        return (model / f"fold{job.fold}" / "sweep.json").is_file()
-    return (model / "consolidated" / "sweep.json").is_file()
+    return (model / job.result).is_file()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
 from nndet_psma.planners.training_memory import Training
@@ -46,7 +46,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     return [Gpu(name, size) for name, size in zip(names, memory, strict=False)]
 
 
-def jobs_per_gpu(plan: Plan, settings: TrainerSettings, memory_gb: float) -> int:
+def jobs_per_gpu(plan: DetectorPlan, settings: TrainerSettings, memory_gb: float) -> int:
     """How many stages train side by side on a GPU of ``memory_gb`` by the planner's estimate; at least 1.
 
     The largest stage of the plan counts, the CUDA context of every process included. 1 where the planner has no
@@ -84,7 +84,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _stage_gb(plan: Plan, settings: TrainerSettings, name: str) -> float:
+def _stage_gb(plan: DetectorPlan, settings: TrainerSettings, name: str) -> float:
     gpu = replace(plan, target=replace(plan.target, device="gpu"))  # a plan made for the CPU may run on one
     training = Training(plan.optimizer, settings.precision, settings.ema_decay is not None)
     return stage_memory_gb(gpu, plan.stage(name), settings.batch_size or plan.batch_size, training)

@@ -13,7 +13,7 @@ from typing import Any
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.jobs.local import import_submitit
-from nndet_psma.jobs.record import RECORD_FILE, JobState, TrainAllRecord, locked, next_attempt
+from nndet_psma.jobs.record import RECORD_FILE, JobState, TrainAllRecord, jobs_lock, next_attempt
 from nndet_psma.jobs.status import current_states
 from nndet_psma.jobs.work import JobWork
 
@@ -102,7 +102,7 @@ def submit_jobs(
     Raises:
         UserError: no SLURM here, or sbatch refuses (its message; what was submitted before stands in the record).
     """
-    with locked(model):
+    with jobs_lock(model):
         earlier = current_states(model)
         queued = {s.job.name: s for s in earlier if s.state in ("submitted", "running")}
         now = {s.job.name: queued.get(s.job.name, s) for s in states}

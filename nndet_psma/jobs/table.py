@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +23,8 @@ class StageSteps:
     iterations: int
 
 
-def table_rows(states: list[JobState], model: Path, iterations: Mapping[str, int]) -> list[tuple[str, ...]]:
-    """Cells under :data:`COLUMNS`; ``iterations`` are those of each stage by name."""
+def table_rows(states: list[JobState], model: Path) -> list[tuple[str, ...]]:
+    """Cells under :data:`COLUMNS`."""
     jobs = {state.job.name: state.job for state in states}
     by_name = {state.job.name: state.state for state in states}
     rows: list[tuple[str, ...]] = []
@@ -39,7 +38,7 @@ def table_rows(states: list[JobState], model: Path, iterations: Mapping[str, int
             job.name,
             "" if job.fold is None else str(job.fold),
             job.stage or job.kind,
-            f"{state.state}{_steps_text(state, model, iterations)}",
+            f"{state.state}{_steps_text(state, model)}",
             str(state.attempts),
             f"{seconds:.0f}" if state.attempts else "",
             note,
@@ -65,11 +64,11 @@ def stage_steps(folder: Path) -> int:
     return max(steps)
 
 
-def _steps_text(state: JobState, model: Path, iterations: Mapping[str, int]) -> str:
+def _steps_text(state: JobState, model: Path) -> str:
     job = state.job
-    if job.stage is None or state.state not in ("running", "stopped", "failed"):
+    if job.progress is None or state.state not in ("running", "stopped", "failed"):
         return ""
-    steps = StageSteps(stage_steps(model / f"fold{job.fold}" / job.stage), iterations.get(job.stage, 0))
+    steps = StageSteps(stage_steps(model / job.progress), job.iterations)
     return f" {steps.done}/{steps.iterations}" if steps.iterations else ""
 
 

@@ -1,0 +1,1 @@
+"""Lymph nodes as measured objects: axes, bounding box, N stage."""

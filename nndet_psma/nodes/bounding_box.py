@@ -62,7 +62,8 @@ class _Hull:
     def excess(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
         """How much wider a voxel is along each direction ``[D, 3]`` with corners than as an ellipsoid, mm."""
         scaled = directions * self.voxel
-        return np.abs(scaled).sum(axis=-1) - np.sqrt((scaled**2).sum(axis=-1))
+        wider: NDArray[np.float64] = np.abs(scaled).sum(axis=-1) - np.sqrt((scaled**2).sum(axis=-1))
+        return wider
 
 
 def minimum_box(

@@ -121,11 +121,12 @@ def _value_text(plan: Plan, key: str) -> str:
     for part in key.split("."):
         value = getattr(value, part)
     if key == "windows":
-        return ", ".join(f"{w.lower:g}..{w.upper:g}" for w in plan.windows) or "none"
+        return ", ".join(f"{w.lower:g}..{w.upper:g}" for w in value) or "none"
     if key == "scalings":
-        return ", ".join(f"{s.name} {s.lower:.4g}..{s.upper:.4g}" for s in plan.scalings) or "none"
-    if key == "stages":
-        return "; ".join(_stage_text(plan, i) for i in range(len(plan.stages)))
+        return ", ".join(f"{s.name} {s.lower:.4g}..{s.upper:.4g}" for s in value) or "none"
+    own = plan.text_of(key)
+    if own is not None:
+        return own
     if key == "folds":
         return (
             ", ".join(f"{len(fold.train)}/{len(fold.val)}" for fold in plan.folds) + " train/validation cases"
@@ -139,8 +140,3 @@ def _value_text(plan: Plan, key: str) -> str:
     if key == "postproc_defaults":
         return ", ".join(f"{name} {_short(setting) or 'off'}" for name, setting in value.items())
     return _short(value) if value is not None else "none"
-
-
-def _stage_text(plan: Plan, index: int) -> str:
-    stage = plan.stages[index]
-    return f"{stage.name}: {stage.iterations} at {stage.learning_rate:.3g}, {plan.channels(stage)} channels"

@@ -1,45 +1,15 @@
-"""Plan a task: target machine, folds, planner."""
+"""The machine that is planned for."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from nndet_psma.artifacts.fingerprint import Fingerprint
-from nndet_psma.artifacts.plan import Plan, Target
-from nndet_psma.dataset.task.paths import TaskPaths
-from nndet_psma.planners.folds import choose_folds
+from nndet_psma.artifacts.plan import Target
 from nndet_psma.planners.options import PlannerOptions
-from nndet_psma.planners.registry import PLANNERS
 
 _DEFAULT_GPU_GB = 24.0
 _GPU_DEVICES = ("nv*", "kfd", "dxg")  # NVIDIA's, AMD's, and the one of Windows' Linux
-
-
-def make_plan(
-    fingerprint: Fingerprint,
-    paths: TaskPaths,
-    options: PlannerOptions,
-    *,
-    planner: str,
-    plan_id: str,
-    trainer: str,
-) -> Plan:
-    """The plan of ``planner``; nothing is written.
-
-    Raises:
-        UserError: no such planner, or the data cannot be planned for (no lesions, one patient).
-    """
-    made = PLANNERS[planner]()
-    target = choose_target(options)
-    folds = choose_folds(
-        fingerprint,
-        paths.splits,
-        num_folds=options.num_folds,
-        stratify_by=options.stratify_by,
-        seed=options.seed,
-    )
-    return made.plan(fingerprint, options, plan_id=plan_id, trainer=trainer, target=target, folds=folds)
 
 
 def choose_target(options: PlannerOptions) -> Target:

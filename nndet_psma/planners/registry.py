@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.artifacts.fingerprint import Fingerprint
-from nndet_psma.artifacts.plan import Plan, Target
+from nndet_psma.artifacts.plan import Target
 from nndet_psma.core.registry import Registry
+from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.folds import FoldChoice
-from nndet_psma.planners.options import PlannerOptions
 
 
 class Planner(Protocol):
@@ -17,13 +18,13 @@ class Planner(Protocol):
     def plan(
         self,
         fingerprint: Fingerprint,
-        options: PlannerOptions,
+        options: DetectorOptions,
         *,
         plan_id: str,
         trainer: str,
         target: Target,
         folds: FoldChoice,
-    ) -> Plan:
+    ) -> DetectorPlan:
         """The plan called ``plan_id`` for training with ``trainer`` on ``target``."""
         ...
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nndet_psma.artifacts.channels import Scaling
 from nndet_psma.artifacts.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
-from nndet_psma.artifacts.plan import Scaling
 from nndet_psma.dataset.task.description import Role
 from nndet_psma.planners.ledger import Ledger
 

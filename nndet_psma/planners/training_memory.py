@@ -11,8 +11,9 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass, fields, replace
 
-from nndet_psma.artifacts.plan import Detector, Target
+from nndet_psma.artifacts.plan import Target
 from nndet_psma.core.errors import UserError
+from nndet_psma.systems.psma25d.plan import Detector
 
 Stages = tuple[int, int, int, int, int]
 
@@ -145,7 +146,8 @@ class MemoryEstimate:
     @property
     def total(self) -> float:
         """Sum of all parts."""
-        return sum(getattr(self, field.name) for field in fields(self))
+        summed: float = sum(getattr(self, field.name) for field in fields(self))
+        return summed
 
     def describe(self) -> str:
         """``total (largest parts)`` for a plan."""
@@ -158,7 +160,7 @@ def parameter_count(network: Network) -> int:
     body = sum(_STAGE_PARAMETERS[network.backbone][: 1 + max(network.levels)])
     body += 64 * 49 * (network.channels - 3)
     f, h, outputs = network.fpn_channels, network.head_channels, network.classes + 1
-    widths = [
+    widths: list[int] = [
         64 * 2 ** (level - 1) * (1 if network.backbone == "resnet18" else 4) for level in network.levels
     ]
     pyramid = sum(width * f + f for width in widths) + len(widths) * (9 * f * f + f)

@@ -108,7 +108,8 @@ def _region(case: CaseFingerprint, margin_mm: float, body_margin_mm: float) -> F
     lower, upper = np.maximum(box[:3] - grow, 0), np.minimum(box[3:] + grow, shape)
     if case.ctv_box is None:
         lower[0], upper[0] = 0, shape[0]
-    return (upper - lower) * own
+    extents: Floats = (upper - lower) * own
+    return extents
 
 
 def _rounded(z: float, plane: float) -> Triple:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nndet_psma.artifacts.channels import Window
 from nndet_psma.artifacts.fingerprint import Histogram
-from nndet_psma.artifacts.plan import Window
 
 # Pelvic CT in soft-tissue reconstruction has a noise of 10-20 HU; a narrower window would show little else. Our choice.
 MIN_WIDTH_HU = 50.0

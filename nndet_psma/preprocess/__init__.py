@@ -1,0 +1,1 @@
+"""Prepared cases: crop, resample, windows, the store."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.core.atomic import remove_leftovers
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.core.logs import LOGGER
@@ -29,11 +29,11 @@ class _Job:
     store: Path
     case: RawCase
     description: DatasetDescription
-    plan: Plan
+    plan: DetectorPlan
 
 
 def build_store(
-    store: Path, cases: list[RawCase], description: DatasetDescription, plan: Plan, processes: int
+    store: Path, cases: list[RawCase], description: DatasetDescription, plan: DetectorPlan, processes: int
 ) -> list[str]:
     """Preprocess training cases; returns the ids of those that were made (the others were current).
 
@@ -64,7 +64,7 @@ def build_store(
     return [case.case_id for case, lost in zip(cases, made, strict=True) if lost is not None]
 
 
-def preprocessing_hash(plan: Plan, inputs: str) -> str:
+def preprocessing_hash(plan: DetectorPlan, inputs: str) -> str:
     """Hash of a case's files and of the choices that change its arrays; windows, margins and anchors do not.
 
     A CTV margin counts only where it lies beyond the reach of the stored distances (50 mm).
@@ -74,7 +74,7 @@ def preprocessing_hash(plan: Plan, inputs: str) -> str:
 
 
 def load_case(
-    case: RawCase, description: DatasetDescription, plan: Plan, *, with_labels: bool
+    case: RawCase, description: DatasetDescription, plan: DetectorPlan, *, with_labels: bool
 ) -> PreparedCase:
     """Read the files of a case and prepare it; a case without a CTV file (``predict -i``) is prepared without.
 

@@ -56,7 +56,7 @@ class StoreGrid:
         weight = (centres - before).astype(np.float32)
         return np.clip(before, 0, last), np.clip(before + 1, 0, last), weight
 
-    def to_store(self, voxels: NDArray) -> NDArray[np.float64]:
+    def to_store(self, voxels: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Voxel-edge coordinates of the file ``[N, 3]`` in store voxels."""
         box = np.subtract(self.upper, self.lower)
         return (np.asarray(voxels, dtype=np.float64) - self.lower) * self.geometry.shape / box
@@ -158,9 +158,9 @@ def _along(plane: NDArray[np.float32], grid: StoreGrid, axis: int) -> NDArray[np
     return found
 
 
-def _triple(values: NDArray) -> tuple[float, float, float]:
+def _triple(values: NDArray[Any]) -> tuple[float, float, float]:
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def _whole(values: NDArray) -> tuple[int, int, int]:
+def _whole(values: NDArray[Any]) -> tuple[int, int, int]:
     return int(values[0]), int(values[1]), int(values[2])

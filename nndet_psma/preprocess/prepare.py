@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.images.body import body_mask, nonzero_mask
@@ -34,7 +35,7 @@ class PreparedCase:
     """
 
     case_id: str
-    arrays: dict[str, NDArray]
+    arrays: dict[str, NDArray[Any]]
     geometry: Geometry
     source: Geometry
     ctv_distance: NDArray[np.int16] | None
@@ -54,7 +55,8 @@ class PreparedCase:
             return np.zeros(len(points))
         index = np.clip(np.floor(points).astype(int), 0, np.array(self.geometry.shape) - 1)
         values = self.ctv_distance[index[:, 0], index[:, 1], index[:, 2]]
-        return np.clip(values * UNIT_MM, 0, None)
+        outside: NDArray[np.float64] = np.clip(values * UNIT_MM, 0, None)
+        return outside
 
 
 class CaseAssembly:
@@ -69,13 +71,13 @@ class CaseAssembly:
         reference: its canonical volume.
     """
 
-    def __init__(self, case_id: str, plan: Plan, name: str, reference: Volume) -> None:
+    def __init__(self, case_id: str, plan: DetectorPlan, name: str, reference: Volume) -> None:
         self.case_id = case_id
         self.plan = plan
         body = body_voxels(reference, name == plan.ct_name)
         self.grid: StoreGrid = _body_grid(reference, plan, body)
         self._body = body if plan.zscored else None
-        self._arrays: dict[str, NDArray] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
         self._distance: NDArray[np.int16] | None = None
         self._instances: NDArray[np.int16] | None = None
         self._classes: dict[int, int] = {}
@@ -127,7 +129,7 @@ class CaseAssembly:
 def prepare_case(
     case_id: str,
     volumes: dict[str, Volume],
-    plan: Plan,
+    plan: DetectorPlan,
     *,
     ctv: Volume | None = None,
     labels: Volume | None = None,
@@ -158,7 +160,7 @@ def prepare_case(
     return assembly.finish()
 
 
-def reference_modality(names: list[str], plan: Plan) -> str:
+def reference_modality(names: list[str], plan: DetectorPlan) -> str:
     """The modality that decides the crop: the CT, else the first."""
     return plan.ct_name if plan.ct_name in names else names[0]
 
@@ -168,13 +170,13 @@ def body_voxels(volume: Volume, is_ct: bool) -> NDArray[np.bool_]:
     return body_mask(volume.array, volume.geometry.spacing) if is_ct else nonzero_mask(volume.array)
 
 
-def _zscored(stored: NDArray, body: NDArray) -> NDArray[np.float32]:
+def _zscored(stored: NDArray[Any], body: NDArray[Any]) -> NDArray[np.float32]:
     """Standard deviations from the mean of the body's voxels; zeros where these do not vary."""
     mean, std = float(body.mean(dtype=np.float64)), float(body.std(dtype=np.float64))
     return ((stored - np.float32(mean)) / np.float32(std or 1.0)).astype(np.float32)
 
 
-def _body_grid(reference: Volume, plan: Plan, body: NDArray[np.bool_]) -> StoreGrid:
+def _body_grid(reference: Volume, plan: DetectorPlan, body: NDArray[np.bool_]) -> StoreGrid:
     """Grid of the body's box, of the whole image where there is no body."""
     source = reference.geometry
     found = mask_box(body)

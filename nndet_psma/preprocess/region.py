@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.distance import UNIT_MM
 from nndet_psma.preprocess.prepare import PreparedCase
@@ -67,7 +67,7 @@ class Region:
         return (y0 + top, x0 + left, y0 + bottom, x0 + right), kept[top:bottom, left:right]
 
 
-def stage_region(case: PreparedCase, plan: Plan, stage: Stage) -> Region:
+def stage_region(case: PreparedCase, plan: DetectorPlan, stage: Stage) -> Region:
     """Whole slices for "body"; for "search" the CTV grown by the planned margin, or whole slices without CTV.
 
     Raises:

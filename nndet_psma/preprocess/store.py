@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import numpy as np
@@ -131,7 +131,7 @@ def _is_stored(meta: Path) -> bool:
     return isinstance(content, dict) and content.get("schema") == StoredCase.schema
 
 
-def _save(file: Path, array: NDArray) -> None:
+def _save(file: Path, array: NDArray[Any]) -> None:
     """Write a .npy file; unlike numpy's own way out, a full disk keeps its error number."""
     ordered = np.ascontiguousarray(array)
     with file.open("wb") as handle:
@@ -145,9 +145,10 @@ def _modality_file(name: str) -> str:
     return f"%{safe}.npy" if safe in (_DISTANCE, _INSTANCES) else f"{safe}.npy"
 
 
-def _open(file: Path) -> NDArray:
+def _open(file: Path) -> NDArray[Any]:
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        return array
     except (OSError, ValueError, EOFError, SyntaxError) as error:  # damaged headers raise any of these
         raise UserError(
             "stored array cannot be read",

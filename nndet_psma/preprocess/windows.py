@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ChannelSource:
     upper: float
 
 
-def channel_sources(plan: Plan, stage: Stage) -> list[ChannelSource]:
+def channel_sources(plan: DetectorPlan, stage: Stage) -> list[ChannelSource]:
     """Channel groups of a stage: its HU windows first, then the other modalities."""
     windows = {window.name: window for window in plan.windows}
     sources = [
@@ -35,7 +36,7 @@ def channel_sources(plan: Plan, stage: Stage) -> list[ChannelSource]:
     return sources + [ChannelSource(s.name, s.lower, s.upper) for s in plan.scalings]
 
 
-def apply_window(values: NDArray, lower: float, upper: float) -> NDArray[np.float32]:
+def apply_window(values: NDArray[Any], lower: float, upper: float) -> NDArray[np.float32]:
     """``lower..upper`` to 0..1, clipped (Xu et al. 2023, figure 1)."""
     scaled = values.astype(np.float32)
     _window(scaled, lower, upper, scaled)
@@ -43,7 +44,7 @@ def apply_window(values: NDArray, lower: float, upper: float) -> NDArray[np.floa
 
 
 def slice_channels(
-    arrays: dict[str, NDArray],
+    arrays: dict[str, NDArray[Any]],
     sources: Sequence[ChannelSource],
     z: int,
     neighbours: int,

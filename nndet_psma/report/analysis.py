@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
-from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.atomic import atomic_file
 from nndet_psma.report.charts.analysis import (
     hu_figure,
@@ -18,11 +17,12 @@ from nndet_psma.report.charts.analysis import (
     spacing_figure,
 )
 from nndet_psma.report.page.figures import own_style
+from nndet_psma.systems.system import Facts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FIGURES: dict[str, Callable[[Fingerprint, Plan | None], Figure | None]] = {
+_FIGURES: dict[str, Callable[[Fingerprint, Facts | None], Figure | None]] = {
     "spacing.png": spacing_figure,
     "image_sizes.png": image_size_figure,
     "lesion_sizes.png": lesion_size_figure,
@@ -33,7 +33,7 @@ _FIGURES: dict[str, Callable[[Fingerprint, Plan | None], Figure | None]] = {
 
 
 @own_style()
-def draw_analysis(fingerprint: Fingerprint, plan: Plan | None, folder: Path) -> list[Path]:
+def draw_analysis(fingerprint: Fingerprint, facts: Facts | None, folder: Path) -> list[Path]:
     """Draw every figure that the data allow into ``folder``.
 
     Figures without data (HU without CT, margins without CTV, sizes without lesions) are left out, and a file of that
@@ -41,7 +41,7 @@ def draw_analysis(fingerprint: Fingerprint, plan: Plan | None, folder: Path) -> 
 
     Args:
         fingerprint: of the training cases.
-        plan: its spacing, windows and margin are marked; None marks nothing.
+        facts: of the plan, whose spacing, windows and margin are marked; None marks nothing.
         folder: where the files go; made when missing.
 
     Returns:
@@ -53,7 +53,7 @@ def draw_analysis(fingerprint: Fingerprint, plan: Plan | None, folder: Path) -> 
     files = []
     for name, draw in _FIGURES.items():
         file = folder / name
-        figure = draw(fingerprint, plan)
+        figure = draw(fingerprint, facts)
         if figure is None:
             file.unlink(missing_ok=True)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +41,11 @@ class CaseImages:
         grid: of all arrays.
     """
 
-    image: NDArray
+    image: NDArray[Any]
     window: tuple[float, float]
     is_ct: bool
     region: NDArray[np.bool_] | None
-    instances: NDArray
+    instances: NDArray[np.integer[Any]]
     grid: Geometry
 
 
@@ -77,6 +78,6 @@ def load_images(case: RawCase, description: DatasetDescription) -> CaseImages:
     return CaseImages(image.array, window, ct is not None, region, labels.array, labels.geometry)
 
 
-def _contrast(image: NDArray) -> tuple[float, float]:
+def _contrast(image: NDArray[Any]) -> tuple[float, float]:
     lower, upper = np.percentile(image, [1, 99.5])
     return float(lower), float(max(upper, lower + 1e-3))

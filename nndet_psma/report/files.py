@@ -14,9 +14,7 @@ from nndet_psma.evaluation.detection.compare import Comparison
 from nndet_psma.evaluation.detection.record import CaseRecord
 from nndet_psma.evaluation.detection.scores import Scores
 from nndet_psma.inference.ablation import AblationRow
-from nndet_psma.report.source import MetricRows
 from nndet_psma.report.training_cost import TrueCost, true_cost
-from nndet_psma.trainers.metrics_log import METRICS_FILE, read_metrics
 from nndet_psma.trainers.watch.memory_check import MEMORY_FILE, MemoryCheck
 
 COMPARISONS = "comparison_*.json"
@@ -62,17 +60,6 @@ def read_comparisons(results: Path) -> tuple[list[Comparison], str]:
         except (UserError, SchemaError) as error:
             problem = problem or f"{file.name} cannot be read ({error})"
     return found, problem
-
-
-def read_curves(folder: Path, stages: Sequence[str]) -> tuple[dict[str, MetricRows], list[str]]:
-    """Stage to rows of ``metrics.csv`` that hold a loss, and the stages of this fold that have none."""
-    curves: dict[str, MetricRows] = {}
-    for stage in stages:
-        file = folder / stage / METRICS_FILE
-        rows = [row for row in read_metrics(file) if "loss" in row] if file.is_file() else []
-        if rows:
-            curves[stage] = rows
-    return curves, [stage for stage in stages if stage not in curves]
 
 
 def read_environment(folder: Path) -> dict[str, Any] | None:

@@ -18,10 +18,8 @@ from nndet_psma.report.case_images import CaseImages, CaseLabels
 from nndet_psma.report.page.content import Missing
 from nndet_psma.report.removed import PlacedBox
 from nndet_psma.report.training_cost import TrueCost
-from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+from nndet_psma.systems.system import Facts, MetricRows
 from nndet_psma.trainers.watch.memory_check import MemoryCheck
-
-MetricRows = Sequence[Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,7 @@ class ReportSource:
         split: "test" or "validation".
         date: of the report, as text.
         plan: the model was trained with.
+        facts: what the plan means.
         decisions: rows (key, value, rule, evidence) of the plan.
         inference: tuned thresholds.
         scores: of the evaluated cases.
@@ -74,7 +73,8 @@ class ReportSource:
     fold: int
     split: str
     date: str
-    plan: Plan | NodeSegPlan
+    plan: Plan
+    facts: Facts
     decisions: Sequence[tuple[str, str, str, str]]
     inference: InferencePlan | None
     scores: Scores
@@ -95,10 +95,8 @@ class ReportSource:
 
     @property
     def stages(self) -> list[str]:
-        """Names of the trainings of a fold: the stages of a detector, nnU-Net's one of a segmentation."""
-        if isinstance(self.plan, NodeSegPlan):
-            return list(dict.fromkeys(name for stages in self.metrics.values() for name in stages))
-        return [stage.name for stage in self.plan.stages]
+        """Names of the trainings of a fold that have left curves, in order."""
+        return list(dict.fromkeys(name for stages in self.metrics.values() for name in stages))
 
     @property
     def tuned_on_these(self) -> bool:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from nndet_psma.artifacts.plan import Plan
-from nndet_psma.trainers.cost.cost import cost_rows, hours_text
+from nndet_psma.trainers.cost.cost import hours_text
 from nndet_psma.trainers.metrics_log import METRICS_FILE, read_metrics
 from nndet_psma.trainers.watch.memory_check import MEMORY_FILE, MemoryCheck
 
@@ -101,24 +100,28 @@ class CostRow(NamedTuple):
 
 
 def compared_rows(
-    plan: Plan, cost: TrueCost, *, precision: str = "no", cores: int | None = None
+    estimate: Sequence[tuple[str, str, str, str]], cost: TrueCost, trainings: int
 ) -> list[CostRow]:
-    """The estimate's rows with a column of measured figures."""
-    measured = _measured(plan, cost)
+    """The estimate's rows (key, value, rule, evidence) with a column of measured figures.
+
+    Args:
+        estimate: of the plan's facts.
+        cost: measured.
+        trainings: stages of all folds.
+    """
+    measured = _measured(cost, trainings)
     return [
-        CostRow(row.key, row.value, measured.get(row.key, ""), row.rule, row.evidence)
-        for row in cost_rows(plan, precision=precision, cores=cores)
+        CostRow(key, value, measured.get(key, ""), rule, evidence) for key, value, rule, evidence in estimate
     ]
 
 
-def _measured(plan: Plan, cost: TrueCost) -> dict[str, str]:
+def _measured(cost: TrueCost, whole: int) -> dict[str, str]:
     texts = {}
     for name, hours in cost.hours_per_stage.items():
         done = [stage for stage in cost.stages if stage.stage == name and stage.finished]
         seconds = sum(s.hours for s in done) * 3600 / max(1, sum(s.steps for s in done))
         texts[f"cost.{name}"] = f"{hours_text(hours)} per fold, {seconds:.3g} s per step"
     if cost.stages:
-        whole = len(plan.folds) * len(plan.stages)
         finished = sum(stage.finished for stage in cost.stages)
         texts["cost.total"] = f"{hours_text(cost.hours_total)}, {finished} of {whole} stages finished"
     if cost.memory_gb:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from nndet_psma.dataset.task.structures import find_structures, label_table
 FOLDER = "roi"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = ("background", "ignore")
+
+SEGMENTER = "nodeseg"
+"""The system that segments masks."""
 
 
 def check_name(name: str) -> str:
@@ -104,7 +108,7 @@ class KnownMasks:
         fitting = [name for name in structures.names if name.upper() == self.name]
         return structures.files.get(fitting[0]) if fitting else None
 
-    def _chosen(self, file: Path, array: NDArray) -> NDArray[np.bool_]:
+    def _chosen(self, file: Path, array: NDArray[Any]) -> NDArray[np.bool_]:
         """Voxels of the mask in a file of one mask or of numbered structures."""
         own = self.folder is not None and file.parent == self.folder
         table = dict(self.labels or label_table(file)) if own else {}

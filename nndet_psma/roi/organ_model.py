@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +33,7 @@ PREFIX = "ROI_"
 _SCHEMA = "nndet_psma.roi_model"
 
 
-def write_manifest(
-    folder: Path, name: str, plan: NodeSegPlan, fold: int, patients: Mapping[str, str]
-) -> None:
+def write_manifest(folder: Path, name: str, plan: Plan, fold: int, patients: Mapping[str, str]) -> None:
     """Write what a fold segments and the cases and patients it learns from."""
     cases = plan.folds[fold].train
     content = {
@@ -84,7 +82,7 @@ class OrganModel:
             files = (folder.fold(fold) / MANIFEST, folder.fold(fold) / PLAN)
             if not all(file.is_file() for file in files):
                 continue
-            plan = model.plan(fold)
+            plan = NodeSegPlan.read(files[1])
             if not model.checkpoint(plan, fold).is_file():
                 continue
             content = _manifest(files[0])
@@ -106,7 +104,7 @@ class OrganModel:
     @property
     def description(self) -> DatasetDescription:
         """Modalities in the order of the network."""
-        return description_from_plan(cast(Plan, self.plan))  # asks for names only
+        return description_from_plan(self.plan)
 
     def folds_for(self, known_as: Iterable[str]) -> tuple[tuple[int, ...], bool]:
         """Folds that predict a case, and whether it is held out from all of these.

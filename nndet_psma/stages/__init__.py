@@ -1,0 +1,1 @@
+"""One function per command: reads artefacts, asks the system, writes artefacts."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nndet_psma.core.csv_table import read_table
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
 from nndet_psma.evaluation.statistics.agreement import reader_agreement
 from nndet_psma.evaluation.statistics.bland_altman import bland_altman
 from nndet_psma.evaluation.statistics.pearson import pearson
-from nndet_psma.evaluation.tables.csv_table import read_table
 
 
 def score_readers(

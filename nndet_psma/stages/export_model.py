@@ -10,18 +10,17 @@ from typing import Any
 
 from nndet_psma import __version__
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.model_folder import CONSOLIDATED, INFERENCE_PLAN, PLAN, WEIGHTS, ModelFolder
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, INFERENCE_PLAN, PLAN, ModelFolder
 from nndet_psma.artifacts.model_manifest import MANIFEST, ModelManifest
 from nndet_psma.artifacts.plan import Decision, Plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
 from nndet_psma.inference.model_archive import entry_of, weight_blocks, write_archive
-from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+from nndet_psma.systems.system import AnySystem, model_system
 
 NO_LICENCE = "none stated: ask the sender before using or passing on these weights"
 _LEFT_OUT = "left out of the export: it names a case or a file"
 _PATH = re.compile(r"(?<![\w.])(?:/|~/|[A-Za-z]:\\)\w")
-_PUBLIC_WEIGHTS = ("none", "imagenet")
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,15 @@ def export_model(job: ExportJob) -> ModelManifest:
         UserError: not consolidated, a fold is missing, or weights are missing.
     """
     inference, source = _source(job)
-    plan = _plan(job.folder, source)
-    weights = {
-        f"fold{fold}/{stage.name}/{WEIGHTS}": _weights(job.folder, source, fold, stage.name)
-        for fold in inference.folds
-        for stage in plan.stages
-    }
+    system, plan = model_system(job.folder, source)
+    weights = system.exported(job.folder, plan, source, inference.folds)
+    for file in weights.values():
+        if not file.is_file():
+            raise UserError(
+                "weights are missing", file=file, remedy="Run nndet_train and nndet_consolidate again"
+            )
     texts = {
-        PLAN: _text(anonymous_plan(plan, inference.cases).to_json()),
+        PLAN: _text(anonymous_plan(system, plan, inference.cases).to_json()),
         INFERENCE_PLAN: _text(replace(inference, cases=[]).to_json()),
     }
     entries = {name: entry_of(iter([text])) for name, text in texts.items()}
@@ -76,33 +76,20 @@ def export_model(job: ExportJob) -> ModelManifest:
     return manifest
 
 
-def _plan(folder: ModelFolder, source: int) -> Plan:
-    plan = folder.plan(source)
-    if isinstance(plan, NodeSegPlan):
-        raise UserError(
-            "a segmentation by nnU-Net cannot be written into an archive, which holds no checkpoints",
-            file=folder.fold(source),
-            remedy="Pass on the folder 'consolidated': its checkpoints hold plain weights only; plan.json and "
-            "plan_inference.json in it name cases",
-        )
-    return plan
-
-
-def anonymous_plan(plan: Plan, more_cases: list[str]) -> Plan:
+def anonymous_plan(system: AnySystem, plan: Plan, more_cases: list[str]) -> Plan:
     """The plan without case ids and paths.
 
     Args:
+        system: of the plan.
         plan: as trained.
         more_cases: further case ids that must not be named.
     """
-    ids = {case_id for fold in plan.folds for case_id in (*fold.train, *fold.val)} | set(more_cases)
-    start = None if plan.detector is None else plan.detector.weights
-    private = start is not None and start not in _PUBLIC_WEIGHTS
-    names = [*sorted(ids), str(start)] if private else sorted(ids)
+    public, hidden = system.without_paths(plan)
+    names = sorted({*plan.case_ids, *more_cases, *hidden})
     pattern = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names) or r"(?!)")
     decisions = {key: _anonymous(decision, pattern) for key, decision in plan.decisions.items()}
-    detector = replace(plan.slice_detector, weights="none") if private else plan.detector
-    return replace(plan, folds=[], detector=detector, decisions=decisions)
+    anonymous: Plan = replace(public, folds=[], decisions=decisions)
+    return anonymous
 
 
 def _anonymous(decision: Decision, names: re.Pattern[str]) -> Decision:
@@ -130,15 +117,6 @@ def _source(job: ExportJob) -> tuple[InferencePlan, int]:
         )
     source = f"{inference.source}; of these, folds {folds} were exported"
     return replace(inference, folds=list(folds), source=source), CONSOLIDATED
-
-
-def _weights(folder: ModelFolder, source: int, fold: int, stage: str) -> Path:
-    file = folder.weights(source, stage, fold)
-    if not file.is_file():
-        raise UserError(
-            "weights are missing", file=file, remedy="Run nndet_train and nndet_consolidate again"
-        )
-    return file
 
 
 def _text(content: dict[str, Any]) -> bytes:

@@ -10,16 +10,17 @@ from nndet_psma.artifacts.model_folder import (
     CONSOLIDATED,
     INFERENCE_PLAN,
     PLAN,
-    WEIGHTS,
     ModelFolder,
     task_folder_name,
 )
 from nndet_psma.artifacts.model_manifest import TASK_NAME, ModelManifest
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.core.atomic import atomic_folder
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.task.paths import models_root
 from nndet_psma.inference.model_archive import read_manifest, unpack_model
+from nndet_psma.systems.exchange import check_contents
+from nndet_psma.systems.system import system_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def import_model(job: ImportJob) -> tuple[ModelFolder, ModelManifest]:
             remedy="Replace it with --force, or import elsewhere with -o FOLDER",
         )
     with atomic_folder(target) as temporary:
-        unpack_model(job.archive, temporary / "model")
+        unpack_model(job.archive, temporary / "model", check_contents)
         _check_weights(temporary / "model")
         for path in sorted((temporary / "model").iterdir()):
             path.rename(temporary / path.name)
@@ -80,13 +81,6 @@ def _task_folder(task: str | None, manifest: ModelManifest) -> str:
 
 
 def _check_weights(folder: Path) -> None:
-    """Build every detector with its weights; the first that does not fit is named."""
-    import torch
-
-    from nndet_psma.trainers.registry import TRAINERS
-
-    plan, folds = Plan.read(folder / PLAN), InferencePlan.read(folder / INFERENCE_PLAN).folds
-    trainer = TRAINERS[plan.trainer]()
-    for fold in folds:
-        for stage in plan.stages:
-            trainer.load(plan, stage, folder / f"fold{fold}" / stage.name / WEIGHTS, torch.device("cpu"))
+    """Build every network with its weights; the first that does not fit is named."""
+    plan, folds = read_plan(folder / PLAN), InferencePlan.read(folder / INFERENCE_PLAN).folds
+    system_of(plan).check_weights(folder, plan, folds)

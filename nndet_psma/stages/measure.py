@@ -14,6 +14,7 @@ from nndet_psma.artifacts.prediction import PredictedLesion, Prediction
 from nndet_psma.boxes.geometry import Geometry, map_boxes
 from nndet_psma.boxes.labels import CONNECTIVITY, Connectivity, node_components
 from nndet_psma.core.atomic import write_text
+from nndet_psma.core.csv_table import write_table
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files
 from nndet_psma.dataset.images.images import Volume, canonical_geometry, read_volume
@@ -27,7 +28,6 @@ from nndet_psma.report.structured.page import MAX_PICTURES, structured_page
 from nndet_psma.report.structured.pictures import NodeScene, image_window
 from nndet_psma.report.structured.source_series import read_series
 from nndet_psma.report.structured.table import NODE_COLUMNS, PATIENT_COLUMNS, node_rows, patient_rows
-from nndet_psma.submission.tables import write_table
 
 BOXES_SUFFIX = "_boxes.json"
 PAGE_SUFFIX, DICOM_SUFFIX = "_nodes.html", "_nodes.dcm"

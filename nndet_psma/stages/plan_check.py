@@ -7,15 +7,10 @@ from pathlib import Path
 
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.task.clinical import patient_of, read_clinical
 from nndet_psma.dataset.task.description import DatasetDescription
-from nndet_psma.planners.registry import PLANNERS
-from nndet_psma.postproc.steps.order import step_order
-from nndet_psma.postproc.steps.settings import PostprocSettings
-from nndet_psma.postproc.sweep.candidates import sweep_grid
-from nndet_psma.trainers.registry import TRAINERS
-
-# what the package's own trainers read; those of third parties say so themselves
-_DETECTOR_OF = {"MaskRCNN25D": "detector", "RetinaNet3D": "detector3d"}
+from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.systems.system import SYSTEMS, AnySystem, system_of
 
 
 def check_plan(
@@ -25,7 +20,7 @@ def check_plan(
     case_ids: Iterable[str],
     patients: Mapping[str, str],
 ) -> None:
-    """Compare a plan that was read from ``file`` with the data set and with what the package knows.
+    """Compare a plan that was read from ``file`` with the data set and with what its system knows.
 
     Args:
         plan: consistent in itself (reading checks that).
@@ -37,44 +32,35 @@ def check_plan(
     Raises:
         UserError: names the key and what it contradicts.
     """
-    check_names(plan, file)
-    _check_postprocessing(plan, file)
+    system = system_of(plan)
+    system.check_plan(plan, file)
+    check_trainer(system, plan.trainer, file)
     _check_data(plan, file, description)
     _check_folds(plan, file, set(case_ids), patients)
 
 
-def check_names(plan: Plan, file: Path) -> None:
-    """Refuse a planner or trainer that nobody knows, and a trainer that cannot train what was planned.
+def check_trainer(system: AnySystem, trainer: str, file: Path) -> None:
+    """Refuse a trainer that belongs to another system; what third parties bring may fit any plan.
 
     Raises:
-        UserError: names the key.
+        UserError: names both systems.
     """
-    for key, registry, name in (("planner", PLANNERS, plan.planner), ("trainer", TRAINERS, plan.trainer)):
-        # a dotted path is imported where it is used: importing trainers takes seconds
-        if name not in registry and "." not in name:
-            raise UserError(f"unknown {key} '{name}'", file=file, expected=f"one of {', '.join(registry)}")
-    needed = _DETECTOR_OF.get(plan.trainer)
-    found = "detector" if plan.detector3d is None else "detector3d"
-    if needed not in (None, found):
+    owners = {SYSTEMS[name].trainer: name for name in SYSTEMS}
+    owner = owners.get(trainer, system.name)
+    if owner != system.name:
         raise UserError(
-            f"trainer '{plan.trainer}' cannot train this plan",
+            f"trainer '{trainer}' cannot train this plan",
             file=file,
-            expected=f"a plan with {needed}",
-            found=f"one with {found}, made by {plan.planner}",
+            expected=f"a plan of {owner}",
+            found=f"one of {system.name}",
             remedy="Choose planner and trainer together, with -o train=PRESET",
         )
 
 
-def _check_postprocessing(plan: Plan, file: Path) -> None:
-    try:
-        dim = 2 if plan.detector3d is None else 3
-        step_order(PostprocSettings(**plan.postproc_defaults).steps, dim)
-    except (TypeError, ValueError, UserError) as error:
-        raise UserError(f"postproc_defaults: {error}", file=file, remedy="Correct that key") from None
-    try:
-        sweep_grid(plan)
-    except UserError as error:
-        raise UserError(error.what, file=file, remedy="Correct that key") from None
+def patients_of(paths: TaskPaths, case_ids: Iterable[str]) -> dict[str, str]:
+    """Patient by case id."""
+    clinical = read_clinical(paths)
+    return {case_id: patient_of(case_id, clinical) for case_id in case_ids}
 
 
 def _check_data(plan: Plan, file: Path, description: DatasetDescription) -> None:

@@ -9,21 +9,23 @@ from typing import Any
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.plan_file import read_plan
+from nndet_psma.artifacts.run_config import RunConfig
 from nndet_psma.core.atomic import write_json
-from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.checks.checks import check_report, raise_if_errors
 from nndet_psma.dataset.faults.findings import Finding
-from nndet_psma.dataset.task.cases import list_cases
-from nndet_psma.dataset.task.clinical import patient_of, read_clinical
+from nndet_psma.dataset.task.cases import RawCase, list_cases
+from nndet_psma.dataset.task.clinical import read_clinical
 from nndet_psma.dataset.task.description import DatasetDescription, read_description
 from nndet_psma.dataset.task.paths import TaskPaths
-from nndet_psma.planners.describe import compare_plans
 from nndet_psma.planners.fingerprint.measure import measure_fingerprint
-from nndet_psma.planners.machine import make_plan
+from nndet_psma.planners.folds import choose_folds
+from nndet_psma.planners.kept_plan import refuse_other_plan
+from nndet_psma.planners.machine import choose_target
 from nndet_psma.planners.options import PlannerOptions
-from nndet_psma.preprocess.build import build_store
 from nndet_psma.report.analysis import draw_analysis
-from nndet_psma.stages.plan_check import check_plan
+from nndet_psma.stages.plan_check import check_plan, patients_of
+from nndet_psma.systems.system import AnySystem, PlanJob
 
 CHECK_FILE = "check.json"
 
@@ -37,8 +39,8 @@ class PrepResult:
         fingerprint: measured.
         plan: written or kept.
         kept_plan: the plan of an earlier run was kept.
-        made: case ids that were preprocessed now.
-        total: cases in the store.
+        made: case ids that were prepared now.
+        total: training cases.
     """
 
     findings: list[Finding]
@@ -51,8 +53,8 @@ class PrepResult:
 
 def prepare_task(
     paths: TaskPaths,
-    config: Any,
-    options: PlannerOptions,
+    system: AnySystem,
+    config: RunConfig[PlannerOptions, Any],
     *,
     full_check: bool,
     check: bool,
@@ -66,42 +68,41 @@ def prepare_task(
         UserError: the data set has errors (all are listed by ``say``; the first is raised), or planning is refused.
     """
     description = read_description(paths.root)
-    _check_existing_plan(paths, config, description)
+    there = _existing_plan(paths, config, description)
     findings = _check(paths, full_check, processes, say) if check and config.prep.check else []
     cases = list_cases(paths, description)
-    if config.prep.fingerprint:
-        say(f"fingerprint of {len(cases)} cases")
-        fingerprint = measure_fingerprint(
-            cases,
-            description,
-            read_clinical(paths),
-            stratify_by=options.stratify_by,
-            cache=paths.preprocessed / "fingerprints",
-            processes=processes,
-        )
-        fingerprint.write(paths.fingerprint)
-    else:
-        fingerprint = Fingerprint.read(paths.fingerprint)
-    plan, kept = _plan(paths, config, options, fingerprint)
+    fingerprint = _fingerprint(paths, config, description, cases, processes, say)
+    options = config.plan_cfg
+    folds = choose_folds(
+        fingerprint,
+        paths.splits,
+        num_folds=options.num_folds,
+        stratify_by=options.stratify_by,
+        seed=options.seed,
+    )
+    target = choose_target(options)
+    job = PlanJob(
+        paths, config, description, cases, fingerprint, target, folds, there, preprocessing_processes, say
+    )
+    plan, kept = _plan(system, job)
     say(f"plan {plan.plan_id}: {'kept' if kept else 'written'}")
     if config.prep.fingerprint:
-        draw_analysis(fingerprint, plan, paths.analysis / plan.plan_id)
+        draw_analysis(fingerprint, system.facts(plan), paths.analysis / plan.plan_id)
     made: list[str] = []
     if config.prep.process:
-        made = build_store(
-            paths.store(plan.data_identifier), cases, description, plan, preprocessing_processes
-        )
+        made = system.prepare(job, plan)
         say(f"preprocessed {len(made)} cases, {len(cases) - len(made)} were current")
     return PrepResult(findings, fingerprint, plan, kept, made, len(cases))
 
 
-def _check_existing_plan(paths: TaskPaths, config: Any, description: DatasetDescription) -> None:
+def _existing_plan(
+    paths: TaskPaths, config: RunConfig[Any, Any], description: DatasetDescription
+) -> Plan | None:
     """A plan that is going to be kept, perhaps edited by hand, is judged before anything costly is done."""
     file = paths.plan(config.plan)
-    planned = bool(config.prep.plan)
-    if (planned and not file.is_file()) or (planned and config.prep.overwrite):
-        return
-    check_plan_file(paths, file, description)
+    if config.prep.plan and (config.prep.overwrite or not file.is_file()):
+        return None
+    return check_plan_file(paths, file, description)
 
 
 def check_plan_file(paths: TaskPaths, file: Path, description: DatasetDescription) -> Plan:
@@ -110,10 +111,9 @@ def check_plan_file(paths: TaskPaths, file: Path, description: DatasetDescriptio
     Raises:
         UserError: the plan contradicts itself, the data set or the package.
     """
-    plan = Plan.read(file)
+    plan = read_plan(file)
     names = [case.case_id for case in list_cases(paths, description)]
-    clinical = read_clinical(paths)
-    check_plan(plan, file, description, names, {name: patient_of(name, clinical) for name in names})
+    check_plan(plan, file, description, names, patients_of(paths, names))
     return plan
 
 
@@ -127,54 +127,37 @@ def _check(paths: TaskPaths, full: bool, processes: int, say: Callable[[str], No
     return report.findings
 
 
-def _plan(
-    paths: TaskPaths, config: Any, options: PlannerOptions, fingerprint: Fingerprint
-) -> tuple[Plan, bool]:
-    """Keep the plan of an earlier run where it would come out the same or planning is switched off."""
-    file = paths.plan(config.plan)
-    if not config.prep.plan:
-        return Plan.read(file), True
-    made = make_plan(
-        fingerprint, paths, options, planner=config.planner, plan_id=config.plan, trainer=config.module
+def _fingerprint(
+    paths: TaskPaths,
+    config: RunConfig[PlannerOptions, Any],
+    description: DatasetDescription,
+    cases: list[RawCase],
+    processes: int,
+    say: Callable[[str], None],
+) -> Fingerprint:
+    if not config.prep.fingerprint:
+        return Fingerprint.read(paths.fingerprint)
+    say(f"fingerprint of {len(cases)} cases")
+    fingerprint = measure_fingerprint(
+        cases,
+        description,
+        read_clinical(paths),
+        stratify_by=config.plan_cfg.stratify_by,
+        cache=paths.preprocessed / "fingerprints",
+        processes=processes,
     )
-    made = override_plan(made, plain_overwrites(config))
-    if file.is_file() and not config.prep.overwrite:
-        there = Plan.read(file)
-        differing = list(dict.fromkeys(row.key.split(".")[0] for row in compare_plans(there, made)))
-        if not differing:
-            return there, True
-        raise UserError(
-            "another plan of this name exists (edited by hand, or made with other data or options)",
-            file=file,
-            found=f"other values of {', '.join(differing)}",
-            remedy="Keep it with -o prep.plan=false, replace it with -o prep.overwrite=true, or write -o plan=NAME",
-        )
+    fingerprint.write(paths.fingerprint)
+    return fingerprint
+
+
+def _plan(system: AnySystem, job: PlanJob[Any, Any, Any]) -> tuple[Plan, bool]:
+    """Keep the plan of an earlier run where it would come out the same or planning is switched off."""
+    file = job.paths.plan(job.config.plan)
+    if not job.config.prep.plan and job.there is not None:
+        return job.there, True
+    made = system.overwrite(system.make_plan(job), job.config.plan_overwrites)
+    if job.there is not None:
+        refuse_other_plan(file, job.there, made)
+        return job.there, True
     made.write(file)
     return made, False
-
-
-def plain_overwrites(config: Any) -> dict[str, Any]:
-    """``plan_overwrites`` as a plain dictionary."""
-    from omegaconf import OmegaConf
-
-    content = OmegaConf.to_container(config.plan_overwrites, resolve=True)
-    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
-
-
-def override_plan(plan: Plan, overwrites: dict[str, Any]) -> Plan:
-    """The plan with ``plan_overwrites`` of the configuration put in; UserError names a wrong key or contradiction."""
-    if not overwrites:
-        return plan
-    content = {k: v for k, v in plan.to_json().items() if k not in ("schema", "version")}
-    return Plan.parse(_merged(content, overwrites), "plan_overwrites")
-
-
-def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    result = dict(content)
-    for key, value in changes.items():
-        inner = result.get(key)
-        if isinstance(value, dict) and isinstance(inner, dict):
-            result[key] = _merged(inner, value)
-        else:
-            result[key] = value
-    return result

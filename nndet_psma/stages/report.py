@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.model_folder import CONSOLIDATED, INFERENCE_PLAN, ModelFolder
+from nndet_psma.artifacts.model_folder import (
+    CONSOLIDATED,
+    INFERENCE_PLAN,
+    RAW,
+    TEST_PREDICTIONS,
+    VAL_PREDICTIONS,
+    VALIDATION_RAW,
+    ModelFolder,
+)
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.artifacts.raw_predictions import RawPrediction, read_raw
@@ -22,7 +30,6 @@ from nndet_psma.dataset.task.description import read_description
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.evaluation.detection.compare import Comparison
 from nndet_psma.evaluation.detection.scores import Scores
-from nndet_psma.inference.tuning import RAW_FOLDER as VAL_RAW
 from nndet_psma.planners.describe import describe_plan
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.report.build import build_report
@@ -31,7 +38,6 @@ from nndet_psma.report.files import (
     read_ablation,
     read_comparisons,
     read_cost,
-    read_curves,
     read_environment,
     read_memory,
     read_records,
@@ -43,11 +49,8 @@ from nndet_psma.report.notes import Commands, Notes
 from nndet_psma.report.page.content import Missing
 from nndet_psma.report.removed import PlacedBox, removed_boxes
 from nndet_psma.report.sections.gallery import EXTREMES
-from nndet_psma.report.source import MetricRows, Raw, ReportSource
-from nndet_psma.stages.evaluate import TEST_PREDICTIONS
-from nndet_psma.stages.predict import RAW_FOLDER as TEST_RAW
-from nndet_psma.stages.sweep import VAL_PREDICTIONS
-from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+from nndet_psma.report.source import Raw, ReportSource
+from nndet_psma.systems.system import AnySystem, MetricRows, model_system
 
 REPORT = "report.html"
 CONFIG = "config.yaml"
@@ -96,11 +99,12 @@ def read_source(paths: TaskPaths | None, job: ReportJob) -> ReportSource:
     commands = Commands(job.folder, job.fold, test)
     notes = Notes(commands)
     model = job.folder.fold(job.fold)
-    plan = job.folder.plan(job.fold)
+    system, plan = model_system(job.folder, job.fold)
     scores = read_scores(results / "scores.json", commands.evaluate)
     _note_old_scores(scores, notes)
     folders = [job.folder.fold(fold) for fold in _folds(job)]
     inference = notes.optional("inference", model / INFERENCE_PLAN, InferencePlan.read)
+    precision = _precision(job)
     predictions = _predictions(model / (TEST_PREDICTIONS if test else VAL_PREDICTIONS))
     return ReportSource(
         task=job.folder.root.parent.name,
@@ -109,21 +113,22 @@ def read_source(paths: TaskPaths | None, job: ReportJob) -> ReportSource:
         split="test" if test else "validation",
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         plan=plan,
-        decisions=describe_plan(cast(Plan, plan)),  # both name their decisions alike
+        facts=system.facts(plan, precision),
+        decisions=describe_plan(plan),
         inference=inference,
         scores=scores,
         records=notes.optional("records", results / "records.json", read_records) or (),
         ablation=notes.optional("ablation", results / "ablation.json", read_ablation) or (),
         sweep=notes.optional("sweep", model / "sweep.json", read_sweep),
         fingerprint=_fingerprint(paths, notes),
-        metrics=_curves(job, plan, notes),
+        metrics=_curves(job, system, plan, notes),
         environments=_environments(job, notes),
         predictions=predictions,
         raw=_raw(paths, job, test, inference, list(predictions), notes),
         comparisons=_comparisons(results, notes),
         cost=read_cost(folders),
         memory=read_memory(folders),
-        precision=_precision(job),
+        precision=precision,
         stale=_is_stale(job, test, inference, predictions),
         missing=notes.missing,
     )
@@ -161,44 +166,17 @@ def _folds(job: ReportJob) -> list[int]:
     return job.folder.trained_folds() if job.fold == CONSOLIDATED else [job.fold]
 
 
-def _curves(job: ReportJob, plan: Plan | NodeSegPlan, notes: Notes) -> dict[int, dict[str, MetricRows]]:
-    if isinstance(plan, NodeSegPlan):
-        return _segmentation_curves(job, notes)
-    return _metrics(job, [stage.name for stage in plan.stages], notes)
-
-
-def _segmentation_curves(job: ReportJob, notes: Notes) -> dict[int, dict[str, MetricRows]]:
-    """Of nnU-Net's checkpoints of the folds; the consolidated model keeps none."""
-    from nndet_psma.systems.nodeseg.nnunet.curves import STAGE, training_curve
-
+def _curves(job: ReportJob, system: AnySystem, plan: Plan, notes: Notes) -> dict[int, dict[str, MetricRows]]:
     found: dict[int, dict[str, MetricRows]] = {}
-    absent = []
+    absent: list[str] = []
     for fold in _folds(job):
-        try:
-            rows = training_curve(job.folder, fold)
-        except UserError as error:
-            absent.append(f"fold {fold}: {error}")
-            continue
-        if rows:
-            found[fold] = {STAGE: rows}
-        else:
-            absent.append(f"fold {fold} has left no log")
+        curves, without = system.curves(job.folder, fold, plan)
+        if curves:
+            found[fold] = curves
+        absent += without
     if absent or not found:
         notes.note("metrics", "; ".join(absent) or "no fold folder is left")
     return found
-
-
-def _metrics(job: ReportJob, stages: list[str], notes: Notes) -> dict[int, dict[str, MetricRows]]:
-    metrics: dict[int, dict[str, MetricRows]] = {}
-    absent = []
-    for fold in _folds(job):
-        curves, without = read_curves(job.folder.fold(fold), stages)
-        if curves:
-            metrics[fold] = curves
-        absent += [f"{stage} of fold {fold}" for stage in without]
-    if absent or not metrics:
-        notes.note("metrics", f"metrics.csv is missing ({', '.join(absent) or 'no fold folder is left'})")
-    return metrics
 
 
 def _environments(job: ReportJob, notes: Notes) -> dict[int, dict[str, Any]]:
@@ -286,8 +264,8 @@ def _raw_parts(
     job: ReportJob, test: bool, inference: InferencePlan | None, case_id: str
 ) -> list[RawPrediction]:
     if test:
-        places = [job.folder.fold(job.fold) / TEST_PREDICTIONS / TEST_RAW]
+        places = [job.folder.fold(job.fold) / TEST_PREDICTIONS / RAW]
     else:
-        places = [job.folder.fold(fold) / VAL_RAW for fold in (inference.folds if inference else [])]
+        places = [job.folder.fold(fold) / VALIDATION_RAW for fold in (inference.folds if inference else [])]
     files = [place / f"{case_id}.npz" for place in places]
     return [read_raw(file) for file in files if file.is_file()]

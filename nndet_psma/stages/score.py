@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.core.atomic import read_json
+from nndet_psma.core.csv_table import CsvTable, read_names, read_table
 from nndet_psma.core.errors import UserError
 from nndet_psma.evaluation.statistics.reader_study import study_scores
 from nndet_psma.evaluation.tables.coco import CocoImage, coco_scores
-from nndet_psma.evaluation.tables.csv_table import CsvTable, read_names, read_table
 from nndet_psma.evaluation.tables.luna import Marks, luna_ranking, luna_scores
 from nndet_psma.evaluation.tables.points import PointSet, score_points
 
@@ -213,7 +213,9 @@ def _by_class(
     results: Sequence[Mapping[str, Any]],
 ) -> dict[int, list[CocoImage]]:
     """Images that have boxes of a class, by class; classes that the truth does not name are left out, as COCO does."""
-    rows: dict[Any, dict[int, tuple[list, list]]] = {label: {} for label in labels}
+    rows: dict[Any, dict[int, tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]]] = {
+        label: {} for label in labels
+    }
     for side, entries in enumerate((annotations, results)):
         for entry in entries:
             if entry["category_id"] in rows:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nndet_psma.boxes.labels import CONNECTIVITY, Connectivity
 from nndet_psma.core.atomic import write_json, write_text
+from nndet_psma.core.csv_table import read_table, write_table
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
 from nndet_psma.dataset.images.images import Volume, read_volume
@@ -31,12 +32,10 @@ from nndet_psma.evaluation.statistics.agreement import PatientAgreement, patient
 from nndet_psma.evaluation.statistics.bland_altman import LimitsOfAgreement, bland_altman
 from nndet_psma.evaluation.statistics.pearson import Correlation, pearson
 from nndet_psma.evaluation.statistics.proportion import Proportion
-from nndet_psma.evaluation.tables.csv_table import read_table
 from nndet_psma.nodes.measurement import NodeMeasurement, measure_nodes
 from nndet_psma.nodes.staging import NodalStage, StagingRule, stage_nodes
 from nndet_psma.report.structured.agreement_page import agreement_page
 from nndet_psma.stages.measure import BOXES_SUFFIX, NodeSource, input_files, label_nodes
-from nndet_psma.submission.tables import write_table
 
 SCORES_JSON, CASES_CSV, SIZES_CSV, PAGE = (
     "seg_scores.json",

@@ -1,0 +1,1 @@
+"""Predictions in the forms that challenges and other tools read."""

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nndet_psma.core.csv_table import write_table
 from nndet_psma.dataset.images.images import write_volume
 from nndet_psma.submission.forms import SubmittedCase, voxel_range
-from nndet_psma.submission.tables import LESION_COLUMNS, LESIONS_CSV, lesion_rows, write_table
+from nndet_psma.submission.tables import LESION_COLUMNS, LESIONS_CSV, lesion_rows
 
 Shape = Literal["box", "ellipsoid"]
 

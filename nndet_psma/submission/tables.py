@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from nndet_psma.boxes.geometry import box_corners
-from nndet_psma.core.atomic import write_json, write_text
+from nndet_psma.core.atomic import write_json
+from nndet_psma.core.csv_table import write_table
 from nndet_psma.core.schema import to_plain
 from nndet_psma.submission.forms import SubmittedCase
 
@@ -89,15 +88,6 @@ def lesion_rows(cases: Sequence[SubmittedCase]) -> Iterable[tuple[Any, ...]]:
                 *lesion.box,
                 *(*lesion.centre_mm, *lesion.size_mm, len(lesion.slices), votes),
             )
-
-
-def write_table(file: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file (RFC 4180 quoting, line feeds) atomically."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(file, text.getvalue())
 
 
 def _json_lesions(case: SubmittedCase) -> list[dict[str, Any]]:

@@ -1,35 +1,39 @@
-"""Which system a task is for when the user names none: a preset of ``conf/train``."""
+"""Which system a task is for when the user names none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nndet_psma.artifacts.plan import Plan
-from nndet_psma.dataset.task.description import DatasetDescription, Role
+from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.task.description import DatasetDescription
+from nndet_psma.systems.system import SYSTEMS
 
-SLICES, PATCHES, SEGMENTATION = "psma25d", "retina3d", "nodeseg"
-_OF_TRAINER = {"MaskRCNN25D": SLICES, "RetinaNet3D": PATCHES, "nnUNetTrainerNodeSeg": SEGMENTATION}
+CENTRAL = "psma25d"
+"""What is meant where neither the user nor a data set says anything."""
 
 
 @dataclass(frozen=True)
 class SystemChoice:
-    """A preset and why it was taken."""
+    """A system and why it was taken."""
 
     name: str
     reason: str
 
 
 def default_system(description: DatasetDescription) -> SystemChoice:
-    """The central system for CT with a CTV and for slices without a third dimension, ``retina3d`` for all else."""
-    roles = {description.role(index) for index in description.modalities}
-    if description.dim == 2:
-        return SystemChoice(SLICES, "the images are single slices")
-    if {Role.CT, Role.CTV} <= roles:
-        return SystemChoice(SLICES, "CT with a CTV, as in Xu et al. 2023")
-    missing = " and ".join(role.value for role in (Role.CT, Role.CTV) if role not in roles)
-    return SystemChoice(PATCHES, f"the task has no {missing}")
+    """The system that says it suits a data set.
 
-
-def system_of(plan: Plan) -> str:
-    """The preset whose defaults fit a plan; that of slices for trainers from elsewhere."""
-    return _OF_TRAINER.get(plan.trainer, SLICES if plan.detector3d is None else PATCHES)
+    Raises:
+        UserError: none or several say so.
+    """
+    suited = [(name, SYSTEMS[name]().suits(description)) for name in SYSTEMS]
+    choices = [SystemChoice(name, reason) for name, reason in suited if reason is not None]
+    if len(choices) == 1:
+        return choices[0]
+    found = "; ".join(f"{choice.name}: {choice.reason}" for choice in choices)
+    raise UserError(
+        "several systems suit this data set" if choices else "no system suits this data set",
+        found=found or None,
+        expected=f"one of {', '.join(SYSTEMS)}",
+        remedy="Name one with -o train=NAME",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.core.schema import to_plain
@@ -27,7 +27,7 @@ _PLAN_KEYS = (
 
 
 def stage_hash(
-    plan: Plan, stage: Stage, fold: int, settings: TrainerSettings, inputs: Sequence[str] = ()
+    plan: DetectorPlan, stage: Stage, fold: int, settings: TrainerSettings, inputs: Sequence[str] = ()
 ) -> str:
     """Hash of what determines a stage's weights, its ancestors included; the number of processes is not among it.
 

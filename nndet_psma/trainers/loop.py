@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from nndet_psma.artifacts.plan import Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
 from nndet_psma.trainers.average import WeightAverage

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.registry import Registry
 from nndet_psma.preprocess.prepare import PreparedCase
@@ -31,7 +31,7 @@ class FoldJob:
         voter: train only this stage (and what it starts from); None trains all.
     """
 
-    plan: Plan
+    plan: DetectorPlan
     fold: int
     store: Path
     folder: Path
@@ -47,7 +47,7 @@ class Trainer(Protocol):
         """Train; leaves ``folder/<stage>/model.safetensors`` for every stage."""
         ...
 
-    def load(self, plan: Plan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
+    def load(self, plan: DetectorPlan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
         """The trained model of a stage on ``device`` in evaluation mode.
 
         Raises:
@@ -59,7 +59,7 @@ class Trainer(Protocol):
         self,
         models: Sequence[nn.Module],
         case: PreparedCase,
-        plan: Plan,
+        plan: DetectorPlan,
         stage: Stage,
         *,
         device: torch.device,

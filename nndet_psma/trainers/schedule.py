@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from nndet_psma.artifacts.plan import Stage
+from nndet_psma.artifacts.detector_plan import Stage
 
 _DROP = 0.1  # at every milestone (Xu et al. 2023, "Model training")
 _WARMUP_START = 0.001

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.boxes.box import Boxes, boxes_from_instances
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.errors import UserError
@@ -89,7 +89,7 @@ def find_slice_hits(
     model: nn.Module,
     store: Path,
     case_ids: Sequence[str],
-    plan: Plan,
+    plan: DetectorPlan,
     stage: Stage,
     *,
     device: torch.device,
@@ -117,7 +117,7 @@ def find_slice_hits(
     return total
 
 
-def match_slices(found: Detections, case: PreparedCase, plan: Plan, stage: Stage) -> BoxHits:
+def match_slices(found: Detections, case: PreparedCase, plan: DetectorPlan, stage: Stage) -> BoxHits:
     """Match 2D boxes with the lesions of their slices, as far as the stage's region shows them.
 
     Raises:
@@ -138,7 +138,7 @@ def find_volume_hits(
     model: nn.Module,
     store: Path,
     case_ids: Sequence[str],
-    plan: Plan,
+    plan: DetectorPlan,
     stage: Stage,
     *,
     device: torch.device,
@@ -162,7 +162,7 @@ def find_volume_hits(
     return total
 
 
-def match_volume(found: Detections, case: PreparedCase, plan: Plan, stage: Stage) -> BoxHits:
+def match_volume(found: Detections, case: PreparedCase, plan: DetectorPlan, stage: Stage) -> BoxHits:
     """Match 3D boxes with the lesions of a case, as far as the stage's region shows them.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import SchemaError, from_plain, to_plain
 
@@ -131,7 +131,7 @@ def adjusted_stage(stage: Stage, settings: TrainerSettings) -> Stage:
     )
 
 
-def stages_for(plan: Plan, voter: str | None) -> list[Stage]:
+def stages_for(plan: DetectorPlan, voter: str | None) -> list[Stage]:
     """Stages to train in order: all, or one and its ancestors; UserError lists the stages on a miss."""
     if voter is None:
         return plan.stages

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from nndet_psma.artifacts.plan import Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.core.atomic import remove_leftovers, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.lock import FolderLock
@@ -26,7 +26,7 @@ from nndet_psma.trainers.distributed import gather, global_means, join_processes
 from nndet_psma.trainers.identity import stage_hash
 from nndet_psma.trainers.loop import LoopSettings, Losses, train_loop
 from nndet_psma.trainers.networks.weights import write_model
-from nndet_psma.trainers.observer import Observer
+from nndet_psma.trainers.observer import Observer, StepReport
 from nndet_psma.trainers.precision import check_precision
 from nndet_psma.trainers.registry import FoldJob
 from nndet_psma.trainers.selection import BoxHits
@@ -74,7 +74,8 @@ class StageRun:
     @property
     def images(self) -> int:
         """Images per step of one process, at most."""
-        return -(-self.batch_size // self.accelerator.num_processes)
+        processes: int = self.accelerator.num_processes
+        return -(-self.batch_size // processes)
 
     @property
     def training(self) -> Training:
@@ -104,6 +105,19 @@ class StageRun:
     def share(self, case_ids: list[str]) -> list[str]:
         """Cases that this process looks at."""
         return case_ids[self.accelerator.process_index :: self.accelerator.num_processes]
+
+
+@dataclass(frozen=True)
+class _Heartbeat:
+    """An observer that says at every step that the holder of the lock lives."""
+
+    lock: FolderLock
+
+    def on_step(self, report: StepReport, model: nn.Module) -> None:
+        self.lock.beat()
+
+    def on_end(self, finished: bool) -> None:
+        """The lock is held longer than the loop runs."""
 
 
 class StageSystem(ABC):
@@ -251,10 +265,10 @@ def _loop_settings(run: StageRun, system: StageSystem) -> LoopSettings:
     )
 
 
-def _observers(run: StageRun, system: StageSystem) -> list[Any]:
+def _observers(run: StageRun, system: StageSystem) -> list[Observer]:
     if not run.accelerator.is_main_process:
         return []
-    return [run.lock, *system.observers(run)]
+    return [_Heartbeat(run.lock), *system.observers(run)]
 
 
 def _validation_value(run: StageRun, system: StageSystem, model: nn.Module) -> float:

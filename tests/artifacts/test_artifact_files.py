@@ -11,8 +11,8 @@ from artifact_samples import ARTIFACTS, FINGERPRINT, PLAN
 
 from nndet_psma.artifacts.artifact import Artifact
 from nndet_psma.artifacts.fingerprint import Fingerprint
-from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.errors import UserError
+from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 
 BY_KIND = pytest.mark.parametrize("artifact", ARTIFACTS, ids=lambda artifact: type(artifact).__name__)
 
@@ -69,7 +69,7 @@ def test_hash_depends_on_every_value():
     changed = copy.deepcopy(PLAN.to_json())
     changed["detector"]["anchor_sizes"][1][0] = 8.5
     content = {k: v for k, v in changed.items() if k not in ("schema", "version")}
-    assert Plan.parse(content, "x").content_hash() != PLAN.content_hash()
+    assert PSMA25DPlan.parse(content, "x").content_hash() != PLAN.content_hash()
 
 
 def _set(content, path, value):
@@ -138,7 +138,7 @@ def test_contradictions_of_an_edited_plan(path, value, message, tmp_path):
     file = tmp_path / "PSMA25D.json"
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match=rf"PSMA25D\.json: invalid nndet_psma\.plan: .*{message}"):
-        Plan.read(file)
+        PSMA25DPlan.read(file)
 
 
 def test_plan_without_voter(tmp_path):
@@ -148,7 +148,7 @@ def test_plan_without_voter(tmp_path):
     file = tmp_path / "p.json"
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"p\.json: .*no stage is a voter"):
-        Plan.read(file)
+        PSMA25DPlan.read(file)
 
 
 def test_a_stage_that_sees_nothing(tmp_path):
@@ -158,7 +158,7 @@ def test_a_stage_that_sees_nothing(tmp_path):
     file = tmp_path / "p.json"
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="stage 'wsi' sees nothing"):
-        Plan.read(file)
+        PSMA25DPlan.read(file)
 
 
 def test_plans_that_prepare_images_alike_share_a_folder():

@@ -9,7 +9,7 @@ import pytest
 from nndet_psma.cli.arguments import add_overwrites
 from nndet_psma.cli.config import compose_config, plain
 from nndet_psma.core.errors import UserError
-from nndet_psma.planners.options import PlannerOptions
+from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.trainers.settings import TrainerSettings
 
 
@@ -23,7 +23,7 @@ def test_defaults():
 def test_defaults_of_files_and_code_agree():
     """The yaml repeats the dataclasses' defaults so that users see them; they must not drift apart."""
     config = compose_config("t", [])
-    assert PlannerOptions.parse(plain(config.plan_cfg)) == PlannerOptions()
+    assert DetectorOptions.parse(plain(config.plan_cfg)) == DetectorOptions()
     assert TrainerSettings.parse(plain(config.trainer_cfg)) == TrainerSettings()
 
 

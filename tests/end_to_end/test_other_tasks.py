@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny_place import DETECTOR, SHAPE, SPACING, TASK, Workplace, tiny_case
 
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli import consolidate, eval, predict, prep, train
@@ -50,7 +50,7 @@ def write(
     return place
 
 
-def whole_way(place: Workplace, options: list[str]) -> Plan:
+def whole_way(place: Workplace, options: list[str]) -> DetectorPlan:
     """Every command from prep to eval; the plan."""
     assert prep.main(["900", "-np", "1", "-npp", "1", "--full_check", "-o", *OPTIONS, *options]) == 0
     assert train.main(["900", "-o", *TRAIN]) == 0

@@ -9,7 +9,7 @@ import pytest
 from tiny_place import SPACING, TASK, Workplace, tiny_case
 
 from nndet_psma import Predictor
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli import (
@@ -77,9 +77,9 @@ def _model(place):
 
 
 def test_the_data_set_chose_it(entered):
-    made = Plan.read(entered.paths.plan("RETINA3D"))
+    made = read_plan(entered.paths.plan("RETINA3D"))
     assert (made.planner, made.trainer, made.detector) == ("Retina3DPlanner", "RetinaNet3D", None)
-    assert made.patch_detector.patch_size == (8, 32, 32)
+    assert made.detector3d.patch_size == (8, 32, 32)
     assert [scaling.name for scaling in made.scalings] == ["PET"]
     assert [stage.region for stage in made.stages] == ["body"]
     assert made.channels(made.stages[0]) == 2

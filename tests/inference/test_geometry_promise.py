@@ -20,10 +20,10 @@ from nndet_psma.artifacts.raw_predictions import RawMeta, RawPrediction
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.dataset.images.images import original_geometry, read_volume, write_volume
 from nndet_psma.dataset.task.cases import RawCase
+from nndet_psma.inference.input_cases import description_from_plan
 from nndet_psma.inference.postprocessing import make_prediction
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.preprocess.build import load_case
-from nndet_psma.stages.predict import description_from_plan
 from nndet_psma.systems.psma25d.predict import predict_slices
 
 CASE = "case_0"

@@ -10,14 +10,14 @@ from tiny_place import MODEL, TASK
 
 from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder, find_model
 from nndet_psma.core.errors import UserError
-from nndet_psma.inference.predictor import CasePredictor, choose_device
+from nndet_psma.inference.predictor import VoterEnsemble, choose_device
 from nndet_psma.preprocess.store import read_case
 
 CPU = torch.device("cpu")
 
 
 def _predict(place, fold, **options):
-    predictor = CasePredictor(ModelFolder(place.model), fold, device=CPU, **options)
+    predictor = VoterEnsemble(ModelFolder(place.model), fold, device=CPU, **options)
     case = read_case(place.store, "case_0")
     return predictor, predictor.predict(case, case.source, "made")
 

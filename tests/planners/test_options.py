@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from nndet_psma.cli.config import compose_config, plain
+from nndet_psma.cli.config import compose_config
 from nndet_psma.core.errors import UserError
-from nndet_psma.planners.options import PlannerOptions
+from nndet_psma.planners.detector_options import DetectorOptions
 
 
 @pytest.mark.parametrize(
@@ -37,16 +37,16 @@ from nndet_psma.planners.options import PlannerOptions
 )
 def test_options_name_the_wrong_key(content: dict[str, Any], match: str) -> None:
     with pytest.raises(UserError, match=match):
-        PlannerOptions.parse(content)
+        DetectorOptions.parse(content)
 
 
-def options_of(preset: str) -> tuple[Any, PlannerOptions]:
+def options_of(preset: str) -> tuple[Any, DetectorOptions]:
     config = compose_config("Task900_X", [f"train={preset}"])
-    return config, PlannerOptions.parse(plain(config.plan_cfg))
+    return config, config.plan_cfg
 
 
 def test_options_equal_the_configurations_defaults() -> None:
-    assert PlannerOptions.parse(plain(compose_config("Task900_X", []).plan_cfg)) == PlannerOptions()
+    assert compose_config("Task900_X", []).plan_cfg == DetectorOptions()
 
 
 def test_the_papers_preset() -> None:
@@ -64,4 +64,4 @@ def test_the_papers_preset() -> None:
 def test_the_preset_of_windows_as_channels() -> None:
     config, options = options_of("psma25d_multiwindow")
     assert (config.plan, config.module) == ("PSMA25D_MultiWindow", "MaskRCNN25D")
-    assert options == PlannerOptions(channels="multiwindow")
+    assert options == DetectorOptions(channels="multiwindow")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from planner_samples import TABLE_2, fingerprint, regions
 
 from nndet_psma.artifacts.plan import FoldPlan, Target
+from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.folds import FoldChoice
-from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.systems.psma25d.planner import PSMA25DPlanner
 
 CPU = Target("cpu", 0.0)
@@ -17,7 +17,7 @@ CPU = Target("cpu", 0.0)
 def _plan(found, **options):
     folds = FoldChoice([FoldPlan(["case_0"], ["case_1"])], "by hand", "two cases")
     return PSMA25DPlanner().plan(
-        found, PlannerOptions(**options), plan_id="P", trainer="T", target=CPU, folds=folds
+        found, DetectorOptions(**options), plan_id="P", trainer="T", target=CPU, folds=folds
     )
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planner_samples import TABLE_2, TAILS, table_2_histogram
 
+from nndet_psma.artifacts.channels import Window
 from nndet_psma.artifacts.fingerprint import Histogram
-from nndet_psma.artifacts.plan import Window
 from nndet_psma.planners.windows import (
     MAX_OVERLAP,
     MIN_WIDTH_HU,

@@ -202,7 +202,7 @@ def test_several_modalities_without_ct_or_ctv():
 
 
 def _without_ct():
-    from nndet_psma.artifacts.plan import Scaling
+    from nndet_psma.artifacts.channels import Scaling
 
     plan = plan_of((2.0, 1.0, 1.0))
     stage = replace(plan.stages[0], windows=[], region="body")

@@ -14,7 +14,7 @@ import pytest
 from places import REPOSITORY
 from prepared_cases import CTV, SHAPE, SPACING, plan_of, prepared, volumes
 
-from nndet_psma.artifacts.plan import Window
+from nndet_psma.artifacts.channels import Window
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.images.images import write_volume

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from artifact_samples import PLAN
 
-from nndet_psma.artifacts.plan import Scaling
+from nndet_psma.artifacts.channels import Scaling
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.dataset.images.images import Volume
 from nndet_psma.preprocess.build import preprocessing_hash

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nndet_psma.artifacts.channels import Scaling, Window
+from nndet_psma.artifacts.detector_plan import Augmentation, Stage
 from nndet_psma.artifacts.fingerprint import (
     CaseFingerprint,
     Fingerprint,
@@ -10,19 +12,10 @@ from nndet_psma.artifacts.fingerprint import (
     LesionFingerprint,
 )
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.plan import (
-    Augmentation,
-    Decision,
-    Detector,
-    FoldPlan,
-    Plan,
-    Scaling,
-    Stage,
-    Target,
-    Window,
-)
+from nndet_psma.artifacts.plan import Decision, FoldPlan, Target
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction, SliceBox
 from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.systems.psma25d.plan import Detector, PSMA25DPlan
 
 DETECTOR = Detector(
     backbone="resnet18",
@@ -49,7 +42,7 @@ DETECTOR = Detector(
     mask_branch=False,
 )
 
-PLAN = Plan(
+PLAN = PSMA25DPlan(
     plan_id="PSMA25D",
     planner="PSMA25DPlanner",
     trainer="MaskRCNN25D",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tiny_place import Workplace
 
-from nndet_psma.artifacts.plan import Augmentation, Plan, Stage
+from nndet_psma.artifacts.detector_plan import Augmentation, Stage
+from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.systems.retina3d.plan import Detector3D
 from nndet_psma.trainers.registry import FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
@@ -31,7 +32,7 @@ SETTINGS = TrainerSettings(
 )
 
 
-def patch_plan(place: Workplace, *, iterations: int = 4, region: str = "search") -> Plan:
+def patch_plan(place: Workplace, *, iterations: int = 4, region: str = "search") -> PSMA25DPlan:
     """Two voters on patches: one trained from scratch, one that starts from it."""
     plan = place.plan
     windows = [window.name for window in plan.windows]
@@ -47,7 +48,7 @@ def patch_plan(place: Workplace, *, iterations: int = 4, region: str = "search")
 def patch_job(
     place: Workplace,
     folder: Path,
-    plan: Plan | None = None,
+    plan: PSMA25DPlan | None = None,
     settings: TrainerSettings = SETTINGS,
     **kwargs: object,
 ) -> FoldJob:

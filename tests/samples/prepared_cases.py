@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from nndet_psma.artifacts.plan import Augmentation, Detector, FoldPlan, Plan, Stage, Target, Window
+from nndet_psma.artifacts.channels import Window
+from nndet_psma.artifacts.detector_plan import Augmentation, Stage
+from nndet_psma.artifacts.plan import FoldPlan, Target
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.dataset.images.images import Volume
 from nndet_psma.preprocess.prepare import prepare_case
+from nndet_psma.systems.psma25d.plan import Detector, PSMA25DPlan
 
 SHAPE = (10, 44, 56)
 SPACING = (4.0, 1.5, 1.5)
@@ -15,13 +18,13 @@ LESION = (slice(3, 6), slice(16, 24), slice(20, 31))
 CTV = (slice(2, 8), slice(12, 30), slice(14, 40))
 
 
-def plan_of(spacing=SPACING) -> Plan:
+def plan_of(spacing=SPACING) -> PSMA25DPlan:
     stage = Stage("hu", "search", ["hu"], None, True, 1, 0.1, [], 0)
     detector = Detector(
         "resnet18", "none", "batch", [1], 8, 8, 1.0, 1.0, (32, 32), (32, 32), [[4.0]], [1.0], 0.0, 1.0,
         8, 8, 8, 8, 8, 0.0, 0.5, False,
     )  # fmt: skip
-    return Plan(
+    return PSMA25DPlan(
         plan_id="P",
         planner="Pl",
         trainer="T",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nndet_psma.artifacts.plan import Detector
+from nndet_psma.systems.psma25d.plan import Detector
 
 
 def small_detector(**changes: Any) -> Detector:

@@ -55,7 +55,7 @@ def _unlisted(task: GoodTask, monkeypatch) -> None:
 
 
 def _die(task: GoodTask, monkeypatch) -> None:
-    from nndet_psma.dataset.checks.checks import checks
+    from nndet_psma.dataset.checks import checks
 
     def map_surviving(function, items, num_processes, died):
         return [died(item) if item.case_id == "case_b" else function(item) for item in items]
@@ -64,7 +64,7 @@ def _die(task: GoodTask, monkeypatch) -> None:
 
 
 def _fail(task: GoodTask, monkeypatch) -> None:
-    from nndet_psma.dataset.checks.checks import case as case_checks
+    from nndet_psma.dataset.checks import case as case_checks
 
     original = case_checks.read_volume
 
@@ -77,7 +77,7 @@ def _fail(task: GoodTask, monkeypatch) -> None:
 
 
 def _disk_error(task: GoodTask, monkeypatch) -> None:
-    from nndet_psma.dataset.checks.checks import case as case_checks
+    from nndet_psma.dataset.checks import case as case_checks
 
     original = case_checks.read_volume
 

@@ -12,18 +12,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from nndet_psma.artifacts.channels import Window
+from nndet_psma.artifacts.detector_plan import Augmentation, Stage
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.model_folder import ModelFolder
-from nndet_psma.artifacts.plan import (
-    Augmentation,
-    Decision,
-    Detector,
-    FoldPlan,
-    Plan,
-    Stage,
-    Target,
-    Window,
-)
+from nndet_psma.artifacts.plan import Decision, FoldPlan, Target
 from nndet_psma.artifacts.raw_predictions import RawMeta, RawPrediction, write_raw
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.boxes.geometry import Geometry
@@ -38,6 +31,7 @@ from nndet_psma.inference.postprocessing import make_prediction
 from nndet_psma.planners.fingerprint.measure import measure_fingerprint
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.stages.evaluate import evaluate
+from nndet_psma.systems.psma25d.plan import Detector, PSMA25DPlan
 
 GRID = Geometry((6, 40, 48), (4.0, 2.0, 2.0))
 WITH_NODES, WITHOUT = "case_a", "k<b>&1"
@@ -61,7 +55,7 @@ SWEEP_COLUMNS = [
 ]
 
 
-def small_plan() -> Plan:
+def small_plan() -> PSMA25DPlan:
     detector = Detector(
         "resnet18",
         "/home/somebody/weights/start.pt",
@@ -86,7 +80,7 @@ def small_plan() -> Plan:
         0.5,
         False,
     )
-    return Plan(
+    return PSMA25DPlan(
         plan_id="PSMA25D",
         planner="PSMA25DPlanner",
         trainer="MaskRCNN25D",
@@ -231,7 +225,7 @@ def _write_fingerprint(paths: TaskPaths) -> None:
     ).write(paths.fingerprint)
 
 
-def _write_model(root: Path, plan: Plan) -> ModelFolder:
+def _write_model(root: Path, plan: PSMA25DPlan) -> ModelFolder:
     folder = ModelFolder(root)
     model = folder.fold(-1)
     plan.write(model / "plan.json")

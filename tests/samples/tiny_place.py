@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from places import DATA
 
-from nndet_psma.artifacts.plan import Plan
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.dataset.images.images import write_volume
 from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 
 TASK = "Task900_Tiny"
 MODEL = "MaskRCNN25D_PSMA25D"
@@ -65,8 +65,8 @@ class Workplace:
         return TaskPaths(self.data / TASK)
 
     @property
-    def plan(self) -> Plan:
-        return Plan.read(self.paths.plan("PSMA25D"))
+    def plan(self) -> PSMA25DPlan:
+        return PSMA25DPlan.read(self.paths.plan("PSMA25D"))
 
     @property
     def store(self) -> Path:

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parent))
 from tiny_place import Workplace
 
 import nndet_psma.trainers.stage_run as module
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.systems.psma25d.trainer import MaskRCNN25D
 from nndet_psma.trainers.registry import FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
@@ -28,7 +28,7 @@ SETTINGS = TrainerSettings(
 
 def job(place: Workplace, folder: Path, norm: str) -> FoldJob:
     """Three slices on two processes, so that their shares differ; SGD, which does not magnify rounding."""
-    plan: Plan = place.plan
+    plan: PSMA25DPlan = place.plan
     detector = replace(plan.detector, norm=norm, weights="none", mask_branch=True)
     plan = replace(plan, detector=detector, optimizer="sgd")
     return FoldJob(plan, 0, place.store, folder, SETTINGS, voter=plan.voters[0].name)

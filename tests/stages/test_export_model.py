@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from tiny_place import LESIONS, MODEL, TASK
 
 from nndet_psma.artifacts.model_folder import ModelFolder
-from nndet_psma.artifacts.plan import Decision, Plan
+from nndet_psma.artifacts.plan import Decision
+from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.stages.export_model import ExportJob, anonymous_plan, export_model
 from nndet_psma.stages.import_model import ImportJob, import_model
@@ -126,7 +127,7 @@ def test_where_it_goes(archive, tmp_path, monkeypatch):
     ):
         import_model(ImportJob(archive, task="77"))
     own, _ = import_model(ImportJob(archive, target=tmp_path / "here"))
-    assert Plan.read(tmp_path / "here/consolidated/plan.json").folds == []
+    assert read_plan(tmp_path / "here/consolidated/plan.json").folds == []
     assert own.inference_plan(-1).folds == [0, 1]
 
 

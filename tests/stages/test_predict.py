@@ -78,18 +78,18 @@ def test_same_voxels_same_boxes(trained, images, tmp_path):
 
 
 def test_finished_cases_are_kept_and_changed_ones_are_not(trained, images, tmp_path, monkeypatch):
-    from nndet_psma.inference.predictor import CasePredictor
+    from nndet_psma.inference.predictor import VoterEnsemble
 
     predict_cases(_job(trained, images, tmp_path / "out"), lambda text: None)
     before = (tmp_path / "out/a_boxes.json").read_bytes()
     asked = []
-    real = CasePredictor.predict
+    real = VoterEnsemble.predict
 
     def watch(self, case, *rest):
         asked.append(case.case_id)
         return real(self, case, *rest)
 
-    monkeypatch.setattr(CasePredictor, "predict", watch)
+    monkeypatch.setattr(VoterEnsemble, "predict", watch)
     predict_cases(_job(trained, images, tmp_path / "out"), lambda text: None)
     assert asked == []
     assert (tmp_path / "out/a_boxes.json").read_bytes() == before
@@ -133,7 +133,7 @@ def test_a_kept_case_keeps_its_file(trained, images, tmp_path):
 def test_other_thresholds_need_no_detector(own_copy, images, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from nndet_psma.inference.predictor import CasePredictor
+    from nndet_psma.inference.predictor import VoterEnsemble
 
     folder = ModelFolder(own_copy.model)
     predict_job(_job(own_copy, images, tmp_path / "out"), lambda text: None)
@@ -141,7 +141,7 @@ def test_other_thresholds_need_no_detector(own_copy, images, tmp_path, monkeypat
     tuned = folder.inference_plan(-1)
     settings = {**tuned.settings, "score_threshold": 0.99}
     replace(tuned, settings=settings).write(folder.fold(-1) / "plan_inference.json")
-    monkeypatch.setattr(CasePredictor, "predict", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(VoterEnsemble, "predict", lambda *_: pytest.fail("asked again"))
     result = predict_job(_job(own_copy, images, tmp_path / "out"), lambda text: None)
     assert [len(p.lesions) for p in result.predictions] == [0, 0]
     assert (tmp_path / "out/a_boxes.json").read_bytes() != before

@@ -11,16 +11,15 @@ import pytest
 from tiny_place import GRID, PREP_OPTIONS, SHAPE, SPACING, TASK, Workplace, snapshot, tiny_case
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
-from nndet_psma.artifacts.plan import Plan
-from nndet_psma.cli.config import compose_config, plain
+from nndet_psma.artifacts.plan_file import read_plan
+from nndet_psma.cli.config import compose_config, system_of_config
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.faults.findings import CheckReport, Finding
 from nndet_psma.dataset.images.images import write_volume
 from nndet_psma.planners.describe import describe_plan
-from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.preprocess.store import read_case
 from nndet_psma.stages import prep
-from nndet_psma.stages.prep import override_plan, plain_overwrites, prepare_task
+from nndet_psma.stages.prep import prepare_task
 
 CASES = [f"case_{i}" for i in range(6)]
 
@@ -30,8 +29,8 @@ def _run(place: Workplace, *overrides: str, check: bool = False):
     said: list[str] = []
     result = prepare_task(
         place.paths,
+        system_of_config(config),
         config,
-        PlannerOptions.parse(plain(config.plan_cfg)),
         full_check=False,
         check=check,
         processes=1,
@@ -66,7 +65,7 @@ def test_end_to_end(prepared):
         "plan PSMA25D: written",
         "preprocessed 6 cases, 0 were current",
     ]
-    assert Plan.read(place.paths.plan("PSMA25D")) == result.plan
+    assert read_plan(place.paths.plan("PSMA25D")) == result.plan
     assert Fingerprint.read(place.paths.fingerprint) == result.fingerprint
     assert sorted(file.name for file in place.store.iterdir()) == CASES
     assert result.plan.made_from == result.fingerprint.content_hash()
@@ -108,12 +107,12 @@ def test_again_nothing_is_redone(own, monkeypatch):
 
 def test_edited_plan_is_refused_kept_or_overwritten(own):
     file = own.paths.plan("PSMA25D")
-    edited = replace(Plan.read(file), margin_mm=9.0, batch_size=3)
+    edited = replace(read_plan(file), margin_mm=9.0, batch_size=3)
     edited.write(file)
     message = r"another plan of this name exists.*found other values of margin_mm, batch_size\. Keep it with"
     with pytest.raises(UserError, match=message):
         _run(own)
-    assert Plan.read(file) == edited
+    assert read_plan(file) == edited
 
     result, _ = _run(own, "prep.plan=false")
     assert result.plan == edited
@@ -122,14 +121,14 @@ def test_edited_plan_is_refused_kept_or_overwritten(own):
 
     result, _ = _run(own, "prep.overwrite=true")
     assert (result.plan.margin_mm, result.plan.batch_size) == (6.48, 2)
-    assert Plan.read(file) == result.plan
+    assert read_plan(file) == result.plan
 
 
 def test_another_name_leaves_the_first_plan(own):
     before = own.paths.plan("PSMA25D").read_bytes()
     _run(own, "plan=MINE", "plan_cfg.min_margin_mm=8")
     assert own.paths.plan("PSMA25D").read_bytes() == before
-    assert Plan.read(own.paths.plan("MINE")).margin_mm == 8
+    assert read_plan(own.paths.plan("MINE")).margin_mm == 8
 
 
 def test_plan_of_another_release_names_the_way_out(own):

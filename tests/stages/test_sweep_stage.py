@@ -66,12 +66,12 @@ def test_again_changes_nothing(place):
 
 
 def test_validation_is_not_predicted_twice(place, monkeypatch):
-    from nndet_psma.inference.predictor import CasePredictor
+    from nndet_psma.inference.predictor import VoterEnsemble
 
     def refuse(*_, **__):
         raise AssertionError("predicted again")
 
-    monkeypatch.setattr(CasePredictor, "predict", refuse)
+    monkeypatch.setattr(VoterEnsemble, "predict", refuse)
     assert consolidate.main(["900", MODEL, "--sweep_boxes"]) == 0
 
 

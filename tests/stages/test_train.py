@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from tiny_place import MODEL, TASK, snapshot
 
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.cli.config import compose_config
 from nndet_psma.core.errors import UserError
 from nndet_psma.stages.train import folds_to_train, package_versions, train_fold
@@ -17,13 +17,13 @@ QUICK = ["trainer_cfg.iterations=1", "trainer_cfg.num_workers=0", "exp.voter=wsi
 
 
 def _train(place, *overrides, fold=0):
-    return train_fold(place.paths, place.models, compose_config(TASK, [*QUICK, *overrides]), fold)
+    return train_fold(place.paths, place.models, compose_config(TASK, [*QUICK, *overrides]), fold, print)
 
 
 def test_plan_configuration_and_versions_are_recorded(in_task):
     folder = _train(in_task, "+plan_overwrites.seed=7", "exp.tag=_b")
     assert folder.root == in_task.models / TASK / f"{MODEL}_b"
-    plan = Plan.read(folder.fold(0) / "plan.json")
+    plan = read_plan(folder.fold(0) / "plan.json")
     assert plan.seed == 7
     assert in_task.plan.seed == 12345  # the prepared plan stays
     config = (folder.fold(0) / "config.yaml").read_text()
@@ -48,7 +48,7 @@ def test_plan_that_differs_in_tuning_only_is_taken_over(in_task):
     folder = _train(in_task).fold(0)
     weights = (folder / "wsi/model.safetensors").stat().st_mtime_ns
     _train(in_task, "+plan_overwrites.postproc_grid.min_votes=[1]")
-    assert Plan.read(folder / "plan.json").postproc_grid["min_votes"] == [1]
+    assert read_plan(folder / "plan.json").postproc_grid["min_votes"] == [1]
     assert (folder / "wsi/model.safetensors").stat().st_mtime_ns == weights
 
 
@@ -56,7 +56,7 @@ def test_overwrite_takes_the_new_plan(in_task):
     folder = _train(in_task).fold(0)
     first = (folder / "wsi/model.safetensors").read_bytes()
     _train(in_task, "+plan_overwrites.seed=5", "train.mode=overwrite")
-    assert Plan.read(folder / "plan.json").seed == 5
+    assert read_plan(folder / "plan.json").seed == 5
     assert (folder / "wsi/model.safetensors").read_bytes() != first
 
 

@@ -8,7 +8,8 @@ import pytest
 from artifact_samples import PLAN
 
 from nndet_psma.dataset.task.description import DatasetDescription
-from nndet_psma.systems.choice import default_system, system_of
+from nndet_psma.systems.choice import default_system
+from nndet_psma.systems.system import SYSTEMS, system_of
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,11 @@ def test_default(dim, modalities, system, reason):
 
 
 def test_of_a_plan():
-    assert system_of(PLAN) == "psma25d"
-    assert system_of(replace(PLAN, trainer="RetinaNet3D")) == "retina3d"
-    assert system_of(replace(PLAN, trainer="somebody.elses.Trainer")) == "psma25d"
+    assert system_of(PLAN).name == "psma25d"
+    assert system_of(replace(PLAN, trainer="somebody.elses.Trainer")).name == "psma25d"
+
+
+def test_names_are_those_of_the_entry_points():
+    assert {name: SYSTEMS[name].name for name in SYSTEMS} == {
+        name: name for name in ("nodeseg", "psma25d", "retina3d")
+    }

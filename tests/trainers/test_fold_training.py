@@ -15,7 +15,7 @@ from loop_observers import After
 from safetensors.torch import load_file
 from tiny_place import TRAIN_OPTIONS, environment
 
-from nndet_psma.artifacts.plan import Window
+from nndet_psma.artifacts.channels import Window
 from nndet_psma.core.errors import UserError
 from nndet_psma.systems.psma25d.trainer import MaskRCNN25D, load_detector, stage_hash
 from nndet_psma.trainers.registry import TRAINERS, FoldJob

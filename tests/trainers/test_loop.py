@@ -15,7 +15,7 @@ from loop_observers import After, Record, SendSignal
 from torch import nn
 from torch.utils.data import Dataset
 
-from nndet_psma.artifacts.plan import Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.trainers.checkpoint import Best, Progress
 from nndet_psma.trainers.loop import LoopSettings, train_loop
@@ -394,7 +394,7 @@ def test_learning_overfits_one_batch(tiny_task):
     """The tiny detector on one batch, 40 steps: the loss must fall to less than half."""
     from dataclasses import replace
 
-    from nndet_psma.artifacts.plan import Augmentation
+    from nndet_psma.artifacts.detector_plan import Augmentation
     from nndet_psma.systems.psma25d.batches import SliceBatches
     from nndet_psma.systems.psma25d.network import build_detector
 

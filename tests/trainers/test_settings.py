@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nndet_psma.artifacts.plan import Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.trainers.settings import TrainerSettings, adjusted_stage, stages_for
 

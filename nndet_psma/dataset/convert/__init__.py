@@ -1,0 +1,1 @@
+"""Other people's folders made into a raw task."""

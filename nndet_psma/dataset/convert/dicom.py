@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from nndet_psma.core.atomic import write_json, write_text
+from nndet_psma.core.atomic import write_json
+from nndet_psma.core.csv_table import write_table
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import to_plain
@@ -246,8 +245,5 @@ def _write_clinical(cases: Mapping[str, CaseState], paths: TaskPaths) -> None:
     patients = [state.patient for state in cases.values()]
     if paths.clinical.exists() or len(set(patients)) == len(patients):
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case_id", "patient_id"])
-    writer.writerows([case_id, state.patient] for case_id, state in cases.items())
-    write_text(paths.clinical, text.getvalue())
+    rows = ([case_id, state.patient] for case_id, state in cases.items())
+    write_table(paths.clinical, ["case_id", "patient_id"], rows)

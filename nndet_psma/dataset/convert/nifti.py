@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nndet_psma.core.atomic import write_json, write_text
+from nndet_psma.core.atomic import write_json
+from nndet_psma.core.csv_table import write_table
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.workers import map_cases
 from nndet_psma.dataset.convert.study_files import StudyFiles, find_studies
@@ -133,7 +132,7 @@ def lesions_of(mask: NDArray[Any], *, instances: bool, file: Path) -> NDArray[np
         ids = instance_ids(mask, file)
         numbered = np.searchsorted(ids, mask) + 1 if len(ids) else np.zeros(mask.shape)
         return np.where(mask > 0, numbered, 0).astype(np.uint16)
-    labels, _ = ndimage.label(mask > 0, np.ones((3, 3, 3)))
+    labels: NDArray[np.int32] = ndimage.label(mask > 0, np.ones((3, 3, 3)))[0]
     return labels.astype(np.uint16)
 
 
@@ -246,8 +245,5 @@ def _write_clinical(studies: Sequence[StudyFiles], paths: TaskPaths) -> None:
     """A table of patients, where the names tell more than one case per patient and the user has none."""
     if paths.clinical.exists() or all(study.patient_id == study.case_id for study in studies):
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case_id", "patient_id"])
-    writer.writerows([study.case_id, study.patient_id] for study in studies)
-    write_text(paths.clinical, text.getvalue())
+    rows = ([study.case_id, study.patient_id] for study in studies)
+    write_table(paths.clinical, ["case_id", "patient_id"], rows)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nndet_psma.core.atomic import atomic_file, read_json
+from nndet_psma.core.csv_table import table_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import SchemaError, from_plain
 from nndet_psma.dataset.dicom.studies import DicomStudy
@@ -104,14 +103,14 @@ def write_mapping(file: Path, named: Mapping[str, tuple[DicomStudy, CaseState]],
         UserError: it would lie inside the task, which is handed on.
     """
     check_mapping(file, task)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case_id", "patient", "PatientID", "StudyInstanceUID", "folder"])
-    for case_id, (study, state) in named.items():
-        writer.writerow([case_id, state.patient, study.patient, study.study, study.place])
+    columns = ["case_id", "patient", "PatientID", "StudyInstanceUID", "folder"]
+    rows = (
+        [case_id, state.patient, study.patient, study.study, study.place]
+        for case_id, (study, state) in named.items()
+    )
     with atomic_file(file) as temporary:
         temporary.touch(mode=0o600)
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+        temporary.write_text(table_text(columns, rows), encoding="utf-8")
 
 
 def check_mapping(file: Path, task: Path) -> None:

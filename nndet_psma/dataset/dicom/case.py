@@ -156,7 +156,8 @@ def _voxels(name: str, source: CaseSource, grid: Geometry) -> NDArray[Any]:
     array = on_grid(volume, grid, AIR_HU if name == Role.CT.value else 0.0)
     whole = name == Role.CT.value or np.array_equal(array, np.round(array))
     if whole and _INT16[0] <= array.min() and array.max() <= _INT16[1]:
-        return np.rint(array).astype(np.int16)
+        rounded: NDArray[np.int16] = np.rint(array).astype(np.int16)
+        return rounded
     return array.astype(np.float32)
 
 

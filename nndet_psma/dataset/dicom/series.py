@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,7 +81,7 @@ class Series:
     @property
     def geometry(self) -> Geometry:
         """Grid of the volume; see :attr:`slices` for errors."""
-        return _stack_geometry(self.slices)
+        return stack_geometry(self.slices)
 
     def describe(self) -> str:
         """Short text that tells it from others, without identifiers."""
@@ -130,13 +130,40 @@ def sort_slices(headers: Iterable[DicomHeader]) -> tuple[DicomHeader, ...]:
     """
     found = list(headers)
     _check_alike(found)
-    normal = _normal(found[0])
-    heights = np.array([np.dot(normal, header.position or ()) for header in found])
-    order = np.argsort(heights, kind="stable")
+    order, heights, _ = stack_order(found)
     ordered = tuple(found[k] for k in order)
     if len(ordered) > 1:
-        _check_steps(ordered, heights[order])
+        _check_steps(ordered, heights)
     return ordered
+
+
+def stack_order(
+    headers: Sequence[DicomHeader],
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    """Indices of slices by position along the normal of the first, those positions (mm), and the normal (LPS)."""
+    normal = _normal(headers[0])
+    heights = np.array([np.dot(normal, header.position or ()) for header in headers])
+    order = np.argsort(heights, kind="stable")
+    return order, heights[order], normal
+
+
+def stack_geometry(slices: Sequence[DicomHeader]) -> Geometry:
+    """Grid of sorted slices, or of a single one."""
+    first, last = slices[0], slices[-1]
+    normal = _normal(first)
+    row = np.array(first.orientation, dtype=np.float64)[:3]
+    row = row / np.linalg.norm(row)
+    across = float(np.dot(normal, np.subtract(last.position or (), first.position or ())))
+    depth = across / (len(slices) - 1) if len(slices) > 1 else (first.thickness or 1.0)
+    between_rows, between_columns = first.pixel_spacing or (1.0, 1.0)
+    axes = np.stack([row, np.cross(normal, row), normal], axis=1)
+    x, y, z = first.position or (0.0, 0.0, 0.0)
+    return Geometry(
+        shape=(len(slices), *first.shape),
+        spacing=(depth, between_rows, between_columns),
+        origin=(x, y, z),
+        direction=tuple(float(value) + 0.0 for value in axes.ravel()),
+    )
 
 
 def read_series(series: Series) -> Volume:
@@ -188,7 +215,8 @@ def _decode_with_itk(file: Path) -> NDArray[Any]:
     import SimpleITK as sitk
 
     try:
-        return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(file))))[0]
+        first: NDArray[Any] = np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(file))))[0]
+        return first
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise UserError("the image cannot be decompressed", file=file, found=reason) from None
@@ -271,21 +299,3 @@ def _normal(header: DicomHeader) -> NDArray[np.float64]:
     row, column = np.array(header.orientation, dtype=np.float64).reshape(2, 3)
     normal = np.cross(row, column)
     return np.asarray(normal / np.linalg.norm(normal))
-
-
-def _stack_geometry(slices: tuple[DicomHeader, ...]) -> Geometry:
-    first, last = slices[0], slices[-1]
-    normal = _normal(first)
-    row = np.array(first.orientation, dtype=np.float64)[:3]
-    row = row / np.linalg.norm(row)
-    across = float(np.dot(normal, np.subtract(last.position or (), first.position or ())))
-    depth = across / (len(slices) - 1) if len(slices) > 1 else (first.thickness or 1.0)
-    between_rows, between_columns = first.pixel_spacing or (1.0, 1.0)
-    axes = np.stack([row, np.cross(normal, row), normal], axis=1)
-    x, y, z = first.position or (0.0, 0.0, 0.0)
-    return Geometry(
-        shape=(len(slices), *first.shape),
-        spacing=(depth, between_rows, between_columns),
-        origin=(x, y, z),
-        direction=tuple(float(value) + 0.0 for value in axes.ravel()),
-    )

@@ -103,7 +103,8 @@ def decay(dataset: Dataset, tracer: Dataset, file: Path, started: datetime | Non
     if scan is None:
         raise _wrong(file, "no time of the scan (SeriesTime, AcquisitionTime)", "the time it began")
     waited = (scan - _injection(tracer, scan, file)).total_seconds()
-    return 2.0 ** (-waited / half_life)
+    left: float = 2.0 ** (-waited / half_life)
+    return left
 
 
 def scan_start(dataset: Dataset, half_life: float, started: datetime | None = None) -> datetime | None:

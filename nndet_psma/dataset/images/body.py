@@ -137,7 +137,8 @@ def _large_components(mask: NDArray[np.bool_], core: NDArray[np.bool_]) -> NDArr
     thick = np.bincount(labels[core], minlength=count + 1) > 0
     if thick.any():
         sizes[~thick] = 0
-    return (sizes >= max(1, _PART_SHARE * sizes.max()))[labels]
+    large: NDArray[np.bool_] = (sizes >= max(1, _PART_SHARE * sizes.max()))[labels]
+    return large
 
 
 def _eroded(mask: NDArray[np.bool_], element: NDArray[np.bool_]) -> NDArray[np.bool_]:

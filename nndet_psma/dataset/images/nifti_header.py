@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_TYPES = {
-    2: "u1",
-    4: "i2",
-    8: "i4",
-    16: "f4",
-    64: "f8",
-    256: "i1",
-    512: "u2",
-    768: "u4",
-    1024: "i8",
-    1280: "u8",
-}
-_COMPLEX = (32, 1792, 2048)
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Header
+
+_DECODED = (*(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "float32", "float64")
+_QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
+_OFFSET = ("qoffset_x", "qoffset_y", "qoffset_z")
 
 
 @dataclass(frozen=True)
@@ -67,83 +59,53 @@ class NiftiHeader:
 
 def parse_header(header: bytes) -> NiftiHeader | None:
     """Read the first 540 bytes of a file; None when they are no NIfTI header."""
-    for order in ("<", ">"):
-        if len(header) >= 348 and struct.unpack_from(f"{order}i", header)[0] == 348:
-            return _nifti1(header, order)
-        if len(header) >= 540 and struct.unpack_from(f"{order}i", header)[0] == 540:
-            return _nifti2(header, order)
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
+    for kind in (Nifti1Header, Nifti2Header):
+        for order in "<>" if len(header) >= kind.sizeof_hdr else "":
+            raw = kind(header[: kind.sizeof_hdr], order, check=False)  # a check would mend
+            if raw["sizeof_hdr"] == kind.sizeof_hdr:
+                return _as_written(raw)
     return None
 
 
-def _nifti1(header: bytes, order: str) -> NiftiHeader:
-    def floats(count: int, position: int) -> tuple[float, ...]:
-        return struct.unpack_from(f"{order}{count}f", header, position)
+def _as_written(raw: Nifti1Header) -> NiftiHeader:
+    """From the fields themselves: nibabel's getters mend zooms and slopes, or raise."""
+    from nibabel.nifti1 import data_type_codes
 
-    dims = struct.unpack_from(f"{order}8h", header, 40)
-    code, bits = struct.unpack_from(f"{order}2h", header, 70)
-    forms = struct.unpack_from(f"{order}2h", header, 252)
-    quaternion, rows = floats(6, 256), floats(12, 280)
-    offset = floats(1, 108)[0]
-    return _header(order, dims, code, bits, floats(8, 76), offset, floats(2, 112), forms, quaternion, rows)
-
-
-def _nifti2(header: bytes, order: str) -> NiftiHeader:
-    def floats(count: int, position: int) -> tuple[float, ...]:
-        return struct.unpack_from(f"{order}{count}d", header, position)
-
-    code, bits = struct.unpack_from(f"{order}2h", header, 12)
-    dims = struct.unpack_from(f"{order}8q", header, 16)
-    offset = struct.unpack_from(f"{order}q", header, 168)[0]
-    forms = struct.unpack_from(f"{order}2i", header, 344)
-    quaternion, rows = floats(6, 352), floats(12, 400)
-    return _header(order, dims, code, bits, floats(8, 104), offset, floats(2, 176), forms, quaternion, rows)
-
-
-def _header(
-    order: str,
-    dims: tuple[int, ...],
-    code: int,
-    bits: int,
-    pixdim: tuple[float, ...],
-    offset: float,
-    scale: tuple[float, ...],
-    forms: tuple[int, ...],
-    quaternion: tuple[float, ...],
-    rows: tuple[float, ...],
-) -> NiftiHeader:
+    dims, pixdim = raw["dim"].tolist(), raw["pixdim"].tolist()
     sizes = [max(size, 1) for size in dims[1 : 1 + max(0, min(dims[0], 7))]]
     voxels = int(np.prod(sizes, dtype=object)) if sizes else 1
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes.pop()
-    slope, intercept = (value if np.isfinite(value) else 0.0 for value in scale)
-    start = int(offset) if np.isfinite(offset) else 0
+    start, slope, intercept = (
+        float(value) if np.isfinite(value) else 0.0
+        for value in (raw["vox_offset"], raw["scl_slope"], raw["scl_inter"])
+    )
+    label = str(data_type_codes.label.get(int(raw["datatype"]), ""))
+    forms = int(raw["qform_code"]), int(raw["sform_code"])
     return NiftiHeader(
-        offset=start,
-        length=start + voxels * bits // 8,
+        offset=int(start),
+        length=int(start) + voxels * int(raw["bitpix"]) // 8,
         shape=tuple(reversed([*sizes, 1, 1, 1][: max(3, len(sizes))])),
         spacing=tuple(reversed(pixdim[1 : 1 + max(1, len(sizes))])),
-        dtype=np.dtype(order + _TYPES[code]) if code in _TYPES else None,
+        dtype=np.dtype(label).newbyteorder(raw.endianness) if label in _DECODED else None,
         slope=slope or 1.0,
         intercept=intercept,
-        is_complex=code in _COMPLEX,
-        forms=(forms[0], forms[1]),
-        affines=(
-            _quaternion_affine(quaternion, pixdim) if forms[0] > 0 else None,
-            np.array(rows, dtype=np.float64).reshape(3, 4) if forms[1] > 0 else None,
-        ),
+        is_complex=label.startswith("complex"),
+        forms=forms,
+        affines=(_qform(raw) if forms[0] > 0 else None, raw.get_sform()[:3] if forms[1] > 0 else None),
     )
 
 
-def _quaternion_affine(values: tuple[float, ...], pixdim: tuple[float, ...]) -> NDArray[np.float64]:
-    """The qform ("method 2" of the NIfTI-1 standard): unit quaternion b, c, d, then offset; pixdim[0]: handedness."""
-    b, c, d = values[:3]
-    a = float(np.sqrt(max(0.0, 1 - b * b - c * c - d * d)))
-    rotation = np.array(
-        [
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-        ]
+def _qform(raw: Nifti1Header) -> NDArray[np.float64]:
+    """Affine of the unit quaternion; not nibabel's ``get_qform``, which raises where pixdim[0] is the usual 0."""
+    from nibabel.quaternions import quat2mat
+
+    b, c, d = (float(raw[name]) for name in _QUATERNION)
+    a = np.sqrt(max(0.0, 1 - b * b - c * c - d * d))
+    handed = np.array([1.0, 1.0, -1.0 if raw["pixdim"][0] < 0 else 1.0])
+    return np.column_stack(
+        [quat2mat([a, b, c, d]) * (raw["pixdim"][1:4] * handed), [raw[name] for name in _OFFSET]]
     )
-    handed = np.array([1.0, 1.0, -1.0 if pixdim[0] < 0 else 1.0])
-    return np.column_stack([rotation * np.array(pixdim[1:4]) * handed, np.array(values[3:6])])

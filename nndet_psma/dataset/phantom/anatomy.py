@@ -111,7 +111,8 @@ def _keep_clear(field: NodeField, region: Mask) -> Mask:
     """Where bowel may not go: round every node, and the inside of the CTV but for its border."""
     plane = ndimage.generate_binary_structure(2, 1)[None]
     nodes = ndimage.binary_dilation(field.index > 0, plane, iterations=2)
-    return nodes | ndimage.binary_erosion(region, plane)
+    clear: Mask = nodes | ndimage.binary_erosion(region, plane)
+    return clear
 
 
 def _place_nodes(

@@ -147,4 +147,5 @@ def smooth_line(points: Array, step_mm: float = 6.0) -> Array:
     lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
     position = np.concatenate([[0.0], np.cumsum(lengths)])
     count = max(2, round(float(position[-1]) / step_mm) + 1)
-    return PchipInterpolator(position, points)(np.linspace(0, position[-1], count))
+    curve: Array = PchipInterpolator(position, points)(np.linspace(0, position[-1], count))
+    return curve

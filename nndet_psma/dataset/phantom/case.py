@@ -30,7 +30,7 @@ class PhantomCase:
 
     spec: CaseSpec
     geometry: Geometry
-    images: tuple[NDArray, ...]
+    images: tuple[NDArray[Any], ...]
     labels: NDArray[np.int16]
     anatomy: Anatomy
 

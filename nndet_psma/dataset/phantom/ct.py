@@ -63,7 +63,8 @@ def paint_ct(anatomy: Anatomy, rng: np.random.Generator, noise: float) -> NDArra
     image = ndimage.gaussian_filter(image, (0.0, BLUR_MM / step[0], BLUR_MM / step[1]), truncate=3)
     if noise > 0:
         image += noise * _smooth_noise(rng, image.shape, (0.5, 0.5))
-    return np.clip(np.rint(image), -1024, 3071).astype(np.int16)
+    hu: NDArray[np.int16] = np.clip(np.rint(image), -1024, 3071).astype(np.int16)
+    return hu
 
 
 def _smooth_noise(
@@ -71,7 +72,7 @@ def _smooth_noise(
 ) -> NDArray[np.float32]:
     """Noise of standard deviation 1, correlated within slices over ``sigma`` voxels."""
     white = rng.standard_normal(shape, dtype=np.float32)
-    smooth = ndimage.gaussian_filter(white, (0.0, *sigma), truncate=3)
+    smooth: NDArray[np.float32] = ndimage.gaussian_filter(white, (0.0, *sigma), truncate=3)
     return smooth / max(float(smooth.std()), 1e-6)
 
 

@@ -59,7 +59,8 @@ def spared(canvas: Canvas) -> Mask:
     out = np.isin(canvas.tissue, (*BONES, *HOLLOW_ORGANS, Tissue.SKIN, Tissue.AIR, Tissue.TABLE))
     muscle = canvas.tissue == Tissue.MUSCLE
     plane = ndimage.generate_binary_structure(2, 1)[None]
-    return out | ndimage.binary_erosion(muscle, plane)
+    left_out: Mask = out | ndimage.binary_erosion(muscle, plane)
+    return left_out
 
 
 def _presacral(canvas: Canvas, habitus: Habitus) -> Mask:

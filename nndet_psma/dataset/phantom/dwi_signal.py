@@ -149,7 +149,8 @@ def _rician(image: Image, noise: float, rng: np.random.Generator) -> Image:
     """Magnitude of a complex image with Gaussian noise in both channels."""
     real = image + noise * rng.standard_normal(image.shape, dtype=np.float32)
     imaginary = noise * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.hypot(real, imaginary).astype(np.float32)
+    magnitude: Image = np.hypot(real, imaginary).astype(np.float32)
+    return magnitude
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: tuple[float, ...]) -> Image:

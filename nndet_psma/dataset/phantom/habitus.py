@@ -29,7 +29,8 @@ class Habitus:
     def points(self, template: Array, side: int, rng: np.random.Generator) -> Array:
         """Template points ``[N, 3]`` (z, y, x lateral) on one side (+1 left, -1 right), displaced together."""
         placed = template * np.array(self.scale) + rng.normal(0, self.jitter, 3) * (0.5, 1, 1)
-        return placed * np.array([1, 1, side])
+        sided: Array = placed * np.array([1, 1, side])
+        return sided
 
     def rows(self, template: Array, side: int, rng: np.random.Generator) -> Array:
         """Template rows of :meth:`Canvas.column` on one side, displaced and thickened a little."""
@@ -37,12 +38,14 @@ class Habitus:
         placed = template * np.array([sz, sy, sx, sy, sx])
         placed[:, 1:3] += rng.normal(0, self.jitter, 2)
         placed[:, 3:5] *= rng.normal(1, 0.04)
-        return placed * np.array([1, 1, side, 1, 1])
+        sided: Array = placed * np.array([1, 1, side, 1, 1])
+        return sided
 
     def plate_rows(self, template: Array, side: int) -> Array:
         """Template rows of :meth:`Canvas.plate` on one side."""
         sz, sy, sx = self.scale
-        return template * np.array([sz, sy, sx * side, sy, sx * side, 1.0, 1.0])
+        placed: Array = template * np.array([sz, sy, sx * side, sy, sx * side, 1.0, 1.0])
+        return placed
 
 
 def sample_habitus(rng: np.random.Generator) -> Habitus:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.boxes.geometry import Geometry
@@ -25,11 +26,11 @@ class DrawnCase(Protocol):
         """Header of all volumes."""
 
     @property
-    def images(self) -> tuple[NDArray, ...]:
+    def images(self) -> tuple[NDArray[Any], ...]:
         """Volumes ``[z, y, x]`` in the order of the modalities."""
 
     @property
-    def labels(self) -> NDArray:
+    def labels(self) -> NDArray[np.integer[Any]]:
         """``[z, y, x]`` instance ids 1..n."""
 
     @property

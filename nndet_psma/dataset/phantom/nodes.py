@@ -75,7 +75,8 @@ class Node:
         along = y * np.cos(self.angle) + x * np.sin(self.angle)
         across = x * np.cos(self.angle) - y * np.sin(self.angle)
         rz, long, short = (r + grow_mm for r in self.radii_mm)
-        return np.sqrt((z / rz) ** 2 + (along / long) ** 2 + (across / short) ** 2)
+        level: Array = np.sqrt((z / rz) ** 2 + (along / long) ** 2 + (across / short) ** 2)
+        return level
 
     def window(self, canvas: Canvas, grow_mm: float) -> Window:
         """Voxels round the node, with ``grow_mm`` to spare."""

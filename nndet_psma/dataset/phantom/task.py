@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -11,7 +9,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from nndet_psma.core.atomic import read_json, remove_leftovers, write_json, write_text
+from nndet_psma.core.atomic import read_json, remove_leftovers, write_json
+from nndet_psma.core.csv_table import write_table
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
 from nndet_psma.dataset.images.images import write_volume
@@ -198,11 +197,7 @@ def _write_clinical(paths: TaskPaths, specs: Sequence[CaseSpec]) -> None:
         clinical_row(spec, prostatectomy=sample_habitus(spec.chance("patient")).prostatectomy)
         for spec in specs
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(paths.clinical, text.getvalue())
+    write_table(paths.clinical, list(rows[0]), [list(row.values()) for row in rows])
 
 
 def _describe(paths: TaskPaths, kind: TaskKind, *, test_labels: bool) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""A raw task: folders, description, cases, tables, folds."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from nndet_psma.core.csv_table import read_rows
+from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.faults.kinds import Fault, first_error
 from nndet_psma.dataset.task.paths import TaskPaths
 
@@ -15,7 +16,7 @@ ClinicalTable = dict[str, dict[str, str]]
 def read_clinical(paths: TaskPaths) -> ClinicalTable:
     """Columns (texts, without ``case_id``) by case id; empty when there is no table.
 
-    Comma or semicolon separates the columns, whichever the header uses.
+    Cells are texts as they are written, numbers with a decimal comma too.
 
     Raises:
         UserError: no column ``case_id``, a case without id or with two rows, or a row of the wrong length.
@@ -33,25 +34,16 @@ def scan_clinical(paths: TaskPaths) -> tuple[ClinicalTable, list[Fault]]:
     if not file.is_file():
         return {}, []
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (UnicodeDecodeError, OSError) as error:
-        what = "not a UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error.strerror)
-        return {}, [Fault("table not readable", what, file=file, remedy="Save the table as CSV UTF-8")]
-    header_line = lines[0] if lines else ""
-    separator = ";" if ";" in header_line and "," not in header_line else ","
-    try:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
-    except csv.Error as error:
-        return {}, [
-            Fault("table not readable", f"no table ({error})", file=file, remedy="Save it as CSV UTF-8")
-        ]
-    header = rows[0] if rows else []
+        rows, _ = read_rows(file)
+    except UserError as error:
+        return {}, [Fault("table not readable", error.what, file=file, remedy="Save it as CSV UTF-8")]
+    header = rows[0][1] if rows else []
     faults = list(_header_faults(header, file))
     if faults:
         return {}, faults
     table: ClinicalTable = {}
-    for number, row in enumerate(rows[1:], start=2):
-        fault = _add_row(table, header, row, number, file) if any(row) else None
+    for number, row in rows[1:]:
+        fault = _add_row(table, header, row, number, file)
         if fault is not None:
             faults.append(fault)
     return table, faults

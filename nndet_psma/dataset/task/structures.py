@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +147,7 @@ def _stem(file: Path) -> str:
     return next(file.name.removesuffix(suffix) for suffix in _SUFFIXES if file.name.endswith(suffix))
 
 
-def _on(volume: Volume, grid: Geometry) -> NDArray:
+def _on(volume: Volume, grid: Geometry) -> NDArray[Any]:
     if volume.geometry.same_grid(grid):
         return volume.array
     return resample_volume(volume, grid, order=0, fill=0).array

@@ -1,0 +1,1 @@
+"""Boxes against lesions: matching, average precision, FROC, the paper's protocol, strata."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,9 +99,12 @@ def mean_of_drawn(values: Sequence[Values]) -> Values:
     return divided(np.where(defined, table, 0.0).sum(axis=0), defined.sum(axis=0))
 
 
-def divided(part: NDArray, whole: NDArray) -> Values:
+def divided(part: NDArray[Any], whole: NDArray[Any]) -> Values:
     """Quotient; NaN where ``whole`` is 0."""
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) != 0)
+    quotient: Values = np.divide(
+        part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) != 0
+    )
+    return quotient
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,9 @@ class _Running:
     cases: NDArray[np.int64]
 
     @classmethod
-    def of(cls, ranked: RankedDetections, draws: Weights, times: NDArray, total: NDArray) -> _Running:
+    def of(
+        cls, ranked: RankedDetections, draws: Weights, times: NDArray[np.int32], total: NDArray[np.int32]
+    ) -> _Running:
         places = np.flatnonzero(ranked.hits)
         tp = np.zeros((len(draws), len(places) + 1), dtype=np.int64)
         np.cumsum(times[:, places], axis=1, out=tp[:, 1:])
@@ -162,7 +168,7 @@ class _Running:
             hits + share * (more_hits - hits), np.repeat(self.lesions[:, None], len(rates), axis=1)
         )
 
-    def _last_group(self, allowed: NDArray) -> NDArray[np.int64]:
+    def _last_group(self, allowed: NDArray[np.float64]) -> NDArray[np.int64]:
         """Last distinct score at which no more than ``allowed`` ``[d, R]`` false positives are counted, -1 for none."""
         low = np.full(allowed.shape, -1, dtype=np.int64)
         high = np.full(allowed.shape, len(self.ends) - 1, dtype=np.int64)

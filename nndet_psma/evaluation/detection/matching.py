@@ -115,7 +115,9 @@ def class_overlaps(
     truth_labels: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """IoU of every prediction with every lesion ``[P, L]``; 0 between different classes."""
-    return pairwise_iou(pred_boxes, truth_boxes) * (pred_labels[:, None] == truth_labels[None, :])
+    same = pred_labels[:, None] == truth_labels[None, :]
+    overlaps: NDArray[np.float64] = pairwise_iou(pred_boxes, truth_boxes) * same
+    return overlaps
 
 
 def closeness(
@@ -167,7 +169,8 @@ def claim_greedy(
         ValueError: ``iou`` lies outside (0, 1].
     """
     _check_fraction(iou)
-    return claim_at_each(overlaps, scores, [iou])[0]
+    claimed: NDArray[np.int64] = claim_at_each(overlaps, scores, [iou])[0]
+    return claimed
 
 
 def claim_at_each(

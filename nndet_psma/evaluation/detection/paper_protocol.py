@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,9 +153,9 @@ def _harmonic_mean(sensitivity: float | None, precision: float | None) -> float 
     return 2 * sensitivity * precision / (sensitivity + precision)
 
 
-def _join(parts: list[NDArray], dtype: type) -> NDArray:
+def _join(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
     return np.concatenate(parts).astype(dtype) if parts else np.zeros(0, dtype=dtype)
 
 
-def _cases(parts: list[NDArray]) -> NDArray[np.int64]:
+def _cases(parts: list[NDArray[Any]]) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(parts)), [len(part) for part in parts]).astype(np.int64)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nndet_psma.core.atomic import write_text
+from nndet_psma.core.csv_table import write_table
 from nndet_psma.evaluation.detection.record import CaseRecord
 
 TABLE_IOU = 0.1
@@ -37,7 +35,7 @@ def write_lesion_table(records: Sequence[CaseRecord], file: Path) -> None:
         ValueError: a record was not matched at IoU 0.1.
         UserError: the file cannot be written.
     """
-    _write(file, LESION_COLUMNS, (row for record in records for row in _lesion_rows(record)))
+    write_table(file, LESION_COLUMNS, (row for record in records for row in _lesion_rows(record)))
 
 
 def write_case_table(records: Sequence[CaseRecord], file: Path) -> None:
@@ -50,7 +48,7 @@ def write_case_table(records: Sequence[CaseRecord], file: Path) -> None:
         ValueError: a record was not matched at IoU 0.1.
         UserError: the file cannot be written.
     """
-    _write(file, CASE_COLUMNS, (_case_row(record) for record in records))
+    write_table(file, CASE_COLUMNS, (_case_row(record) for record in records))
 
 
 def _lesion_rows(record: CaseRecord) -> Iterable[tuple[Any, ...]]:
@@ -83,11 +81,3 @@ def _case_row(record: CaseRecord) -> tuple[Any, ...]:
         len(record.predictions) - found,
         max((prediction.score for prediction in record.predictions), default=0.0),
     )
-
-
-def _write(file: Path, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(file, text.getvalue())

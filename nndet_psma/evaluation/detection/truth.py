@@ -64,12 +64,12 @@ class Truth:
 
 
 def truth_from_instances(
-    instances: NDArray,
+    instances: NDArray[np.integer[Any]],
     classes: Mapping[int, int],
     spacing: tuple[float, float, float],
     *,
     short_axes_mm: Mapping[int, float] | None = None,
-    ctv: NDArray | None = None,
+    ctv: NDArray[Any] | None = None,
     stations: Mapping[int, str] | None = None,
 ) -> Truth:
     """Truth of a case from its instance mask; lesions in ascending order of their ids.
@@ -129,7 +129,7 @@ def truth_from_instances(
     )
 
 
-def _ctv_distance(ctv: NDArray | None, spacing: tuple[float, float, float]) -> CtvDistance | None:
+def _ctv_distance(ctv: NDArray[Any] | None, spacing: tuple[float, float, float]) -> CtvDistance | None:
     if ctv is None or not ctv.any():
         return None
     parts = ndimage.find_objects((ctv > 0).astype(np.uint8))[0]

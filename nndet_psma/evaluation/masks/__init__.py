@@ -1,0 +1,1 @@
+"""Masks against masks: overlap, surface distances, nodes found."""

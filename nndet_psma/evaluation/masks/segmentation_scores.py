@@ -155,7 +155,7 @@ def mahalanobis_distance(
     return float(np.sqrt((apart[~flat] ** 2 / values[~flat]).sum()))
 
 
-def _common(first: NDArray, second: NDArray) -> tuple[slice, ...]:
+def _common(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[slice, ...]:
     """Tight slices round both; nothing outside matters."""
     cut = []
     for axis in range(first.ndim):

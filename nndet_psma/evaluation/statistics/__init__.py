@@ -1,0 +1,1 @@
+"""Statistics that know no lesion: AUC, intervals, agreement, reader studies."""

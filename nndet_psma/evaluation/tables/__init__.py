@@ -1,0 +1,1 @@
+"""Tables and forms of other people that are scored: CSV, COCO, LUNA16."""

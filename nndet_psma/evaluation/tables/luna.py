@@ -137,4 +137,5 @@ def _within(points: NDArray[np.float64], findings: _Part, radius_mm: float | Non
     if radius_mm is not None:
         radii = np.full(len(rows), radius_mm)
     steps = points[:, None] - marks.centres[rows][None]
-    return (steps**2).sum(axis=2) < radii**2
+    within: NDArray[np.bool_] = (steps**2).sum(axis=2) < radii**2
+    return within

@@ -1,0 +1,1 @@
+"""nnDetection's box files, read and written without running anything in them."""

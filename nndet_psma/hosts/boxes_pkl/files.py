@@ -20,7 +20,8 @@ from nndet_psma.boxes.detections import Detections
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import atomic_file
 from nndet_psma.core.errors import UserError
-from nndet_psma.hosts.boxes_pkl.read import UnsafePickleError, load_plain
+from nndet_psma.hosts.boxes_pkl.read import load_plain
+from nndet_psma.hosts.boxes_pkl.stand_ins import UnsafePickleError
 from nndet_psma.hosts.boxes_pkl.write import dump_plain
 
 BOXES_SUFFIX = "_boxes.pkl"

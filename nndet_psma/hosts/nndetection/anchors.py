@@ -73,4 +73,5 @@ def _thinned(sizes: Floats) -> Floats:
     """At most 300 boxes, evenly spaced in the order of volume."""
     order = np.argsort(sizes.prod(axis=1), kind="stable")
     kept = np.linspace(0, len(order) - 1, min(len(order), _MOST_BOXES)).round().astype(int)
-    return sizes[order[kept]]
+    thinned: Floats = sizes[order[kept]]
+    return thinned

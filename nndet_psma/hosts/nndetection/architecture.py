@@ -78,8 +78,8 @@ class BoxPSMA(BoxC002):
 
     @staticmethod
     def filter_boxes(
-        boxes_np: NDArray, upper_percentile: float = 99.5, lower_percentile: float = 0.5
-    ) -> NDArray:
+        boxes_np: NDArray[Any], upper_percentile: float = 99.5, lower_percentile: float = 0.5
+    ) -> NDArray[Any]:
         """All of them: nnDetection drops every box where all lesions are of one size."""
         return boxes_np
 

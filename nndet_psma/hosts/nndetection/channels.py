@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
 
@@ -23,7 +23,7 @@ _KEY = "psma"
 class Recipe:
     """How a case becomes channels: our plan and the voter whose windows are shown."""
 
-    plan: Plan
+    plan: DetectorPlan
     stage: Stage
 
     @property
@@ -41,7 +41,7 @@ class Recipe:
 
     def into(self, plan: dict[str, Any]) -> None:
         """Write it into nnDetection's plan, as plain content that is read without this package."""
-        plan[_KEY] = {"version": Plan.version, "plan": to_plain(self.plan), "stage": self.stage.name}
+        plan[_KEY] = {"version": DetectorPlan.version, "plan": to_plain(self.plan), "stage": self.stage.name}
 
     @classmethod
     def of(cls, plan: dict[str, Any]) -> Recipe:
@@ -52,23 +52,23 @@ class Recipe:
             UserError: it was made by another version of this package.
         """
         content, source = plan[_KEY], f"plan {plan.get('data_identifier', '')} of nnDetection"
-        if content["version"] != Plan.version:
+        if content["version"] != DetectorPlan.version:
             raise UserError(
                 "made by another version of nndet_psma",
                 file=source,
-                expected=f"{Plan.schema} {Plan.version}",
+                expected=f"{DetectorPlan.schema} {DetectorPlan.version}",
                 found=str(content["version"]),
                 remedy="Run nndet_prep of this version, or predict with the version that trained",
             )
-        ours = Plan.parse(content["plan"], source)
+        ours = DetectorPlan.parse(content["plan"], source)
         return cls(ours, ours.stage(content["stage"]))
 
 
-def shown_channels(data: NDArray) -> NDArray:
+def shown_channels(data: NDArray[np.float32]) -> NDArray[np.float32]:
     """The part ``[C, ...]`` of a case's channels that the network sees, without copying."""
     return data[:-EVIDENCE]
 
 
-def hu_and_zone(data: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def hu_and_zone(data: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """HU and mm outside the CTV, each (z, y, x), of a case ``[C + 2, z, y, x]``."""
     return data[-EVIDENCE], data[-EVIDENCE + 1]

@@ -31,7 +31,7 @@ class CaseEvidence:
     zone: NDArray[np.int16]
 
     @classmethod
-    def of_case(cls, data: NDArray) -> CaseEvidence:
+    def of_case(cls, data: NDArray[np.float32]) -> CaseEvidence:
         """From all channels ``[C + 2, z, y, x]``."""
         hu, zone = hu_and_zone(data)
         known = not bool(np.isnan(hu[0, 0, 0]))

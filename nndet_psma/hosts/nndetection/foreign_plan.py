@@ -12,7 +12,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from nndet_psma.artifacts.plan import Augmentation, Decision, FoldPlan, Plan, Scaling, Stage, Target, Window
+from nndet_psma.artifacts.channels import Scaling, Window
+from nndet_psma.artifacts.detector_plan import Augmentation, DetectorPlan, Stage
+from nndet_psma.artifacts.plan import Decision, FoldPlan, Target
 from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
@@ -39,7 +41,7 @@ _RULES = {
 }
 
 
-def foreign_plan(source: Path, description: DatasetDescription, folds: Sequence[FoldPlan]) -> Plan:
+def foreign_plan(source: Path, description: DatasetDescription, folds: Sequence[FoldPlan]) -> DetectorPlan:
     """Plan of the nnDetection model in ``source``.
 
     Args:
@@ -65,11 +67,11 @@ def _plan(
     config: Mapping[str, Any],
     description: DatasetDescription,
     folds: Sequence[FoldPlan],
-) -> Plan:
+) -> DetectorPlan:
     trainer = config.get("trainer_cfg") or {}
     planner, module = str(content["planner_id"]), str(content["architecture"]["arch_name"])
     ct = next((i for i in description.modalities if description.role(i) is Role.CT), None)
-    return Plan(
+    return DetectorPlan(
         plan_id=f"{planner}_{content['mode']}",
         planner=planner,
         trainer=module,

@@ -58,7 +58,7 @@ class CountingEstimator:
         return gb * 1e9
 
     def _bytes(self, network: Any, channels: int, shape: list[int]) -> int:
-        weights = _WEIGHT_BYTES * sum(parameter.numel() for parameter in network.parameters())
+        weights: int = _WEIGHT_BYTES * sum(parameter.numel() for parameter in network.parameters())
         kept = activation_count(network, (self.batch_size, channels, *shape))
         if self.target.device == "cpu":
             return weights + 2 * _ACTIVATION_BYTES * kept

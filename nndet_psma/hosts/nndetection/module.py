@@ -16,7 +16,7 @@ from nndet_psma.hosts.nndetection.evidence import FilterLimits
 from nndet_psma.hosts.nndetection.predictor import PSMAPredictor, usual_device
 
 _VIEWS = {2: 4, 3: 8}
-_ENSEMBLERS: dict[tuple[Hashable, int], Any] = {
+_ENSEMBLERS: dict[tuple[Hashable, int], Callable[..., Any]] = {
     ("boxes", 2): PSMAEnsembler25D,
     ("boxes", 3): PSMAEnsembler3D,
     ("seg", 3): SegmentationEnsembler,
@@ -27,7 +27,7 @@ class PSMAModule(RetinaUNetV001):
     """nnDetection's RetinaUNet on our channels; network, losses and schedule are its own."""
 
     @staticmethod
-    def get_ensembler_cls(key: Hashable, dim: int) -> Callable:
+    def get_ensembler_cls(key: Hashable, dim: int) -> Callable[..., Any]:
         """Class that makes one prediction of those of all tiles, views and models.
 
         Args:

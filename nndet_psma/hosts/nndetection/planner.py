@@ -17,8 +17,9 @@ from nndet.planning.experiment.v001 import D3V001
 from nndet.ptmodule import MODULE_REGISTRY
 from numpy.typing import NDArray
 
+from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.artifacts.fingerprint import Fingerprint
-from nndet_psma.artifacts.plan import FoldPlan, Plan
+from nndet_psma.artifacts.plan import FoldPlan
 from nndet_psma.core.atomic import atomic_file, read_json, write_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.task.cases import list_cases
@@ -28,10 +29,12 @@ from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.hosts.nndetection.architecture import BoxPSMA
 from nndet_psma.hosts.nndetection.channels import Recipe
 from nndet_psma.hosts.nndetection.preprocessor import PSMAPreprocessor
+from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.fingerprint.measure import measure_fingerprint
-from nndet_psma.planners.machine import make_plan
-from nndet_psma.planners.options import PlannerOptions
+from nndet_psma.planners.folds import choose_folds
+from nndet_psma.planners.machine import choose_target
 from nndet_psma.planners.plane_rules import plane_sizes
+from nndet_psma.planners.registry import PLANNERS
 from nndet_psma.planners.volume_rules import volume_sizes
 
 OUR_PLANNER = "PSMA25DPlanner"
@@ -43,7 +46,7 @@ _MOST_PROCESSES = 4
 class PSMAPlanner(D3V001):
     """What both planners share.
 
-    Options of our planner (:class:`nndet_psma.planners.options.PlannerOptions`) stand in ``model_cfg.plan_cfg``, as
+    Options of our planner (:class:`nndet_psma.planners.options.DetectorOptions`) stand in ``model_cfg.plan_cfg``, as
     nnDetection hands a planner nothing else. ``channels: multiwindow`` (the default here) gives one plan that shows
     all HU windows; ``voters`` gives one plan per window, named ``<planner>_<mode>_<window>``, whose predictions vote.
 
@@ -72,8 +75,19 @@ class PSMAPlanner(D3V001):
         options = self.options(model_cfg)
         fingerprint = _fingerprint(paths, options)
         plan_id = f"{type(self).__name__}_{self.mode}"
-        plan = make_plan(
-            fingerprint, paths, options, planner=OUR_PLANNER, plan_id=plan_id, trainer=model_name
+        plan = PLANNERS[OUR_PLANNER]().plan(
+            fingerprint,
+            options,
+            plan_id=plan_id,
+            trainer=model_name,
+            target=choose_target(options),
+            folds=choose_folds(
+                fingerprint,
+                paths.splits,
+                num_folds=options.num_folds,
+                stratify_by=options.stratify_by,
+                seed=options.seed,
+            ),
         )
         plan.write(paths.plan(plan_id))
         self._write_splits(plan.folds)
@@ -81,11 +95,11 @@ class PSMAPlanner(D3V001):
         return [self._plan_voter(recipe, fingerprint, model_name, model_cfg) for recipe in recipes]
 
     @classmethod
-    def options(cls, model_cfg: dict[str, Any]) -> PlannerOptions:
+    def options(cls, model_cfg: dict[str, Any]) -> DetectorOptions:
         """Options of our planner as the configuration of the module gives them."""
-        return PlannerOptions.parse({"channels": "multiwindow", **(model_cfg.get("plan_cfg") or {})})
+        return DetectorOptions.parse({"channels": "multiwindow", **(model_cfg.get("plan_cfg") or {})})
 
-    def lesion_sizes(self, fingerprint: Fingerprint, plan: Plan) -> NDArray[np.float64]:
+    def lesion_sizes(self, fingerprint: Fingerprint, plan: DetectorPlan) -> NDArray[np.float64]:
         """Sides of what the network finds, in voxels of the target grid, ``[N, dim]``."""
         return volume_sizes(fingerprint, plan.spacing, plan.margin_mm, plan.body_margin_mm).lesions
 
@@ -213,7 +227,7 @@ class PSMAD3(PSMAPlanner):
     mode = "3d"
 
     @classmethod
-    def options(cls, model_cfg: dict[str, Any]) -> PlannerOptions:
+    def options(cls, model_cfg: dict[str, Any]) -> DetectorOptions:
         """As given, without neighbours: a volume has its own."""
         return replace(super().options(model_cfg), neighbours=0)
 
@@ -224,7 +238,7 @@ class PSMAD2(PSMAPlanner):
 
     mode = "2d"
 
-    def lesion_sizes(self, fingerprint: Fingerprint, plan: Plan) -> NDArray[np.float64]:
+    def lesion_sizes(self, fingerprint: Fingerprint, plan: DetectorPlan) -> NDArray[np.float64]:
         """Height and width of every lesion in every slice it touches."""
         plane = plane_sizes(fingerprint, plan.spacing, plan.margin_mm, plan.body_margin_mm)
         return np.column_stack([plane.heights, plane.widths])
@@ -243,7 +257,7 @@ def _check_recipe(preprocessed: Path, plan: dict[str, Any]) -> None:
     write_json(file, content)
 
 
-def _fingerprint(paths: TaskPaths, options: PlannerOptions) -> Fingerprint:
+def _fingerprint(paths: TaskPaths, options: DetectorOptions) -> Fingerprint:
     """Measured; cases that our own engine or an earlier run measured are not looked at again."""
     description = read_description(paths.root)
     fingerprint = measure_fingerprint(

@@ -38,11 +38,11 @@ class PSMAPreprocessor(GenericPreprocessor):
 
     def apply_process(
         self,
-        data: NDArray,
+        data: NDArray[Any],
         target_spacing: Sequence[float],
         properties: dict[str, Any],
-        seg: NDArray,
-    ) -> tuple[Volume, NDArray, dict[str, Any]]:
+        seg: NDArray[Any],
+    ) -> tuple[Volume, NDArray[Any], dict[str, Any]]:
         """Crop to the search region, resample, make channels.
 
         ``crop_bbox`` and ``size_after_cropping`` then tell of both crops, and ``spacing_after_resampling`` is the exact
@@ -72,7 +72,7 @@ class PSMAPreprocessor(GenericPreprocessor):
         arrays = dict(zip(names, stacked, strict=False))
         return self._channels(arrays, stacked[-1], seg), seg, properties
 
-    def _split(self, data: NDArray, spacing: Spacing) -> tuple[dict[str, Volume], Volume]:
+    def _split(self, data: NDArray[Any], spacing: Spacing) -> tuple[dict[str, Volume], Volume]:
         """Images by modality, in the units of our store, and the signed distance (mm) to the CTV (0 without)."""
         plan = self.recipe.plan
         volumes = {
@@ -121,8 +121,8 @@ class PSMAPreprocessor(GenericPreprocessor):
         )
 
     def _resampled(
-        self, data: Volume, seg: NDArray, target_spacing: Sequence[float], properties: dict[str, Any]
-    ) -> tuple[Volume, NDArray]:
+        self, data: Volume, seg: NDArray[Any], target_spacing: Sequence[float], properties: dict[str, Any]
+    ) -> tuple[Volume, NDArray[Any]]:
         data, seg, own, wanted, _ = self.transpose(data, seg, properties["original_spacing"], target_spacing)
         before = np.array(data.shape[1:])
         data, seg, _ = self.resample(data, seg, own, wanted)
@@ -132,7 +132,7 @@ class PSMAPreprocessor(GenericPreprocessor):
         properties["spacing_after_resampling"] = np.asarray(own) * before / after
         return data, seg
 
-    def _channels(self, arrays: dict[str, Volume], distance: Volume, seg: NDArray) -> Volume:
+    def _channels(self, arrays: dict[str, Volume], distance: Volume, seg: NDArray[Any]) -> Volume:
         """Channels of every slice as our engine makes them, then the evidence; marks the outside in ``seg``."""
         plan = self.recipe.plan
         sources = channel_sources(plan, self.recipe.stage)

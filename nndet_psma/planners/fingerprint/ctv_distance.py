@@ -96,7 +96,8 @@ def largest_distance(points: NDArray[np.float64], tree: cKDTree, cells: Sequence
 def _cube_numbers(points: NDArray[np.float64], cell: float) -> NDArray[np.int64]:
     index = np.floor((points - points.min(axis=0)) / cell).astype(np.int64)
     sides = index.max(axis=0) + 1
-    return (index[:, 0] * sides[1] + index[:, 1]) * sides[2] + index[:, 2]
+    numbers: NDArray[np.int64] = (index[:, 0] * sides[1] + index[:, 1]) * sides[2] + index[:, 2]
+    return numbers
 
 
 def _neighbours() -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:

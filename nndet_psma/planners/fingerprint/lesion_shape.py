@@ -82,7 +82,8 @@ def _hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Corners of the convex hull of points that do not lie on one line, in order around it."""
     from scipy.spatial import ConvexHull
 
-    return points[ConvexHull(points).vertices]
+    corners: NDArray[np.float64] = points[ConvexHull(points).vertices]
+    return corners
 
 
 def _widest_section(hull: NDArray[np.float64], direction: NDArray[np.float64]) -> float:

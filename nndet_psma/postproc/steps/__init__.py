@@ -1,0 +1,1 @@
+"""The steps, their settings and their order."""

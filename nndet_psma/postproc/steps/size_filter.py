@@ -22,7 +22,9 @@ def in_plane_axes(
 
 def shortest_sides(detections: Detections, spacing: tuple[float, float, float]) -> NDArray[np.float64]:
     """Shortest side ``[N]`` of every box, mm; of slice boxes the shorter of the two."""
-    return (box_sizes(detections.boxes) * np.array(spacing[-detections.dim :])).min(axis=1)
+    sides = box_sizes(detections.boxes) * np.array(spacing[-detections.dim :])
+    shortest: NDArray[np.float64] = sides.min(axis=1)
+    return shortest
 
 
 def size_filter(

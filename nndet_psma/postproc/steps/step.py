@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.boxes.detections import Detections
@@ -57,7 +58,7 @@ class FilterStep(Step):
     alone: ClassVar[bool] = True
 
     @abstractmethod
-    def keep(self, boxes: Detections, settings: PostprocSettings, spacing: Spacing) -> NDArray:
+    def keep(self, boxes: Detections, settings: PostprocSettings, spacing: Spacing) -> NDArray[np.bool_]:
         """Boolean mask ``[N]`` of the boxes to keep; ``spacing`` is the voxel size in mm (z, y, x)."""
 
     @abstractmethod

@@ -1,0 +1,1 @@
+"""Search for thresholds: criterion, candidates, exhaustive and sampled searches."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.box_plan import BoxPlan
 from nndet_psma.core.errors import UserError
 from nndet_psma.postproc.steps.hu_filter import QUANTILES
 from nndet_psma.postproc.steps.settings import PostprocSettings
@@ -92,7 +92,7 @@ class SweepGrid:
         return np.unique([0.0, *distinct])
 
 
-def sweep_grid(plan: Plan) -> SweepGrid:
+def sweep_grid(plan: BoxPlan) -> SweepGrid:
     """The plan's grid; None (off) is always tried by the sweep itself.
 
     Raises:

@@ -104,7 +104,8 @@ def _average_precision(metrics: Mapping[str, NDArray[np.float64]]) -> NDArray[np
     best = np.maximum.accumulate(np.take_along_axis(metrics["precision"], order, axis=-1), axis=-1)
     lower = np.concatenate([sensitivity[..., 1:], np.zeros_like(sensitivity[..., :1])], axis=-1)
     # of thresholds with equal sensitivity the last holds the best precision and alone has a width
-    return ((sensitivity - lower) * best).sum(axis=-1)
+    area: NDArray[np.float64] = ((sensitivity - lower) * best).sum(axis=-1)
+    return area
 
 
 def _froc(metrics: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -113,7 +113,7 @@ class SweepTable:
     num_lesions: int
     num_cases: int
 
-    def arrays(self) -> Iterator[tuple[str, NDArray]]:
+    def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Everything as arrays of numbers (or texts), in the smallest types; a filter that is off is NaN."""
         for name in sorted({name for variant in self.variants for name in variant}):
             column = [variant.get(name) for variant in self.variants]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
-from nndet_psma.artifacts.plan import Plan
 from nndet_psma.report.charts.hu import window_figure
 from nndet_psma.report.page.figures import (
     BLUE,
@@ -21,6 +20,7 @@ from nndet_psma.report.page.figures import (
     new_figure,
     whole_numbers,
 )
+from nndet_psma.systems.system import Facts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,20 +30,20 @@ _MOST_BINS = 16
 _FAR_MM = 20.0  # margins up to here are always shown
 
 
-def spacing_figure(fingerprint: Fingerprint, plan: Plan | None) -> Figure:
+def spacing_figure(fingerprint: Fingerprint, facts: Facts | None) -> Figure:
     """Voxel sizes of the cases; the planned ones as a line."""
     figure, panels = new_figure(2.9, columns=2)
     for panel, axis, name in ((panels[0], 0, "slice distance, mm"), (panels[1], 2, "pixel size, mm")):
         _histogram(panel, [case.spacing[axis] for case in fingerprint.cases], BLUE)
-        if plan is not None:
-            _mark(panel, plan.spacing[axis], f"planned {plan.spacing[axis]:.3g} mm")
+        if facts is not None and facts.spacing is not None:
+            _mark(panel, facts.spacing[axis], f"planned {facts.spacing[axis]:.3g} mm")
         finish(panel, name, "cases")
         whole_numbers(panel, "y")
     _title(figure, f"Voxel sizes of {len(fingerprint.cases)} cases")
     return figure
 
 
-def image_size_figure(fingerprint: Fingerprint, plan: Plan | None) -> Figure:
+def image_size_figure(fingerprint: Fingerprint, facts: Facts | None) -> Figure:
     """Extents of image, body and CTV; along z and in-plane."""
     figure, panels = new_figure(3.3, columns=2)
     whole: dict[str, list[tuple[float, ...] | None]] = {
@@ -69,7 +69,7 @@ def image_size_figure(fingerprint: Fingerprint, plan: Plan | None) -> Figure:
     return figure
 
 
-def lesion_size_figure(fingerprint: Fingerprint, plan: Plan | None) -> Figure | None:
+def lesion_size_figure(fingerprint: Fingerprint, facts: Facts | None) -> Figure | None:
     """Short axis and volume of the lesions; None without lesions."""
     lesions = fingerprint.lesions
     if not lesions:
@@ -88,7 +88,7 @@ def lesion_size_figure(fingerprint: Fingerprint, plan: Plan | None) -> Figure | 
     return figure
 
 
-def slice_size_figure(fingerprint: Fingerprint, plan: Plan | None) -> Figure | None:
+def slice_size_figure(fingerprint: Fingerprint, facts: Facts | None) -> Figure | None:
     """Slices that a lesion spans, and the boxes of its slices; None without lesions."""
     lesions = fingerprint.lesions
     if not lesions:
@@ -100,8 +100,8 @@ def slice_size_figure(fingerprint: Fingerprint, plan: Plan | None) -> Figure | N
         left.bar(values, counts, width=0.8, color=BLUE)
     else:
         _histogram(left, spans, BLUE)
-    if plan is not None:
-        shown = 2 * plan.neighbours + 1
+    if facts is not None and facts.slices_seen is not None:
+        shown = facts.slices_seen
         _mark(left, shown, f"planned input: {shown}")
     finish(left, "axial slices of a lesion", "lesions")
     whole_numbers(left, "xy")
@@ -118,7 +118,7 @@ def slice_size_figure(fingerprint: Fingerprint, plan: Plan | None) -> Figure | N
     return figure
 
 
-def hu_figure(fingerprint: Fingerprint, plan: Plan | None) -> Figure | None:
+def hu_figure(fingerprint: Fingerprint, facts: Facts | None) -> Figure | None:
     """HU of the lesions against the rest of the search region, the windows above; None without lesions on CT."""
     lesions = Histogram.pooled([case.lesion_hu for case in fingerprint.cases])
     rest = Histogram.pooled([case.region_hu for case in fingerprint.cases])
@@ -127,10 +127,10 @@ def hu_figure(fingerprint: Fingerprint, plan: Plan | None) -> Figure | None:
     separability = fingerprint.summary.hu_separability
     note = f"{lesions.total} lesion voxels"
     note += "" if separability is None else f"; AUC lesion against rest {separability.auc:.2f}"
-    return window_figure(lesions, rest, [] if plan is None else plan.windows, note)
+    return window_figure(lesions, rest, [] if facts is None else facts.windows, note)
 
 
-def margin_figure(fingerprint: Fingerprint, plan: Plan | None) -> Figure | None:
+def margin_figure(fingerprint: Fingerprint, facts: Facts | None) -> Figure | None:
     """Share of lesions wholly inside the grown CTV against the margin; None when no lesion has a CTV."""
     outside = [lesion.outside_ctv_mm for lesion in fingerprint.lesions if lesion.outside_ctv_mm is not None]
     if not outside:
@@ -142,9 +142,9 @@ def margin_figure(fingerprint: Fingerprint, plan: Plan | None) -> Figure | None:
     axes.step(steps, shares, where="post", color=BLUE, linewidth=1.8)
     axes.set_xlim(0, far)
     axes.set_ylim(0, 104)
-    if plan is not None:
-        share = 100 * float(np.mean(np.array(outside) <= plan.margin_mm))
-        _mark(axes, plan.margin_mm, f"planned {plan.margin_mm:g} mm: {share:.1f} %")
+    if facts is not None and facts.margin_mm is not None:
+        share = 100 * float(np.mean(np.array(outside) <= facts.margin_mm))
+        _mark(axes, facts.margin_mm, f"planned {facts.margin_mm:g} mm: {share:.1f} %")
     finish(axes, "margin round the CTV, mm", "lesions wholly inside, %")
     _title(figure, f"What growing the CTV contains of {len(outside)} lesions")
     return figure

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nndet_psma.artifacts.channels import Window
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
-from nndet_psma.artifacts.plan import Window
 from nndet_psma.report.charts.hu import window_figure
 from nndet_psma.report.page.content import Picture
 from nndet_psma.report.page.figures import (

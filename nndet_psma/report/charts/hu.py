@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nndet_psma.artifacts.channels import Window
 from nndet_psma.artifacts.fingerprint import Histogram
-from nndet_psma.artifacts.plan import Window
 from nndet_psma.report.page.figures import BLUE, CYCLE, GREY, LETTERS, finish, legend, new_figure
 
 if TYPE_CHECKING:

@@ -64,7 +64,9 @@ def froc_chart(
     )
 
 
-def _band(records: Sequence[CaseRecord], rates: NDArray, seed: int) -> tuple[NDArray, NDArray] | None:
+def _band(
+    records: Sequence[CaseRecord], rates: NDArray[np.float64], seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     draws = patient_weights([record.patient_id for record in records], draws=_BAND_DRAWS, seed=seed)
     ranked = rank_detections(records, iou=OPERATING_IOU, max_detections=None)
     curves = [froc_curve(ranked, weights) for weights in draws]
@@ -202,7 +204,7 @@ def landscape_chart(landscape: Landscape, criterion: str) -> Picture:
     return png(figure, alt, f"{landscape.caption} {landscape.chosen_text}".strip())
 
 
-def _write_values(axes: Axes, values: NDArray, middle: float) -> None:
+def _write_values(axes: Axes, values: NDArray[np.float64], middle: float) -> None:
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             colour = "black" if value > middle else "white"

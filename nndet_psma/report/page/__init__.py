@@ -1,0 +1,1 @@
+"""The page itself: contents, template, style of figures."""

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nndet_psma.artifacts.plan import Plan
 from nndet_psma.report.charts.charts import training_chart, validation_chart
 from nndet_psma.report.page.content import Block, Folded, Missing, Note, Section, Table
 from nndet_psma.report.source import ReportSource
 from nndet_psma.report.training_cost import CostRow, compared_rows
-from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 from nndet_psma.trainers.watch.memory_check import MemoryCheck
-
-_NNUNET_COST = (
-    "nnU-Net ran this training: its cost was not estimated, and its own log beside the checkpoint tells the seconds of "
-    "every epoch."
-)
 
 
 def training_section(source: ReportSource) -> Section:
@@ -31,10 +24,10 @@ def training_section(source: ReportSource) -> Section:
         section.blocks.append(Folded("Numbers of every stage", [_ends(source)]))
     if "metrics" in source.missing:
         section.blocks.append(source.missing["metrics"])
-    if isinstance(source.plan, NodeSegPlan):
-        section.blocks.append(Note(_NNUNET_COST))
+    if source.facts.cost_note:
+        section.blocks.append(Note(f"Cost: {source.facts.cost_note}."))
         return section
-    section.blocks.extend(_cost(source, source.plan))
+    section.blocks.extend(_cost(source))
     section.blocks.append(memory_table(source.memory) if source.memory else _no_memory(source))
     return section
 
@@ -53,9 +46,9 @@ def _speed(row: Mapping[str, float]) -> str:
     return f"{row['images_per_second']:.1f}" if "images_per_second" in row else "–"
 
 
-def _cost(source: ReportSource, plan: Plan) -> list[Block]:
+def _cost(source: ReportSource) -> list[Block]:
     """The planner's estimate beside what the folds' files tell."""
-    rows = compared_rows(plan, source.cost, precision=source.precision)
+    rows = compared_rows(source.facts.cost, source.cost, source.facts.trainings * len(source.plan.folds))
     table = Table(
         "Cost of the training: estimated by the planner, and measured",
         ("Of", "Estimated", "Measured", "The estimate is"),

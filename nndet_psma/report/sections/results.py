@@ -11,7 +11,6 @@ from nndet_psma.report.page.content import Block, Gallery, Missing, Note, Sectio
 from nndet_psma.report.sections.gallery import CasePictures
 from nndet_psma.report.source import ReportSource
 from nndet_psma.report.texts import count, number, percent, score_cells, score_meaning, score_name
-from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 HEADLINE = (ap_key(0.1), froc_key(0.1), "paper_sensitivity", "paper_precision")
 
@@ -97,14 +96,7 @@ def ablation_section(source: ReportSource) -> Section:
 def _variant(row: AblationRow, source: ReportSource) -> str:
     if row.bagging:
         return "all windows, filters + vote"
-    if isinstance(source.plan, NodeSegPlan):
-        return "nnU-Net, filters" if row.filters else "nnU-Net, alone"
-    windows = {window.name: window for window in source.plan.windows}
-    stage = next((s for s in source.plan.voters if s.name == row.voters), None)
-    name = row.voters
-    if stage is not None and len(stage.windows) == 1 and stage.windows[0] in windows:
-        window = windows[stage.windows[0]]
-        name = f"{window.lower:g} to {window.upper:g} HU"
+    name = source.facts.voters.get(row.voters, row.voters)
     return f"{name}, filters" if row.filters else f"{name}, alone"
 
 

@@ -9,28 +9,25 @@ from typing import Any
 
 from nndet_psma.artifacts.fingerprint import CaseFingerprint, Fingerprint
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.plan import Plan
 from nndet_psma.report.charts.charts import data_chart, window_chart
 from nndet_psma.report.page.content import Block, Folded, Missing, Note, Section, Table
 from nndet_psma.report.source import ReportSource
 from nndet_psma.report.texts import THRESHOLDS, percent
-from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 
 def plan_section(source: ReportSource) -> Section:
     """Windows over the HU histogram, and every decision with its reason."""
     section = Section("plan", "What was planned, and why")
-    plan = source.plan
     section.blocks.append(
         Note(
             "Rules turn measurements of the training data into settings; the table names each rule and its evidence. "
-            f"{_voters(plan)}"
+            f"{source.facts.summary}"
         )
     )
     if source.fingerprint is None:
         section.blocks.append(source.missing["fingerprint"])
-    elif plan.windows:
-        chart = window_chart(source.fingerprint, plan.windows)
+    elif source.facts.windows:
+        chart = window_chart(source.fingerprint, source.facts.windows)
         without = Missing("windows over the HU histogram: the training data hold no lesion voxels.")
         section.blocks.append(chart or without)
     rows = [list(row) for row in source.decisions]
@@ -40,15 +37,6 @@ def plan_section(source: ReportSource) -> Section:
     else:
         section.blocks.append(Missing("decisions: the plan holds none (it was written by hand)."))
     return section
-
-
-def _voters(plan: Plan | NodeSegPlan) -> str:
-    if isinstance(plan, NodeSegPlan):
-        return "nnU-Net segments the images; voxels that touch are one lesion."
-    amount = len(plan.voters)
-    if amount == 1:
-        return "One detector looks at the images."
-    return f"{amount} detectors look at the images, each with its own view of the HU scale, and vote."
 
 
 def data_section(source: ReportSource) -> Section:

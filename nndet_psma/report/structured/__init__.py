@@ -1,0 +1,1 @@
+"""Structured reports of measured nodes: JSON, HTML, DICOM SR."""

@@ -210,11 +210,9 @@ def _outlines(
         for outline in mask_outlines(instances[z, y0:y1, x0:x1] == node.node):
             corners = np.column_stack([np.full(len(outline), z + 0.5), outline + np.array([y0, x0])])
             points = report.grid.to_patient(corners)
-            image = series.image_at(points.mean(axis=0))
-            if image is not None:
-                pixels = series.to_pixels(image, points)
-                if _inside(pixels, image):
-                    yield image, pixels.astype(np.float32)
+            placed = series.on_image(points)
+            if placed is not None and _inside(placed[1], placed[0]):
+                yield placed[0], placed[1].astype(np.float32)
 
 
 def _inside(pixels: NDArray[np.float64], image: Dataset) -> bool:

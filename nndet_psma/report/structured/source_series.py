@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.dicom.headers import DicomHeader, make_header, read_dataset
+from nndet_psma.dataset.dicom.series import stack_geometry, stack_order
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -26,11 +28,13 @@ class SourceSeries:
 
     Attributes:
         images: headers, without pixels, in the order of their position along ``normal``.
+        slices: what of them says where they lie.
         positions: ``[N]`` of each along ``normal``, mm.
         normal: unit vector (x, y, z) LPS from slice to slice.
     """
 
     images: Sequence[Dataset]
+    slices: Sequence[DicomHeader]
     positions: NDArray[np.float64]
     normal: NDArray[np.float64]
 
@@ -40,31 +44,36 @@ class SourceSeries:
         steps = np.diff(np.unique(np.round(self.positions, 3)))
         if len(steps):
             return float(np.median(steps))
-        return float(self.images[0].get("SliceThickness") or 1.0)
+        return self.slices[0].thickness or 1.0
 
-    def image_at(self, point: NDArray[np.float64]) -> Dataset | None:
-        """The image whose plane lies nearest to a point (x, y, z) LPS; None when it is more than half a slice away."""
-        distance = np.abs(self.positions - float(point @ self.normal))
+    def on_image(self, points: NDArray[np.float64]) -> tuple[Dataset, NDArray[np.float64]] | None:
+        """The image whose plane lies nearest to an outline, and the outline on it; None beyond half a slice.
+
+        Args:
+            points: ``[N, 3]`` (x, y, z) LPS.
+
+        Returns:
+            header, and ``[N, 2]`` (column, row); the corner of the first pixel is (0, 0).
+        """
+        distance = np.abs(self.positions - float(points.mean(axis=0) @ self.normal))
         nearest = int(np.argmin(distance))
-        return self.images[nearest] if distance[nearest] <= 0.51 * self.thickness else None
-
-    @staticmethod
-    def to_pixels(image: Dataset, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Points ``[N, 3]`` (x, y, z) LPS to (column, row) of an image; the corner of the first pixel is (0, 0)."""
-        along_row, along_column = _directions(image)
-        offset = points - np.array(image.ImagePositionPatient, dtype=np.float64)
-        row_mm, column_mm = (float(value) for value in image.PixelSpacing)
-        return np.stack([offset @ along_row / column_mm, offset @ along_column / row_mm], axis=1) + 0.5
+        if distance[nearest] > 0.51 * self.thickness:
+            return None
+        voxels = stack_geometry([self.slices[nearest]]).to_voxels(points)
+        return self.images[nearest], voxels[:, :0:-1]
 
 
 def read_series(folder: Path) -> SourceSeries:
     """Headers of the one series in a folder; files that are no DICOM are passed over.
 
     Raises:
-        UserError: pydicom is missing, no folder, no DICOM images, several series, or images that do not say where they
-            lie (also multi-frame files).
+        UserError: no folder, no DICOM images, a damaged one, several series, or images that do not say where they lie
+            (also multi-frame files).
     """
-    images = [image for image in _headers(folder) if "Rows" in image]
+    if not folder.is_dir():
+        raise UserError("folder does not exist", file=folder, remedy=_REMEDY)
+    found = [read_dataset(file) for file in sorted(folder.iterdir()) if file.is_file()]
+    images = [image for image in found if image is not None and "Rows" in image]
     if not images:
         raise UserError("holds no DICOM images", file=folder, remedy=_REMEDY)
     series = {str(image.get("SeriesInstanceUID", "")) for image in images}
@@ -74,32 +83,9 @@ def read_series(folder: Path) -> SourceSeries:
         )
     for image in images:
         _check(image, folder)
-    normal = np.cross(*_directions(images[0]))
-    places = np.array([np.array(image.ImagePositionPatient, dtype=np.float64) @ normal for image in images])
-    order = np.argsort(places, kind="stable")
-    return SourceSeries([images[index] for index in order], places[order], normal)
-
-
-def _headers(folder: Path) -> list[Any]:
-    try:
-        from pydicom import dcmread
-        from pydicom.errors import InvalidDicomError
-    except ImportError:
-        raise UserError(
-            "DICOM needs a package that is not there", expected="pydicom and highdicom",
-            remedy="Install them: pip install 'nndet_psma[dicom]'",
-        ) from None  # fmt: skip
-    if not folder.is_dir():
-        raise UserError("folder does not exist", file=folder, remedy=_REMEDY)
-    found = []
-    for file in sorted(path for path in folder.iterdir() if path.is_file()):
-        try:
-            found.append(dcmread(file, stop_before_pixels=True))
-        except InvalidDicomError:
-            continue  # a licence, a NIfTI copy
-        except OSError as error:
-            raise UserError("cannot be read", file=file, found=str(error)) from None
-    return found
+    slices = [make_header(image, folder, folder) for image in images]
+    order, positions, normal = stack_order(slices)
+    return SourceSeries([images[k] for k in order], [slices[k] for k in order], positions, normal)
 
 
 def _check(image: Dataset, folder: Path) -> None:
@@ -113,9 +99,3 @@ def _check(image: Dataset, folder: Path) -> None:
             found=f"no {', '.join(missing)}",
             remedy=_REMEDY,
         )
-
-
-def _directions(image: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Unit vectors along a row (growing column) and along a column."""
-    cosines = np.array(image.ImageOrientationPatient, dtype=np.float64)
-    return cosines[:3], cosines[3:]

@@ -1,0 +1,1 @@
+"""``nodeseg``: nodes segmented by nnU-Net v2, measured and staged."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from nndet_psma.artifacts.artifact import Artifact
-from nndet_psma.artifacts.plan import Decision, FoldPlan, Plan, Target, Window
-from nndet_psma.core.atomic import read_json
+from nndet_psma.artifacts.box_plan import BoxPlan
+from nndet_psma.artifacts.channels import Window
+
+VOTER = "segmentation"
+"""Name of the one voter that a segmentation has."""
 
 LOSSES = ("dice_ce", "dice", "tversky", "tversky_ce")
 Steps = tuple[int, ...]
@@ -127,25 +128,19 @@ class Candidates:
             raise ValueError(f"min_voxels must be at least 1, found {self.min_voxels}")
 
 
-@dataclass(frozen=True)
-class NodeSegPlan(Artifact):
+@dataclass(frozen=True, kw_only=True)
+class NodeSegPlan(BoxPlan):
     """Everything needed to export, train, tune and predict; network and patch stand in nnU-Net's own plans, too.
-
-    Shared fields are called as in :class:`nndet_psma.artifacts.plan.Plan`.
 
     Attributes:
         crop: box that is exported: round the CTV, round the body, or the whole image.
-        margin_mm: growth of the CTV that holds the training nodes, the largest zone that is searched; of the body's box
-            where the body is cut out.
         context_mm: what the exported box holds beyond the margin.
         channels: of the network, in order.
         dataset: nnU-Net's name ``DatasetXXX_Name``.
         configuration: of nnU-Net: ``3d_fullres``, ``2d`` ...
         file_ending: of the exported images.
         network: ``plain`` U-Net, or residual encoder preset ``resenc_m``, ``resenc_l``, ``resenc_xl``.
-        spacing: mm (z, y, x) that the network sees.
         patch_size: voxels (z, y, x) of nnU-Net's transposed axes.
-        batch_size: patches per step.
         features: channels of every stage.
         training: of ``nnUNetTrainerNodeSeg``.
         candidates: from probabilities to nodes.
@@ -153,58 +148,32 @@ class NodeSegPlan(Artifact):
 
     schema: ClassVar[str] = "nndet_psma.nodeseg_plan"
     version: ClassVar[int] = 1
-    remade_by: ClassVar[str] = "nndet_prep with -o prep.overwrite=true"
 
-    plan_id: str
-    planner: str
-    trainer: str
-    task: str
-    made_from: str
-    target: Target
-    modalities: dict[str, str]
-    classes: dict[str, str]
-    ct_modality: int | None
-    ctv_modality: int | None
     crop: Literal["ctv", "body", "image"]
-    margin_mm: float
     context_mm: float
     channels: list[Channel]
     dataset: str
     configuration: str
     file_ending: str
     network: Literal["plain", "resenc_m", "resenc_l", "resenc_xl"]
-    spacing: tuple[float, float, float]
     patch_size: Steps
-    batch_size: int
     features: list[int]
     training: SegmentationTraining
     candidates: Candidates
-    folds: list[FoldPlan]
-    seed: int
-    postproc_defaults: dict[str, Any]
-    postproc_grid: dict[str, list[Any]]
-    decisions: dict[str, Decision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.channels:
             raise ValueError("a plan needs at least one channel")
         for channel in self.channels:
             if str(channel.modality) not in self.modalities:
                 raise ValueError(f"channel '{channel.name}' names modality {channel.modality}, which is none")
-        for key, index in (("ct_modality", self.ct_modality), ("ctv_modality", self.ctv_modality)):
-            if index is not None and str(index) not in self.modalities:
-                raise ValueError(f"{key} {index} is no modality; modalities are {self.modalities}")
         if self.crop == "ctv" and self.ctv_modality is None:
             raise ValueError("crop is ctv, but no modality is the CTV")
-        if min(self.margin_mm, self.context_mm) < 0:
-            raise ValueError(f"margins must not be negative, found {self.margin_mm} and {self.context_mm}")
-        if min(self.spacing) <= 0 or self.batch_size < 1 or min(self.patch_size, default=0) < 1:
-            raise ValueError("spacing, patch_size and batch_size must be positive")
-
-    @property
-    def ct_name(self) -> str | None:
-        """Name of the CT modality."""
-        return None if self.ct_modality is None else self.modalities[str(self.ct_modality)]
+        if self.context_mm < 0:
+            raise ValueError(f"context_mm must not be negative, found {self.context_mm}")
+        if min(self.patch_size, default=0) < 1:
+            raise ValueError(f"patch_size must be positive, found {self.patch_size}")
 
     @property
     def windows(self) -> list[Window]:
@@ -214,15 +183,3 @@ class NodeSegPlan(Artifact):
             for channel in self.channels
             if channel.lower is not None and channel.upper is not None
         ]
-
-
-def read_plan(file: Path) -> Plan | NodeSegPlan:
-    """The plan in a file, of whichever system.
-
-    Raises:
-        UserError: no plan, or an invalid one.
-    """
-    content = read_json(file)
-    if isinstance(content, dict) and content.get("schema") == NodeSegPlan.schema:
-        return NodeSegPlan.read(file)
-    return Plan.read(file)

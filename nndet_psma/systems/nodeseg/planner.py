@@ -18,7 +18,6 @@ from nndet_psma.systems.nodeseg.options import NodeSegOptions
 from nndet_psma.systems.nodeseg.plan import Candidates, Channel, SegmentationTraining
 from nndet_psma.systems.nodeseg.training import choose_training
 
-VOTER = "segmentation"
 """Name of the one voter in raw predictions."""
 
 STEPS = (

@@ -1,118 +1,167 @@
-"""Stages prep and train inside nnU-Net: our check of the data, then the host's own work."""
+"""``nodeseg``: nodes segmented by nnU-Net v2; every contiguous segmented region is a node with a box and a score."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nndet_psma.artifacts.model_folder import ModelFolder
-from nndet_psma.core.atomic import write_json
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.checks.checks import check_report, raise_if_errors
-from nndet_psma.dataset.faults.findings import Finding
-from nndet_psma.dataset.task.cases import list_cases
-from nndet_psma.dataset.task.description import read_description
-from nndet_psma.dataset.task.paths import TaskPaths
-from nndet_psma.stages.prep import CHECK_FILE
-from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+from nndet_psma.jobs.graph import Step
+from nndet_psma.systems.box_system import BoxSystem
+from nndet_psma.systems.nodeseg.options import NodeSegOptions
+from nndet_psma.systems.nodeseg.plan import VOTER, NodeSegPlan
+from nndet_psma.systems.nodeseg.settings import NodeSegSettings
+from nndet_psma.systems.system import Facts, MetricRows, OpenOptions, PlanJob, TrainJob, TuneJob
 
 if TYPE_CHECKING:
-    from nndet_psma.systems.nodeseg.nnunet.prepare import NodeSegPrep
+    from nndet_psma.inference.case_predictor import CasePredictor
+    from nndet_psma.postproc.sweep.case import SweepCase
 
+STEP = "nnU-Net"
+"""A segmentation has one training; this is what it is called beside the stages of detectors."""
+
+_EDITABLE = ("training", "candidates", "postproc_defaults", "postproc_grid")
 _NEEDED = "nnunetv2"
-_AGAIN = "Plan again with -o prep.overwrite=true"
 
 
-@dataclass(frozen=True)
-class SegmentationPrep:
-    """What a preparation found and made.
+class NodeSeg(BoxSystem[NodeSegPlan, NodeSegOptions, NodeSegSettings]):
+    """Node segmentation inside nnU-Net; its plans, loop and checkpoints, our choices and thresholds."""
 
-    Attributes:
-        findings: of the check; warnings only, errors stop.
-        made: by the host: its plan, exported and preprocessed cases.
-    """
+    name = "nodeseg"
+    host = "nnunet"
+    planner = "NodeSegPlanner"
+    trainer = "nnUNetTrainerNodeSeg"
+    plan_id = "NodeSeg"
+    plan_type = NodeSegPlan
+    options_type = NodeSegOptions
+    settings_type = NodeSegSettings
+    presets = "nndet_psma.systems.nodeseg.presets"
+    workers_key = "workers"
+    tta = True
+    searched_without_ctv: ClassVar[str] = "the body is searched, or the whole image where there is no CT"
 
-    findings: list[Finding]
-    made: NodeSegPrep
+    def make_plan(self, job: PlanJob[NodeSegPlan, NodeSegOptions, NodeSegSettings]) -> NodeSegPlan:
+        """Export the cases, let nnU-Net plan with our choices."""
+        require_nnunet()
+        from nndet_psma.systems.nodeseg.nnunet.prepare import make_plan
 
+        return make_plan(job, lambda plan: self.overwrite(plan, job.config.plan_overwrites))
 
-def prepare_segmentation(
-    paths: TaskPaths,
-    config: Any,
-    *,
-    full_check: bool,
-    check: bool,
-    processes: int,
-    say: Callable[[str], None],
-) -> SegmentationPrep:
-    """Check the raw data, then fingerprint, plan, export and preprocess inside nnU-Net.
-
-    Raises:
-        UserError: the data set has errors (all are listed by ``say``; the first is raised), planning is refused, or
-            nnU-Net is not installed.
-    """
-    require_nnunet()
-    from nndet_psma.systems.nodeseg.nnunet.prepare import prepare
-
-    findings = _check(paths, full_check, processes, say) if check and config.prep.check else []
-    return SegmentationPrep(findings, prepare(paths, config, say, processes=processes))
-
-
-def train_segmentation(
-    paths: TaskPaths, models: Path, config: Any, fold: int, say: Callable[[str], None]
-) -> ModelFolder:
-    """Train one fold inside nnU-Net; see :func:`nndet_psma.systems.nodeseg.nnunet.train.train_fold`.
-
-    Raises:
-        UserError: a choice that belongs to detectors, no plan, no such fold, or cases that are not preprocessed.
-    """
-    require_nnunet()
-    if config.exp.voter is not None:
-        raise UserError(
-            "a segmentation has no voters",
-            found=f"exp.voter={config.exp.voter}",
-            remedy="Leave exp.voter out",
-        )
-    if config.plan_overwrites:
-        raise UserError(
-            "nnU-Net's plans are made by nndet_prep, so plan_overwrites come too late here",
-            remedy="Give them to nndet_prep (with -o prep.overwrite=true), or set trainer_cfg",
-        )
-    from nndet_psma.systems.nodeseg.nnunet.train import train_fold
-
-    return train_fold(paths, models, config, fold, say)
-
-
-def check_segmentation_plan(paths: TaskPaths, plan: NodeSegPlan, file: Path) -> None:
-    """Compare a plan that was read from ``file`` with the raw task.
-
-    Raises:
-        UserError: modalities, classes or cases are not those of the data set.
-    """
-    description = read_description(paths.root)
-    for key, planned, found in (
-        ("modalities", plan.modalities, description.modalities),
-        ("classes", plan.classes, description.labels),
-    ):
-        actual = {str(index): name for index, name in found.items()}
-        if planned != actual:
+    def overwrite(self, plan: NodeSegPlan, changes: Mapping[str, Any]) -> NodeSegPlan:
+        """``plan_overwrites`` put in; what nnU-Net plans itself is refused, for which ``plan_cfg`` asks."""
+        foreign = [key for key in changes if key not in _EDITABLE]
+        if foreign:
             raise UserError(
-                f"{key} of the plan are not those of the data set",
-                file=file,
-                expected=str(actual),
-                found=str(planned),
-                remedy=_AGAIN,
+                f"plan_overwrites.{foreign[0]} cannot be put into nnU-Net's plans",
+                expected=f"one of {', '.join(_EDITABLE)}",
+                remedy="Use plan_cfg for the others",
             )
-    named = {name for fold in plan.folds for name in (*fold.train, *fold.val)}
-    unknown = sorted(named - {case.case_id for case in list_cases(paths, description)})
-    if unknown:
-        raise UserError(
-            "folds of the plan name cases that do not exist",
-            file=file,
-            found=", ".join(unknown[:5]),
-            remedy=_AGAIN,
+        return super().overwrite(plan, changes)
+
+    def prepare(
+        self, job: PlanJob[NodeSegPlan, NodeSegOptions, NodeSegSettings], plan: NodeSegPlan
+    ) -> list[str]:
+        """Folds and training settings into nnU-Net's files, then its preprocessing."""
+        require_nnunet()
+        from nndet_psma.systems.nodeseg.nnunet.prepare import prepare
+
+        return prepare(job, plan)
+
+    def check_prepared(
+        self, job: TrainJob[NodeSegPlan, NodeSegOptions, NodeSegSettings], prepared: NodeSegPlan
+    ) -> list[str]:
+        """Cases that nnU-Net has preprocessed; those of the fold must be among them."""
+        require_nnunet()
+        if job.config.exp.voter is not None:
+            raise UserError(
+                "a segmentation has no voters",
+                found=f"exp.voter={job.config.exp.voter}",
+                remedy="Leave exp.voter out",
+            )
+        if job.config.plan_overwrites:
+            raise UserError(
+                "nnU-Net's plans are made by nndet_prep, so plan_overwrites come too late here",
+                remedy="Give them to nndet_prep (with -o prep.overwrite=true), or set trainer_cfg",
+            )
+        from nndet_psma.systems.nodeseg.nnunet.train import prepared_cases
+
+        return prepared_cases(job)
+
+    def train(self, job: TrainJob[NodeSegPlan, NodeSegOptions, NodeSegSettings]) -> None:
+        """nnU-Net's loop, checkpoints and resume."""
+        from nndet_psma.systems.nodeseg.nnunet.train import train_fold
+
+        train_fold(job)
+
+    def steps(self, plan: NodeSegPlan, settings: NodeSegSettings, fold: int) -> list[Step]:
+        """One training per fold."""
+        from nndet_psma.systems.nodeseg.nnunet.model import SegmentationModel
+
+        training = settings.training(plan.training)
+        root = Path()
+        result = SegmentationModel(ModelFolder(root)).checkpoint(plan, fold)
+        return [Step("", (), training.epochs * training.iterations, str(result))]
+
+    def open(self, model: ModelFolder, fold: int, options: OpenOptions) -> CasePredictor:
+        """The networks of the fold, or of all consolidated folds."""
+        require_nnunet()
+        from nndet_psma.systems.nodeseg.nnunet.predict import NodeSegPredictor
+
+        return NodeSegPredictor(model, fold, options)
+
+    def validate(self, job: TuneJob[NodeSegOptions, NodeSegSettings], fold: int) -> None:
+        """Raw boxes of the fold's validation cases, on the canonical grid of their files."""
+        from nndet_psma.systems.nodeseg.nnunet.sweep import predict_validation
+
+        predict_validation(job, fold)
+
+    def sweep_cases(
+        self, job: TuneJob[NodeSegOptions, NodeSegSettings], plan: NodeSegPlan, files: Sequence[Path]
+    ) -> list[SweepCase]:
+        """Boxes on the canonical grid of the files."""
+        from nndet_psma.systems.nodeseg.nnunet.sweep import sweep_cases
+
+        return sweep_cases(job.paths, files)
+
+    def weights(self, model: ModelFolder, plan: NodeSegPlan, fold: int) -> dict[str, Path]:
+        """nnU-Net's final checkpoint, and its descriptions beside it."""
+        from nndet_psma.systems.nodeseg.nnunet.model import SegmentationModel
+
+        return SegmentationModel(model).files(plan, fold)
+
+    def copy_weights(self, source: Path, target: Path) -> None:
+        """Checkpoints are cut down to weights and plain values: the copy can be given away."""
+        from nndet_psma.systems.nodeseg.nnunet.model import FINAL
+        from nndet_psma.systems.nodeseg.nnunet.weights import write_lean
+
+        if source.name == FINAL:
+            write_lean(source, target)
+        else:
+            super().copy_weights(source, target)
+
+    def curves(
+        self, model: ModelFolder, fold: int, plan: NodeSegPlan
+    ) -> tuple[dict[str, MetricRows], list[str]]:
+        """Of nnU-Net's checkpoint; the consolidated model keeps none."""
+        from nndet_psma.systems.nodeseg.nnunet.curves import training_curve
+
+        try:
+            rows = training_curve(model, fold, plan)
+        except UserError as error:
+            return {}, [f"fold {fold}: {error}"]
+        return ({STEP: rows}, []) if rows else ({}, [f"fold {fold} has left no log"])
+
+    def facts(self, plan: NodeSegPlan, precision: str = "no") -> Facts:
+        """Nothing is known of the cost before nnU-Net's first epoch."""
+        return Facts(
+            "nnU-Net segments the images; voxels that touch are one lesion.",
+            spacing=plan.spacing,
+            margin_mm=None if plan.ctv_modality is None else plan.margin_mm,
+            windows=plan.windows,
+            voters={VOTER: "nnU-Net"},
+            cost_note="nnU-Net's training; nothing is known of it before the first epoch, which tells its seconds",
         )
 
 
@@ -128,13 +177,3 @@ def require_nnunet() -> None:
         raise UserError(
             "nnU-Net v2 is not installed, which -o train=nodeseg runs in", remedy=f"pip install {_NEEDED}"
         )
-
-
-def _check(paths: TaskPaths, full: bool, processes: int, say: Callable[[str], None]) -> list[Finding]:
-    say("check of all files" if full else "check of names, headers and labels")
-    report = check_report(paths, full=full, num_processes=processes if full else 1)
-    write_json(paths.preprocessed / CHECK_FILE, report.to_json())
-    for finding in report.findings:
-        say(f"{finding.severity}: {finding.to_error()}")
-    raise_if_errors(report.findings)
-    return report.findings

@@ -13,8 +13,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.resnet import ResNet
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
-from nndet_psma.artifacts.plan import Detector
 from nndet_psma.core.errors import UserError
+from nndet_psma.systems.psma25d.plan import Detector
 from nndet_psma.trainers.networks.norms import FrozenBatchNorm
 from nndet_psma.trainers.networks.weights import read_state
 

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import Region, SearchMask, stage_region
 from nndet_psma.preprocess.store import read_case
 from nndet_psma.preprocess.warp import PixelBox, PlaneMap, warp
 from nndet_psma.preprocess.windows import channel_sources, slice_channels
+from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.systems.psma25d.targets import slice_target
 from nndet_psma.trainers.augmentation.draw import (
     AugmentationDraw,
@@ -63,7 +64,7 @@ class SliceBatches(Dataset[dict[str, Any]]):
     def __init__(
         self,
         store: Path,
-        plan: Plan,
+        plan: PSMA25DPlan,
         stage: Stage,
         case_ids: list[str],
         batch_size: int,
@@ -107,12 +108,12 @@ class SliceBatches(Dataset[dict[str, Any]]):
 
     @property
     def _scale(self) -> float:
-        detector = self.plan.slice_detector
+        detector = self.plan.detector
         return detector.scale if self.stage.region == "search" else detector.body_scale
 
     @property
     def _size(self) -> tuple[int, int]:
-        detector = self.plan.slice_detector
+        detector = self.plan.detector
         return detector.input_size if self.stage.region == "search" else detector.body_input_size
 
     def _index(self) -> tuple[list[SliceRef], list[SliceRef]]:
@@ -218,14 +219,14 @@ class SliceBatches(Dataset[dict[str, Any]]):
         return image.masked_fill_(~inside, 0.0)
 
     def _normalised(self, image: Tensor) -> Tensor:
-        detector = self.plan.slice_detector
+        detector = self.plan.detector
         if (detector.input_mean, detector.input_std) == (0.0, 1.0):
             return image
         return image.sub_(detector.input_mean).div_(detector.input_std)
 
     def _target(self, case: PreparedCase, region: Region, z: int, mapping: PlaneMap) -> dict[str, Tensor]:
         instances, origin = _visible_instances(case, region, z)
-        masks = self.plan.slice_detector.mask_branch
+        masks = self.plan.detector.mask_branch
         return slice_target(instances, case.classes, mapping.cropped(origin), masks=masks)
 
 
@@ -236,7 +237,8 @@ def shared_zeros(shape: tuple[int, ...]) -> Tensor:
     shared = torch.UntypedStorage._new_shared(
         4 * math.prod(shape)
     )  # as torch's own collation; fresh pages are zero
-    return torch.empty(0).set_(shared, 0, shape)  # type: ignore[call-overload]
+    zeros: Tensor = torch.empty(0).set_(shared, 0, shape)  # type: ignore[call-overload]
+    return zeros
 
 
 def _grown(box: PixelBox, margin: int) -> PixelBox:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.core.atomic import read_json, write_json
 from nndet_psma.core.progress import progress_bar
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import stage_region
 from nndet_psma.preprocess.store import read_case
+from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.systems.psma25d.predict import predict_slices
 
 HARD_SHARE = (
@@ -34,7 +35,7 @@ def mine(
     model: nn.Module,
     store: Path,
     case_ids: Sequence[str],
-    plan: Plan,
+    plan: PSMA25DPlan,
     seen: Stage,
     wanted: Stage,
     *,
@@ -83,7 +84,7 @@ def keep_scores(folder: Path, made_from: str, scores: Mapping[str, float]) -> No
 def _score_case(
     model: nn.Module,
     case: PreparedCase,
-    plan: Plan,
+    plan: PSMA25DPlan,
     seen: Stage,
     wanted: Stage,
     device: torch.device,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from nndet_psma.artifacts.plan import Detector
 from nndet_psma.systems.psma25d.backbone import build_backbone
+from nndet_psma.systems.psma25d.plan import Detector
 from nndet_psma.systems.psma25d.transform import PassThroughTransform
 from nndet_psma.trainers.networks.sampling import BoxSampler
 
@@ -57,7 +59,7 @@ def build_detector(detector: Detector, channels: int, classes: int) -> FasterRCN
     return model
 
 
-def _with_masks(backbone: nn.Module, names: list[str], classes: int, kwargs: dict) -> MaskRCNN:
+def _with_masks(backbone: nn.Module, names: list[str], classes: int, kwargs: dict[str, Any]) -> MaskRCNN:
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
     width = backbone.out_channels

@@ -159,7 +159,8 @@ def grid_offsets(stride: float, count: int) -> Floats:
     plastic = 1.32471795724474602596
     steps = np.arange(1, count + 1)[:, None] * np.array([1 / plastic, 1 / plastic**2])
     places = np.mod(0.5 + steps, 1.0) * _PERIOD
-    return np.abs(np.mod(places + stride / 2, stride) - stride / 2)
+    offsets: Floats = np.abs(np.mod(places + stride / 2, stride) - stride / 2)
+    return offsets
 
 
 def placed_iou(heights: Floats, widths: Floats, anchor: tuple[float, float], offsets: Floats) -> Floats:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from nndet_psma.artifacts.plan import Augmentation, Target
+from nndet_psma.artifacts.detector_plan import Augmentation
+from nndet_psma.artifacts.plan import Target
+from nndet_psma.planners.short_training import LIGHT
 
 PAPER = Augmentation(
     scale=(0.89, 1.11),
@@ -15,16 +17,6 @@ PAPER = Augmentation(
     brightness=0.2,
     noise_std=0.0,
     shift_pixels=0.0,
-)
-LIGHT = Augmentation(
-    scale=(0.9, 1.1),
-    rotation_degrees=15.0,
-    flip_probability=0.5,
-    blur_probability=0.1,
-    blur_sigma=1.0,
-    brightness=0.1,
-    noise_std=0.02,
-    shift_pixels=6.0,
 )
 
 

@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from nndet_psma.artifacts.plan import Detector, Target
+from nndet_psma.artifacts.plan import Target
 from nndet_psma.core.errors import UserError
 from nndet_psma.planners import rules
+from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.ledger import Ledger
-from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.planners.plane_rules import PlaneSizes
 from nndet_psma.planners.training_memory import (
     CPU_BATCH,
@@ -25,6 +25,7 @@ from nndet_psma.planners.training_memory import (
     estimate_memory,
     max_images_for,
 )
+from nndet_psma.systems.psma25d.plan import Detector
 from nndet_psma.systems.psma25d.plan_anchors import (
     DEFAULT_RATIOS,
     DEFAULT_SIZES,
@@ -64,7 +65,7 @@ class _Scales:
 
 def plan_detector(
     ledger: Ledger,
-    options: PlannerOptions,
+    options: DetectorOptions,
     target: Target,
     profile: Profile,
     plane: PlaneSizes,
@@ -111,7 +112,7 @@ def plan_detector(
     )
 
 
-def _scales(options: PlannerOptions, profile: Profile, plane: PlaneSizes) -> tuple[_Scales, str]:
+def _scales(options: DetectorOptions, profile: Profile, plane: PlaneSizes) -> tuple[_Scales, str]:
     if options.input_side is not None:
         sides = (plane.largest_search, plane.largest_body)
         search, body = (rules.fitting_scale(side, options.input_side) for side in sides)
@@ -141,7 +142,7 @@ def _input_sizes(
 
 
 def _fitting(
-    options: PlannerOptions, target: Target, network: Network, plane: PlaneSizes, scales: _Scales
+    options: DetectorOptions, target: Target, network: Network, plane: PlaneSizes, scales: _Scales
 ) -> NetworkChoice:
     """Backbone and batch: as the user says, else what fits."""
     pixels = _pixels(plane, scales, list(network.levels))
@@ -182,12 +183,12 @@ def _named_network(
     return NetworkChoice(named, images * target.gpus, pixels, estimate, reason)
 
 
-def _norm(options: PlannerOptions, profile: Profile) -> Literal["batch", "frozen", "group"]:
+def _norm(options: DetectorOptions, profile: Profile) -> Literal["batch", "frozen", "group"]:
     """Frozen statistics need pretrained weights to come from."""
     return "batch" if options.weights == "none" else profile.norm
 
 
-def _anchors(options: PlannerOptions, plane: PlaneSizes, scales: _Scales, levels: int) -> AnchorFit:
+def _anchors(options: DetectorOptions, plane: PlaneSizes, scales: _Scales, levels: int) -> AnchorFit:
     heights, widths = plane.heights * scales.search, plane.widths * scales.search
     if options.anchors == "fitted":
         return fit_anchors(heights, widths, levels)
@@ -217,7 +218,7 @@ def _note_sizes(ledger: Ledger, plane: PlaneSizes, scales: _Scales, rule: str, l
     ledger.note("detector.levels", "rules.pyramid_levels", f"95 % of lesion sides below {largest:.0f} pixels")
 
 
-def _note_anchors(ledger: Ledger, options: PlannerOptions, plane: PlaneSizes, fit: AnchorFit) -> None:
+def _note_anchors(ledger: Ledger, options: DetectorOptions, plane: PlaneSizes, fit: AnchorFit) -> None:
     rule = "anchors.fit_anchors: highest mean best IoU with the lesions' slice boxes"
     if options.anchors == "torchvision":
         rule = "plan_cfg.anchors: fixed sizes of torchvision's detectors"
@@ -227,7 +228,7 @@ def _note_anchors(ledger: Ledger, options: PlannerOptions, plane: PlaneSizes, fi
     ledger.note("detector.aspect_ratios", rule.split(":")[0], evidence)
 
 
-def _note_network(ledger: Ledger, options: PlannerOptions, profile: Profile, choice: NetworkChoice) -> None:
+def _note_network(ledger: Ledger, options: DetectorOptions, profile: Profile, choice: NetworkChoice) -> None:
     rule = f"memory.choose_network: deepest of {', '.join(LADDER)} with 8 slices per step"
     ledger.note("detector.backbone", "plan_cfg.backbone" if options.backbone else rule, choice.reason)
     ledger.note(
@@ -241,7 +242,7 @@ def _note_network(ledger: Ledger, options: PlannerOptions, profile: Profile, cho
 
 
 def _detector(
-    options: PlannerOptions,
+    options: DetectorOptions,
     profile: Profile,
     choice: NetworkChoice,
     scales: _Scales,

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from nndet_psma.artifacts.channels import Window
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
-from nndet_psma.artifacts.plan import Plan, Target, Window
+from nndet_psma.artifacts.plan import Target
 from nndet_psma.planners import rules
+from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.folds import FoldChoice
 from nndet_psma.planners.ledger import Ledger
-from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.planners.plane_rules import plane_sizes
 from nndet_psma.planners.registry import PLANNERS
 from nndet_psma.planners.scalings import plan_scalings
@@ -30,6 +31,7 @@ from nndet_psma.planners.windows import (
     most_different_windows,
     quantile_windows,
 )
+from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.systems.psma25d.plan_augmentation import choose_augmentation
 from nndet_psma.systems.psma25d.plan_detector import plan_detector
 from nndet_psma.systems.psma25d.profile import choose_profile
@@ -44,13 +46,13 @@ class PSMA25DPlanner:
     def plan(
         self,
         fingerprint: Fingerprint,
-        options: PlannerOptions,
+        options: DetectorOptions,
         *,
         plan_id: str,
         trainer: str,
         target: Target,
         folds: FoldChoice,
-    ) -> Plan:
+    ) -> PSMA25DPlan:
         """The plan.
 
         Raises:
@@ -65,7 +67,7 @@ class PSMA25DPlanner:
         ledger.note("seed", "plan_cfg.seed", "the same seed, the same folds, batches and bootstrap")
         zone = inputs["margin_mm"] if inputs["ctv_modality"] is not None else None
         voters = sum(stage.voter for stage in learning["stages"])
-        return Plan(
+        return PSMA25DPlan(
             plan_id=plan_id,
             planner=type(self).__name__,
             trainer=trainer,
@@ -85,7 +87,7 @@ class PSMA25DPlanner:
 
 
 def _plan_inputs(
-    ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions, target: Target
+    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions, target: Target
 ) -> dict[str, Any]:
     """Fields of the plan that say what the network sees."""
     note_machine(ledger, target)
@@ -106,7 +108,7 @@ def _plan_inputs(
 def _plan_learning(
     ledger: Ledger,
     fingerprint: Fingerprint,
-    options: PlannerOptions,
+    options: DetectorOptions,
     target: Target,
     inputs: dict[str, Any],
 ) -> dict[str, Any]:
@@ -147,7 +149,9 @@ def _plan_learning(
     }
 
 
-def _spacing(ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions) -> tuple[float, float, float]:
+def _spacing(
+    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions
+) -> tuple[float, float, float]:
     spacings = np.array([case.spacing for case in fingerprint.cases])
     low, high = (np.round(fold(spacings, axis=0), 3).tolist() for fold in (np.min, np.max))
     evidence = f"{len(spacings)} cases, from {low} to {high} mm"
@@ -159,7 +163,7 @@ def _spacing(ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions) 
 
 
 def _windows(
-    ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions, affordable: int | None, has_ct: bool
+    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions, affordable: int | None, has_ct: bool
 ) -> list[Window]:
     if not has_ct:
         ledger.note("windows", "no modality is CT", "modalities are scaled instead")
@@ -182,7 +186,7 @@ def _windows(
     return chosen
 
 
-def _candidates(pooled: Histogram, options: PlannerOptions) -> WindowChoice:
+def _candidates(pooled: Histogram, options: DetectorOptions) -> WindowChoice:
     if options.windows:
         *others, general = options.windows
         return distinct_windows(others, general)
@@ -190,7 +194,7 @@ def _candidates(pooled: Histogram, options: PlannerOptions) -> WindowChoice:
 
 
 def _neighbours(
-    ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions, spacing: tuple[float, float, float]
+    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions, spacing: tuple[float, float, float]
 ) -> int:
     height = float(np.median([lesion.size_mm[0] for lesion in fingerprint.lesions]))
     evidence = f"median lesion height {height:.1f} mm, slices {spacing[0]:g} mm"
@@ -208,7 +212,7 @@ def _positive_fraction(ledger: Ledger, fingerprint: Fingerprint) -> float:
     return rules.positive_fraction(positive, total)
 
 
-def _hard_negative_fraction(ledger: Ledger, options: PlannerOptions) -> float:
+def _hard_negative_fraction(ledger: Ledger, options: DetectorOptions) -> float:
     share = 0.5 if options.wsi_pretraining else 0.0
     evidence = "half of the slices without a lesion are those the whole-slice stage mistook"
     ledger.note(
@@ -230,7 +234,7 @@ def _defaults(ledger: Ledger, zone: float | None) -> dict[str, Any]:
 
 
 def _grid(
-    ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions, zone: float | None, voters: int
+    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions, zone: float | None, voters: int
 ) -> dict[str, list[Any]]:
     pooled = Histogram.pooled([case.lesion_hu for case in fingerprint.cases])
     if options.grids == "paper":

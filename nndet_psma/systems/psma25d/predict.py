@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.boxes.box import clip_boxes, from_torchvision
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.planners.rules import input_size
@@ -18,6 +18,7 @@ from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import Region, stage_region
 from nndet_psma.preprocess.warp import PlaneMap, plane_map, warp
 from nndet_psma.preprocess.windows import channel_sources, slice_channels
+from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.trainers.networks.box_evidence import with_evidence
 
 _MIN_SIDE_VOXELS = 0.5
@@ -26,7 +27,7 @@ _MIN_SIDE_VOXELS = 0.5
 def predict_slices(
     model: nn.Module,
     case: PreparedCase,
-    plan: Plan,
+    plan: PSMA25DPlan,
     stage: Stage,
     *,
     device: torch.device,
@@ -58,7 +59,7 @@ def predict_slices(
 def predict_region(
     models: Sequence[nn.Module],
     case: PreparedCase,
-    plan: Plan,
+    plan: PSMA25DPlan,
     stage: Stage,
     region: Region,
     *,
@@ -95,9 +96,9 @@ def _joined(parts: list[Detections]) -> Detections:
     return Detections.empty(2, {"slice": np.zeros(0, dtype=np.int64)})
 
 
-def case_map(region: Region, plan: Plan, stage: Stage, mirrored: bool) -> PlaneMap:
+def case_map(region: Region, plan: PSMA25DPlan, stage: Stage, mirrored: bool) -> PlaneMap:
     """Planned scale, and an input just large enough for this case's region: nothing is cut off."""
-    detector = plan.slice_detector
+    detector = plan.detector
     scale = detector.scale if stage.region == "search" else detector.body_scale
     plane = (region.box[2] - region.box[0], region.box[3] - region.box[1])
     size = input_size(plane, scale, 2 ** (max(detector.levels) + 1))
@@ -105,10 +106,10 @@ def case_map(region: Region, plan: Plan, stage: Stage, mirrored: bool) -> PlaneM
 
 
 def _batches(
-    case: PreparedCase, region: Region, plan: Plan, stage: Stage, mapping: PlaneMap, batch_size: int
+    case: PreparedCase, region: Region, plan: PSMA25DPlan, stage: Stage, mapping: PlaneMap, batch_size: int
 ) -> Iterator[tuple[list[int], list[Tensor]]]:
     sources = channel_sources(plan, stage)
-    detector = plan.slice_detector
+    detector = plan.detector
     for start in range(0, len(region.slices), batch_size):
         slices = region.slices[start : start + batch_size].tolist()
         images = []

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from nndet_psma.artifacts.plan import Target
+from nndet_psma.planners.short_training import StageSchedule
 
 PAPER_BATCH = 64
 _PAPER_POSITIVE_SLICES = 1200  # 400 training nodes, about 3 slices each; the paper does not count slices
-
-
-class StageSchedule(NamedTuple):
-    """Iterations, peak learning rate, milestones and warm-up of one stage, in the order of ``Stage``'s fields."""
-
-    iterations: int
-    learning_rate: float
-    milestones: list[int]
-    warmup: int
 
 
 @dataclass(frozen=True)

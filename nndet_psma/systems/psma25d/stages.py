@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from nndet_psma.artifacts.plan import Stage, Window
+from nndet_psma.artifacts.channels import Window
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.systems.psma25d.schedule import Schedule
 
 WSI = "wsi"

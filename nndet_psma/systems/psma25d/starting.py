@@ -9,25 +9,26 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nndet_psma.artifacts.plan import Detector, Plan, Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.systems.psma25d.network import build_detector
+from nndet_psma.systems.psma25d.plan import Detector, PSMA25DPlan
 from nndet_psma.trainers.networks.weights import load_state, read_model, read_state
 
 _FIRST_CONVOLUTION = "backbone.body.conv1.weight"
 
 
-def load_detector(plan: Plan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
+def load_detector(plan: PSMA25DPlan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
     """The trained detector of a stage, in evaluation mode.
 
     Raises:
         UserError: names the layer that is missing, unknown or of another shape.
     """
-    model = build_detector(_without_weights(plan), plan.channels(stage), len(plan.classes))
+    model: nn.Module = build_detector(_without_weights(plan), plan.channels(stage), len(plan.classes))
     read_model(model, file)
     return model.to(device).eval()
 
 
-def starting_detector(plan: Plan, stage: Stage, start: Path | None) -> nn.Module:
+def starting_detector(plan: PSMA25DPlan, stage: Stage, start: Path | None) -> nn.Module:
     """The stage's detector with the weights it starts from.
 
     Args:
@@ -41,7 +42,8 @@ def starting_detector(plan: Plan, stage: Stage, start: Path | None) -> nn.Module
     """
     channels = plan.channels(stage)
     if start is None:
-        return build_detector(plan.slice_detector, channels, len(plan.classes))
+        model: nn.Module = build_detector(plan.detector, channels, len(plan.classes))
+        return model
     model = build_detector(_without_weights(plan), channels, len(plan.classes))
     state = _with_channels(read_state(start), channels)
     load_state(model, state, start)
@@ -58,5 +60,5 @@ def _with_channels(state: Mapping[str, Tensor], channels: int) -> dict[str, Tens
     return changed
 
 
-def _without_weights(plan: Plan) -> Detector:
-    return replace(plan.slice_detector, weights="none")
+def _without_weights(plan: PSMA25DPlan) -> Detector:
+    return replace(plan.detector, weights="none")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.logs import LOGGER
@@ -18,6 +18,7 @@ from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import stage_region
 from nndet_psma.systems.psma25d.batches import SliceBatches
 from nndet_psma.systems.psma25d.mining import hard_negatives, keep_scores, mine, mined_before
+from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.systems.psma25d.predict import predict_region
 from nndet_psma.systems.psma25d.starting import load_detector, starting_detector
 from nndet_psma.trainers.checkpoint import MODEL_FILE
@@ -41,7 +42,7 @@ class MaskRCNN25D:
         """Train every stage of the fold that is not finished; see :class:`FoldJob`."""
         train_stages(job, _SliceSystem())
 
-    def load(self, plan: Plan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
+    def load(self, plan: PSMA25DPlan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
         """See :func:`nndet_psma.systems.psma25d.starting.load_detector`."""
         return load_detector(plan, stage, file, device)
 
@@ -49,7 +50,7 @@ class MaskRCNN25D:
         self,
         models: Sequence[nn.Module],
         case: PreparedCase,
-        plan: Plan,
+        plan: PSMA25DPlan,
         stage: Stage,
         *,
         device: torch.device,

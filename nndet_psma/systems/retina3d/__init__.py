@@ -1,0 +1,1 @@
+"""``retina3d``: a one-stage 3D detector on patches of any modalities (nnDetection's RetinaUNet in its choices)."""

@@ -8,6 +8,7 @@ the slices and linear between them: exactly trilinear, at half the cost.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +123,7 @@ class Lesions:
     voxels: NDArray[np.int64]
 
     @classmethod
-    def of(cls, instances: NDArray, origin: Steps) -> Lesions:
+    def of(cls, instances: NDArray[np.integer[Any]], origin: Steps) -> Lesions:
         """Those of an instance mask whose first voxel is ``origin`` in the store."""
         ids, boxes = boxes_from_instances(instances)
         centres, voxels = np.zeros((len(ids), 3)), np.zeros(len(ids), dtype=np.int64)
@@ -133,7 +134,9 @@ class Lesions:
         return cls(ids, boxes + np.tile(origin, 2), centres + origin, voxels)
 
 
-def warp_instances(instances: NDArray, origin: Steps, mapping: PatchMap) -> NDArray[np.int16]:
+def warp_instances(
+    instances: NDArray[np.integer[Any]], origin: Steps, mapping: PatchMap
+) -> NDArray[np.int16]:
     """Nearest-neighbour resampling of ids ``[z, y, x]`` whose first voxel is ``origin`` onto the patch."""
     result = np.zeros(mapping.size, dtype=np.int16)
     places = (np.arange(mapping.depth) + 0.5) * mapping.step + mapping.offset - origin[0]

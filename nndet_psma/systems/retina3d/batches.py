@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import Region, SearchMask, stage_region
@@ -30,6 +30,7 @@ from nndet_psma.systems.retina3d.augmentation import (
     warp_patch,
 )
 from nndet_psma.systems.retina3d.channels import VoxelBox, box_channels, box_slices, common_box, region_box
+from nndet_psma.systems.retina3d.plan import Retina3DPlan
 from nndet_psma.systems.retina3d.predict import normalised
 from nndet_psma.trainers.augmentation.draw import (
     AugmentationDraw,
@@ -71,7 +72,7 @@ class PatchBatches(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, store: Path, plan: Plan, stage: Stage, case_ids: list[str], batch_size: int, seed: int
+        self, store: Path, plan: Retina3DPlan, stage: Stage, case_ids: list[str], batch_size: int, seed: int
     ) -> None:
         self.store, self.plan, self.stage, self.batch_size = store, plan, stage, batch_size
         # stages share the plan's seed but must not see the same draws
@@ -127,13 +128,13 @@ class PatchBatches(Dataset[dict[str, Any]]):
         """
         refs = self._draw(np.random.default_rng((*self.seed, step)))
         slots = range(rank, len(refs), world)
-        size = self.plan.patch_detector.patch_size
+        size = self.plan.detector3d.patch_size
         images = shared_zeros((len(slots), self.plan.channels(self.stage), *size))
         loaded = [
             self._load(step, slot, refs[slot], image) for slot, image in zip(slots, images, strict=True)
         ]
         return {
-            "images": normalised(images, self.plan.patch_detector),
+            "images": normalised(images, self.plan.detector3d),
             "targets": [target for target, _ in loaded],
             "slices": [name for _, name in loaded],
             "slots": list(slots),
@@ -152,7 +153,7 @@ class PatchBatches(Dataset[dict[str, Any]]):
         rng = np.random.default_rng(seed)
         draw = draw_augmentation(self.plan.augmentation, rng)
         case, region = self.cases[ref.case], self.regions[ref.case]
-        size = self.plan.patch_detector.patch_size
+        size = self.plan.detector3d.patch_size
         if ref.lesion is None:
             point, place = _anywhere(region, size, rng)
         else:
@@ -192,7 +193,7 @@ class PatchBatches(Dataset[dict[str, Any]]):
         near = None if box is None else _near_lesions(lesions, box)
         if near is not None:
             shown = warp_instances(_visible(case, region, near), near[:3], mapping)
-        mask = self.plan.patch_detector.segmentation_head
+        mask = self.plan.detector3d.segmentation_head
         return patch_target(shown, lesions, case.classes, mapping, mask=mask)
 
 
@@ -225,7 +226,7 @@ def _anywhere(region: Region, size: tuple[int, int, int], rng: np.random.Generat
     return _point(start + sides / 2), _point(sides / 2)
 
 
-def _point(values: NDArray) -> Point:
+def _point(values: NDArray[np.float64]) -> Point:
     z, y, x = (float(v) for v in values)
     return z, y, x
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ def box_slices(box: VoxelBox, origin: Sequence[int] = (0, 0, 0)) -> tuple[slice,
 
 
 def box_channels(
-    arrays: dict[str, NDArray],
+    arrays: dict[str, NDArray[Any]],
     sources: Sequence[ChannelSource],
     box: VoxelBox,
     kept: NDArray[np.bool_] | None,
@@ -58,7 +59,7 @@ def box_channels(
 
 
 def patch_channels(
-    arrays: dict[str, NDArray], sources: Sequence[ChannelSource], patch: VoxelBox, region: Region
+    arrays: dict[str, NDArray[Any]], sources: Sequence[ChannelSource], patch: VoxelBox, region: Region
 ) -> NDArray[np.float32] | None:
     """Channels of a patch, which may reach beyond the region: 0 there and where the region's mask keeps nothing.
 

@@ -8,6 +8,7 @@ box, and a box that ends at an inner face of its patch, the stump of a lesion, g
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,11 @@ class PatchBoxes:
 
 
 def place_boxes(
-    boxes: Boxes, scores: NDArray, labels: NDArray, patch: VoxelBox, region: VoxelBox
+    boxes: Boxes,
+    scores: NDArray[np.floating[Any]],
+    labels: NDArray[np.int64],
+    patch: VoxelBox,
+    region: VoxelBox,
 ) -> PatchBoxes:
     """Boxes of a patch, in its own voxels, on the store grid.
 
@@ -108,7 +113,7 @@ def _same_lesion(
     boxes: Boxes, labels: NDArray[np.int64], patch: NDArray[np.int64], cut: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """Pairs of boxes of different patches that show the same lesion, as ``overlapping_pairs`` orders them."""
-    similar = overlapping_pairs(boxes, labels, _SAME_IOU, inclusive=False)
+    similar: NDArray[np.int64] = overlapping_pairs(boxes, labels, _SAME_IOU, inclusive=False)
     similar = similar[patch[similar[:, 0]] != patch[similar[:, 1]]]
     if not cut.any():
         return similar
@@ -127,4 +132,6 @@ def _touching(
 ) -> NDArray[np.int64]:
     """Pairs of touching boxes of different patches, of which at least one is cut."""
     pairs = overlapping_pairs(boxes, labels, 0.0, inclusive=False)
-    return pairs[(patch[pairs[:, 0]] != patch[pairs[:, 1]]) & (cut[pairs[:, 0]] | cut[pairs[:, 1]])]
+    differ = patch[pairs[:, 0]] != patch[pairs[:, 1]]
+    touching: NDArray[np.int64] = pairs[differ & (cut[pairs[:, 0]] | cut[pairs[:, 1]])]
+    return touching

@@ -1,9 +1,12 @@
-"""The planned one-stage detector on 3D patches."""
+"""Plan of ``retina3d``: a one-stage detector on 3D patches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
+
+from nndet_psma.artifacts.detector_plan import DetectorPlan
 
 Steps = tuple[int, int, int]
 Shape = tuple[float, float, float]
@@ -107,3 +110,16 @@ class Detector3D:
         """Voxels of the input per cell of an encoder stage."""
         z, y, x = (prod(step[axis] for step in self.strides[: stage + 1]) for axis in range(3))
         return z, y, x
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retina3DPlan(DetectorPlan):
+    """A plan with a ``detector3d`` on patches."""
+
+    detector3d: Detector3D
+    detector: None = None
+
+    @classmethod
+    def reads(cls, content: dict[str, Any]) -> bool:
+        """Whether the content of a file is a detector's plan, of patches."""
+        return super().reads(content) and content.get("detector3d") is not None

@@ -112,7 +112,8 @@ def grid_offsets_3d(stride: Steps, count: int) -> Floats:
     steps = np.arange(1, count + 1)[:, None] * np.array([1 / root, 1 / root**2, 1 / root**3])
     places = np.mod(0.5 + steps, 1.0) * _PERIOD
     cell = np.array(stride, dtype=np.float64)
-    return np.abs(np.mod(places + cell / 2, cell) - cell / 2)
+    offsets: Floats = np.abs(np.mod(places + cell / 2, cell) - cell / 2)
+    return offsets
 
 
 def placed_iou_3d(lesions: Floats, shape: Sequence[float], offsets: Floats) -> Floats:
@@ -125,7 +126,8 @@ def placed_iou_3d(lesions: Floats, shape: Sequence[float], offsets: Floats) -> F
         sides = lesions[:, axis, None]
         apart = (sides + shape[axis]) / 2 - offsets[None, :, axis]
         shared *= np.clip(np.minimum(apart, np.minimum(sides, shape[axis])), 0, None)
-    return shared / (lesions.prod(axis=1)[:, None] + float(np.prod(shape)) - shared)
+    iou: Floats = shared / (lesions.prod(axis=1)[:, None] + float(np.prod(shape)) - shared)
+    return iou
 
 
 def quantile_shapes(lesions: Floats, count: int) -> list[Shape]:
@@ -224,7 +226,8 @@ def _thinned(lesions: Floats, most: int) -> Floats:
     """At most ``most`` lesions, evenly spaced in the order of volume; the order of the input does not matter."""
     order = np.lexsort((*lesions.T, lesions.prod(axis=1)))
     kept = np.floor((np.arange(min(most, len(order))) + 0.5) * len(order) / min(most, len(order))).astype(int)
-    return lesions[order[kept]]
+    thinned: Floats = lesions[order[kept]]
+    return thinned
 
 
 def _check(lesions: Floats, strides: Sequence[Steps], per_level: int) -> None:

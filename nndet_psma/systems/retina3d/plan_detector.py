@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from math import ceil, prod
 
 from nndet_psma.artifacts.plan import Target
+from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.ledger import Ledger
-from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.planners.training_memory import Training
 from nndet_psma.planners.volume_rules import Triple, VolumeSizes
 from nndet_psma.systems.retina3d.layers import PatchNetwork
@@ -48,7 +48,7 @@ class PlannedPatches:
 
 def plan_patch_detector(
     ledger: Ledger,
-    options: PlannerOptions,
+    options: DetectorOptions,
     target: Target,
     sizes: VolumeSizes,
     spacing: Triple,
@@ -119,7 +119,7 @@ def _named_patch(
 
 
 def _with_batch(
-    options: PlannerOptions, target: Target, choice: PatchChoice, training: Training
+    options: DetectorOptions, target: Target, choice: PatchChoice, training: Training
 ) -> PatchChoice:
     """The user's batch, whether it fits or not; how much it needs is said."""
     if options.batch_size is None:
@@ -131,7 +131,7 @@ def _with_batch(
 
 
 def _note_patch(
-    ledger: Ledger, options: PlannerOptions, sizes: VolumeSizes, spacing: Triple, choice: PatchChoice
+    ledger: Ledger, options: DetectorOptions, sizes: VolumeSizes, spacing: Triple, choice: PatchChoice
 ) -> None:
     rule = "patch_size.choose_patch: from the median region down to what fits"
     if options.patch_size is not None:

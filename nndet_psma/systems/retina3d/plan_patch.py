@@ -84,7 +84,8 @@ def patch_candidates(
 def _start(region: NDArray[np.float64], spacing: Triple, profile: PatchProfile) -> NDArray[np.float64]:
     side_mm = profile.cube * float(np.prod(spacing)) ** (1 / 3)
     cube = np.minimum(side_mm / np.array(spacing), profile.longest_side)
-    return np.minimum(np.ceil(region - 1e-9), np.maximum(np.floor(cube), 1.0))
+    start: NDArray[np.float64] = np.minimum(np.ceil(region - 1e-9), np.maximum(np.floor(cube), 1.0))
+    return start
 
 
 def choose_patch(

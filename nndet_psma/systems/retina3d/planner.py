@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nndet_psma.artifacts.channels import Window
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
-from nndet_psma.artifacts.plan import Plan, Stage, Target, Window
+from nndet_psma.artifacts.plan import Target
+from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.folds import FoldChoice
 from nndet_psma.planners.ledger import Ledger
-from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.planners.registry import PLANNERS
 from nndet_psma.planners.scalings import plan_scalings
 from nndet_psma.planners.shared import (
@@ -23,6 +25,7 @@ from nndet_psma.planners.shared import (
 )
 from nndet_psma.planners.volume_rules import Triple, affordable_spacing, volume_sizes, volume_spacing
 from nndet_psma.planners.windows import distinct_windows, make_window, quantile_windows
+from nndet_psma.systems.retina3d.plan import Retina3DPlan
 from nndet_psma.systems.retina3d.plan_detector import plan_patch_detector
 from nndet_psma.systems.retina3d.profile import choose_patch_profile
 from nndet_psma.systems.retina3d.schedule import patch_augmentation, patch_schedule
@@ -48,13 +51,13 @@ class Retina3DPlanner:
     def plan(
         self,
         fingerprint: Fingerprint,
-        options: PlannerOptions,
+        options: DetectorOptions,
         *,
         plan_id: str,
         trainer: str,
         target: Target,
         folds: FoldChoice,
-    ) -> Plan:
+    ) -> Retina3DPlan:
         """The plan.
 
         Raises:
@@ -67,7 +70,7 @@ class Retina3DPlanner:
         learning = _plan_learning(ledger, fingerprint, options, target, inputs)
         ledger.note("folds", folds.rule, folds.evidence)
         ledger.note("seed", "plan_cfg.seed", "the same seed, the same folds, batches and bootstrap")
-        return Plan(
+        return Retina3DPlan(
             plan_id=plan_id,
             planner=type(self).__name__,
             trainer=trainer,
@@ -86,7 +89,7 @@ class Retina3DPlanner:
 
 
 def _plan_inputs(
-    ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions, target: Target
+    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions, target: Target
 ) -> dict[str, Any]:
     """Fields of the plan that say what the network sees."""
     note_machine(ledger, target)
@@ -107,7 +110,7 @@ def _plan_inputs(
 def _plan_learning(
     ledger: Ledger,
     fingerprint: Fingerprint,
-    options: PlannerOptions,
+    options: DetectorOptions,
     target: Target,
     inputs: dict[str, Any],
 ) -> dict[str, Any]:
@@ -159,7 +162,7 @@ def _note_sampling(ledger: Ledger, fingerprint: Fingerprint) -> None:
     )
 
 
-def _spacing(ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions, target: Target) -> Triple:
+def _spacing(ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions, target: Target) -> Triple:
     spacings = np.array([case.spacing for case in fingerprint.cases], dtype=np.float64)
     shapes = np.array([case.shape for case in fingerprint.cases], dtype=np.float64)
     low, high = (np.round(fold(spacings, axis=0), 3).tolist() for fold in (np.min, np.max))
@@ -180,7 +183,9 @@ def _spacing(ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions, 
     return coarser
 
 
-def _windows(ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions, has_ct: bool) -> list[Window]:
+def _windows(
+    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions, has_ct: bool
+) -> list[Window]:
     """Channels of the CT: one wide window, or those of the central system."""
     if not has_ct:
         ledger.note("windows", "no modality is CT", "modalities are scaled instead")
@@ -221,7 +226,7 @@ def wide_window(lesion_hu: Histogram, soft_tissue: tuple[float, float]) -> Windo
 
 
 def _plan_postprocessing(
-    ledger: Ledger, fingerprint: Fingerprint, options: PlannerOptions, inputs: dict[str, Any]
+    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions, inputs: dict[str, Any]
 ) -> dict[str, Any]:
     zone = inputs["margin_mm"] if inputs["ctv_modality"] is not None else None
     pooled = Histogram.pooled([case.lesion_hu for case in fingerprint.cases])

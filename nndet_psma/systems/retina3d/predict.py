@@ -6,19 +6,21 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from math import ceil
+from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import Region, stage_region
 from nndet_psma.preprocess.windows import channel_sources
 from nndet_psma.systems.retina3d.channels import VoxelBox, patch_channels, region_box
 from nndet_psma.systems.retina3d.join_patches import PatchBoxes, join_patches, place_boxes
-from nndet_psma.systems.retina3d.plan import Detector3D, Steps
+from nndet_psma.systems.retina3d.plan import Detector3D, Retina3DPlan, Steps
 from nndet_psma.trainers.networks.box_evidence import with_evidence
 
 Batch = tuple[list[VoxelBox], Tensor]
@@ -28,7 +30,7 @@ Batch = tuple[list[VoxelBox], Tensor]
 def predict_patches(
     models: Sequence[nn.Module],
     case: PreparedCase,
-    plan: Plan,
+    plan: Retina3DPlan,
     stage: Stage,
     *,
     device: torch.device,
@@ -48,7 +50,7 @@ def predict_patches(
         batch_size: patches per forward pass.
         mirrored: look at left-right mirror images of the patches; the boxes come back unmirrored.
     """
-    detector = plan.patch_detector
+    detector = plan.detector3d
     region = stage_region(case, plan, stage)
     covered = region_box(region)
     parts: list[list[PatchBoxes]] = [[] for _ in models]
@@ -83,7 +85,7 @@ def patch_starts(lower: int, upper: int, size: int, overlap: float) -> list[int]
     return [lower + round(room * number / steps) for number in range(steps + 1)]
 
 
-def unmirror(boxes: NDArray, width: int) -> NDArray:
+def unmirror(boxes: NDArray[np.floating[Any]], width: int) -> NDArray[np.floating[Any]]:
     """Boxes ``[N, 6]`` of a left-right mirror image that is ``width`` voxels wide, in the image itself."""
     back = boxes.copy()
     back[:, 2], back[:, 5] = width - boxes[:, 5], width - boxes[:, 2]
@@ -101,10 +103,10 @@ def _patch(lower: Steps, size: Steps) -> VoxelBox:
 
 
 def _batches(
-    case: PreparedCase, plan: Plan, stage: Stage, region: Region, batch_size: int
+    case: PreparedCase, plan: Retina3DPlan, stage: Stage, region: Region, batch_size: int
 ) -> Iterator[Batch]:
     """Patches with anything to see and their images ``[B, C, z, y, x]``; the next batch is read ahead."""
-    detector, sources = plan.patch_detector, channel_sources(plan, stage)
+    detector, sources = plan.detector3d, channel_sources(plan, stage)
     places = iter(patch_places(region_box(region), detector))
 
     def read() -> Batch | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nndet_psma.artifacts.plan import Augmentation, Target
-from nndet_psma.systems.psma25d.plan_augmentation import LIGHT
-from nndet_psma.systems.psma25d.schedule import StageSchedule
+from nndet_psma.artifacts.detector_plan import Augmentation
+from nndet_psma.artifacts.plan import Target
+from nndet_psma.planners.short_training import LIGHT, StageSchedule
 
 NNDETECTION_BATCH = 4
 _NNDETECTION_STEPS = 125_000  # 50 epochs of 2500 batches

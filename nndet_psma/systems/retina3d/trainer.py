@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.systems.retina3d.batches import PatchBatches
 from nndet_psma.systems.retina3d.network import PatchDetector, build_retinanet3d
+from nndet_psma.systems.retina3d.plan import Retina3DPlan
 from nndet_psma.systems.retina3d.predict import predict_patches
 from nndet_psma.trainers.distributed import together
 from nndet_psma.trainers.networks.weights import read_model
@@ -34,7 +35,7 @@ class RetinaNet3D:
         """Train every stage of the fold that is not finished; see :class:`FoldJob`."""
         train_stages(job, _PatchSystem())
 
-    def load(self, plan: Plan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
+    def load(self, plan: Retina3DPlan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
         """The trained detector of a stage, in evaluation mode.
 
         Raises:
@@ -48,7 +49,7 @@ class RetinaNet3D:
         self,
         models: Sequence[nn.Module],
         case: PreparedCase,
-        plan: Plan,
+        plan: Retina3DPlan,
         stage: Stage,
         *,
         device: torch.device,
@@ -112,11 +113,11 @@ class _PatchSystem(StageSystem):
         model.get_submodule("pyramid").compile()
 
 
-def _build(plan: Plan, stage: Stage) -> PatchDetector:
+def _build(plan: Retina3DPlan, stage: Stage) -> PatchDetector:
     if plan.neighbours:
         raise UserError(
             f"plan {plan.plan_id} has {plan.neighbours} neighbouring slices as channels",
             expected="neighbours 0: a patch has its neighbours in it",
             remedy="Plan again with nndet_prep -o prep.overwrite=true",
         )
-    return build_retinanet3d(plan.patch_detector, plan.channels(stage), len(plan.classes))
+    return build_retinanet3d(plan.detector3d, plan.channels(stage), len(plan.classes))

@@ -1,0 +1,1 @@
+"""Random transforms of training images, drawn deterministically per seed, step and image."""

@@ -5,6 +5,9 @@ uniform factor, 640 to 800 pixels round 720), left-right mirror, rotation by up 
 smoothing with a Gaussian kernel of 5 pixels, brightness; a small shift and additive noise are ours and off in the
 paper's preset. The paper writes "gaussian noise (kernel = 5, sigma = 1)"; a kernel belongs to smoothing, so that is
 what is done.
+
+batchgeneratorsv2's transforms draw from NumPy's and torch's global state and move no boxes: a draw could neither be
+repeated for (seed, step, image) nor tell, before reading, which part of the store it needs.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import torch
 from batchgenerators.augmentations.color_augmentations import augment_brightness_multiplicative
 from torch import Tensor
 
-from nndet_psma.artifacts.plan import Augmentation
+from nndet_psma.artifacts.detector_plan import Augmentation
 from nndet_psma.preprocess.warp import PlaneMap, plane_map
 
 _KERNEL_RADIUS = 2  # Xu et al. 2023: kernel = 5

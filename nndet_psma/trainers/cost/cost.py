@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
-from nndet_psma.artifacts.plan import Detector, Plan, Stage, Target
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
+from nndet_psma.artifacts.plan import Target
 from nndet_psma.core.errors import UserError
 from nndet_psma.planners.describe import DecisionRow
 from nndet_psma.planners.training_memory import Network, Stages, Training, estimate_memory
+from nndet_psma.systems.psma25d.plan import Detector
 from nndet_psma.systems.retina3d.layers import PatchNetwork, patch_flops
 from nndet_psma.systems.retina3d.memory import estimate_patch_memory
 
@@ -154,7 +156,7 @@ def step_seconds(
     """Seconds of a training step of ``images`` on one GPU, or on ``cores`` of a CPU."""
     flops = image_flops(network, pixels, proposals)
     slow = device.grouped if network.backbone.startswith(_GROUPED) else 1.0
-    speed = device.tflops * 1e12 * cores**_CORES_EXPONENT
+    speed: float = device.tflops * 1e12 * cores**_CORES_EXPONENT
     boxes = min(network.roi_samples, proposals) * network.fpn_channels * device.box_seconds
     beside = device.image_seconds + proposals * device.proposal_seconds + boxes
     return device.step_seconds + images * (flops.backbone / slow / speed + flops.heads / speed + beside)
@@ -164,11 +166,11 @@ def patch_step_seconds(
     network: PatchNetwork, voxels: int, images: int, device: Device, cores: int = 1
 ) -> float:
     """Seconds of a training step of ``images`` patches on one GPU, or on ``cores`` of a CPU."""
-    seconds = patch_flops(network, voxels) / (device.tflops * 1e12 * cores**_CORES_EXPONENT)
+    seconds: float = patch_flops(network, voxels) / (device.tflops * 1e12 * cores**_CORES_EXPONENT)
     return device.step_seconds + images * (seconds + device.image_seconds)
 
 
-def estimate_cost(plan: Plan, *, precision: str = "no", cores: int | None = None) -> CostEstimate:
+def estimate_cost(plan: DetectorPlan, *, precision: str = "no", cores: int | None = None) -> CostEstimate:
     """Cost of training every stage of every fold, one after the other, on the planned machine.
 
     Args:
@@ -194,19 +196,19 @@ def estimate_cost(plan: Plan, *, precision: str = "no", cores: int | None = None
     return CostEstimate(hours, total, memory, gpus, folds, seconds, _assumption(device, cores, gpus, cpu))
 
 
-def _stage_seconds(plan: Plan, stage: Stage, images: int, device: Device, cores: int) -> float:
+def _stage_seconds(plan: DetectorPlan, stage: Stage, images: int, device: Device, cores: int) -> float:
     if plan.detector3d is not None:
         return patch_step_seconds(*_patches(plan, stage), images, device, cores)
     network, pixels = _network(plan, stage)
-    return step_seconds(network, pixels, images, plan.slice_detector.proposals_train, device, cores)
+    return step_seconds(network, pixels, images, plan.detector.proposals_train, device, cores)
 
 
-def _stage_memory(plan: Plan, stage: Stage, images: int, precision: str, gpus: int) -> float:
+def _stage_memory(plan: DetectorPlan, stage: Stage, images: int, precision: str, gpus: int) -> float:
     training = Training(plan.optimizer, precision, gpus=gpus)
     return stage_memory_gb(plan, stage, images, training)
 
 
-def stage_memory_gb(plan: Plan, stage: Stage, images: int, training: Training) -> float:
+def stage_memory_gb(plan: DetectorPlan, stage: Stage, images: int, training: Training) -> float:
     """Estimated peak (GB) of one GPU, or of the CPU process, that trains ``images`` slices or patches per step.
 
     Raises:
@@ -218,15 +220,13 @@ def stage_memory_gb(plan: Plan, stage: Stage, images: int, training: Training) -
     return estimate_memory(*_network(plan, stage), images, training, device=device).total
 
 
-def _network(plan: Plan, stage: Stage) -> tuple[Network, int]:
-    height, width = _input_size(plan.slice_detector, stage)
-    return Network.of(
-        plan.slice_detector, channels=plan.channels(stage), classes=len(plan.classes)
-    ), height * width
+def _network(plan: DetectorPlan, stage: Stage) -> tuple[Network, int]:
+    height, width = _input_size(plan.detector, stage)
+    return Network.of(plan.detector, channels=plan.channels(stage), classes=len(plan.classes)), height * width
 
 
-def _patches(plan: Plan, stage: Stage) -> tuple[PatchNetwork, int]:
-    detector = plan.patch_detector
+def _patches(plan: DetectorPlan, stage: Stage) -> tuple[PatchNetwork, int]:
+    detector = plan.detector3d
     network = PatchNetwork.of(detector, channels=plan.channels(stage), classes=len(plan.classes))
     return network, prod(detector.patch_size)
 
@@ -242,7 +242,7 @@ def _assumption(device: Device, cores: int, gpus: int, cpu: bool) -> str:
     return f"estimate for {count}, {taken}; factor 2 either way"
 
 
-def cost_rows(plan: Plan, *, precision: str = "no", cores: int | None = None) -> list[DecisionRow]:
+def cost_rows(plan: DetectorPlan, *, precision: str = "no", cores: int | None = None) -> list[DecisionRow]:
     """Rows for ``plan show``: hours of each stage, of the whole task, memory; the last tells what is assumed.
 
     A plan of which nothing is known (a backbone outside the table) gives one row that says so.
@@ -264,7 +264,7 @@ def cost_rows(plan: Plan, *, precision: str = "no", cores: int | None = None) ->
     return rows
 
 
-def _stage_row(plan: Plan, stage: Stage, cost: CostEstimate) -> DecisionRow:
+def _stage_row(plan: DetectorPlan, stage: Stage, cost: CostEstimate) -> DecisionRow:
     seconds = cost.seconds_per_step[stage.name]
     unit = "slices" if plan.detector3d is None else "patches"
     work = f"{stage.iterations} steps x {plan.batch_size} {unit} x {_flops_text(_stage_flops(plan, stage))}"
@@ -274,11 +274,11 @@ def _stage_row(plan: Plan, stage: Stage, cost: CostEstimate) -> DecisionRow:
     )
 
 
-def _stage_flops(plan: Plan, stage: Stage) -> float:
+def _stage_flops(plan: DetectorPlan, stage: Stage) -> float:
     """FLOPs of one slice or patch in a training step."""
     if plan.detector3d is not None:
         return patch_flops(*_patches(plan, stage))
-    return image_flops(*_network(plan, stage), plan.slice_detector.proposals_train).total
+    return image_flops(*_network(plan, stage), plan.detector.proposals_train).total
 
 
 def _flops_text(flops: float) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.boxes.box import Boxes, box_centres
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.postproc.steps.hu_filter import QUANTILES
 from nndet_psma.preprocess.prepare import PreparedCase
 
 
-def with_evidence(detections: Detections, case: PreparedCase, plan: Plan) -> Detections:
+def with_evidence(detections: Detections, case: PreparedCase, plan: DetectorPlan) -> Detections:
     """Add the columns ``zone_mm`` (mm outside the CTV) and ``hu_quantiles`` ([N, 10], NaN without CT).
 
     Args:
@@ -39,7 +41,7 @@ def _centres(detections: Detections) -> NDArray[np.float64]:
     return np.column_stack([detections.columns["slice"] + 0.5, centres])
 
 
-def box_quantiles(volume: NDArray, slices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.float32]:
+def box_quantiles(volume: NDArray[Any], slices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.float32]:
     """Quantiles of the voxels that every box touches, ``[N, 10]``, interpolated linearly as ``numpy.quantile`` does.
 
     NumPy's function takes longer to start than the few voxels of a node take to sort, so only the sorting is done
@@ -59,7 +61,7 @@ def box_quantiles(volume: NDArray, slices: NDArray[np.int64], boxes: Boxes) -> N
     return _quantiles(values)
 
 
-def volume_quantiles(volume: NDArray, boxes: Boxes) -> NDArray[np.float32]:
+def volume_quantiles(volume: NDArray[Any], boxes: Boxes) -> NDArray[np.float32]:
     """The same of 3D boxes: quantiles ``[N, 10]`` of the voxels that every box touches.
 
     Args:
@@ -76,7 +78,7 @@ def volume_quantiles(volume: NDArray, boxes: Boxes) -> NDArray[np.float32]:
     )
 
 
-def _quantiles(values: list[NDArray]) -> NDArray[np.float32]:
+def _quantiles(values: list[NDArray[Any]]) -> NDArray[np.float32]:
     """Quantiles ``[N, 10]`` of the sorted values of every box."""
     counts = np.array([len(of_box) for of_box in values])
     flat = np.concatenate(values).astype(np.float64)  # int16 differences could overflow
@@ -87,4 +89,5 @@ def _quantiles(values: list[NDArray]) -> NDArray[np.float32]:
     low, high, share = flat[start + before], flat[start + after], position - before
     step = high - low
     # from the nearer end, as NumPy does: the result never leaves the interval by rounding
-    return np.where(share < 0.5, low + step * share, high - step * (1 - share)).astype(np.float32)
+    found: NDArray[np.float64] = np.where(share < 0.5, low + step * share, high - step * (1 - share))
+    return found.astype(np.float32)

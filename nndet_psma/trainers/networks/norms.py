@@ -53,7 +53,8 @@ class FrozenBatchNorm(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenBatchNorm:
         self._kept = None
-        return super()._apply(fn, recurse)
+        applied: FrozenBatchNorm = super()._apply(fn, recurse)
+        return applied
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         state_dict.pop(

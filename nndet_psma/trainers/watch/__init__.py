@@ -1,0 +1,1 @@
+"""Who watches a training: console, figures, pictures, GPU memory, trackers."""

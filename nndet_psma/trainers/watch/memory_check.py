@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nndet_psma.artifacts.artifact import Artifact
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
 from nndet_psma.planners.training_memory import (
@@ -72,7 +72,7 @@ class MemoryCheck(Artifact):
 
 
 def compare_memory(
-    plan: Plan, stage: Stage, batch_size: int, training: Training, peak: Peak, device: str
+    plan: DetectorPlan, stage: Stage, batch_size: int, training: Training, peak: Peak, device: str
 ) -> MemoryCheck:
     """The estimate for a stage (``batch_size`` slices or patches on one GPU) beside a measured peak; a pure function.
 
@@ -97,7 +97,7 @@ def compare_memory(
 
 
 def full_gpu_remedy(
-    plan: Plan, stage: Stage, batch_size: int, training: Training, device: torch.device
+    plan: DetectorPlan, stage: Stage, batch_size: int, training: Training, device: torch.device
 ) -> str:
     """:func:`what_to_lower` on the GPU ``device`` as it is now."""
     free, total = torch.cuda.mem_get_info(device)
@@ -106,7 +106,12 @@ def full_gpu_remedy(
 
 
 def what_to_lower(
-    plan: Plan, stage: Stage, batch_size: int, training: Training, memory_gb: float, held_gb: float = 0.0
+    plan: DetectorPlan,
+    stage: Stage,
+    batch_size: int,
+    training: Training,
+    memory_gb: float,
+    held_gb: float = 0.0,
 ) -> str:
     """A remedy for a full GPU: the batch that fits by the planner's estimate, or else a smaller network.
 
@@ -143,12 +148,14 @@ def what_to_lower(
     )
 
 
-def _fewer_patches(plan: Plan, stage: Stage, batch_size: int, training: Training, room_gb: float) -> str:
+def _fewer_patches(
+    plan: DetectorPlan, stage: Stage, batch_size: int, training: Training, room_gb: float
+) -> str:
     gpus = training.gpus
     fitting = [n for n in range(1, batch_size) if _estimate(plan, stage, n, training)[1].total <= room_gb]
     if fitting:
         return f"Lower trainer_cfg.batch_size from {batch_size * gpus} to {fitting[-1] * gpus}"
-    sides = " x ".join(str(side) for side in plan.patch_detector.patch_size)
+    sides = " x ".join(str(side) for side in plan.detector3d.patch_size)
     return (
         f"Not even one patch of {sides} voxels fits the {room_gb:.1f} GB that are free: plan for this GPU with "
         f"nndet_prep -o plan_cfg.gpu_memory_gb={max(1, math.floor(room_gb))} prep.overwrite=true"
@@ -156,19 +163,19 @@ def _fewer_patches(plan: Plan, stage: Stage, batch_size: int, training: Training
 
 
 def _estimate(
-    plan: Plan, stage: Stage, images: int, training: Training
+    plan: DetectorPlan, stage: Stage, images: int, training: Training
 ) -> tuple[tuple[int, ...], MemoryEstimate]:
     """Size of an input of the stage, and the planner's estimate for ``images`` of them on one GPU."""
     if plan.detector is not None:
         size, network = _load(plan, stage)
         return size, estimate_memory(network, size[0] * size[1], images, training)
-    patches = plan.patch_detector
+    patches = plan.detector3d
     layers = PatchNetwork.of(patches, channels=plan.channels(stage), classes=len(plan.classes))
     return patches.patch_size, estimate_patch_memory(layers, math.prod(patches.patch_size), images, training)
 
 
-def _load(plan: Plan, stage: Stage) -> tuple[tuple[int, int], Network]:
-    detector = plan.slice_detector
+def _load(plan: DetectorPlan, stage: Stage) -> tuple[tuple[int, int], Network]:
+    detector = plan.detector
     size = detector.input_size if stage.region == "search" else detector.body_input_size
     return size, Network.of(detector, channels=plan.channels(stage), classes=len(plan.classes))
 
@@ -189,7 +196,7 @@ class MemoryWatch:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: DetectorPlan,
         stage: Stage,
         folder: Path,
         batch_size: int,

@@ -215,7 +215,8 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 def _grey(channel: Tensor, shade: Shade) -> NDArray[np.uint8]:
     values = _numbers(channel) * shade.std + shade.mean
-    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return grey
 
 
 def _numbers(tensor: Any) -> NDArray[np.float32]:

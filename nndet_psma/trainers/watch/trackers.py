@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nndet_psma.artifacts.plan import Plan, Stage
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
 from nndet_psma.trainers.metrics_log import StepMeans
@@ -147,7 +147,7 @@ class TrackerLog:
             LOGGER.warning("nothing more is sent to trackers: %s: %s", type(error).__name__, error)
 
 
-def tracked_config(plan: Plan, stage: Stage, settings: Any) -> dict[str, Plain]:
+def tracked_config(plan: DetectorPlan, stage: Stage, settings: Any) -> dict[str, Plain]:
     """What a tracker may know of a run: flat, numbers and names, no path, no case.
 
     Args:

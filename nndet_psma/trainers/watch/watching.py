@@ -6,7 +6,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from nndet_psma.artifacts.plan import Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.planners.training_memory import Training
 from nndet_psma.trainers.observer import Observer
 from nndet_psma.trainers.registry import FoldJob
@@ -42,7 +42,7 @@ def stage_observers(
 def _pictures(job: FoldJob, folder: Path) -> BatchPictures:
     every, plan = job.settings.pictures_every, job.plan
     if plan.detector is None:
-        patches = plan.patch_detector
+        patches = plan.detector3d
         return PatchPictures(folder, every, 0, Shade(patches.input_mean, patches.input_std))
     shade = Shade(plan.detector.input_mean, plan.detector.input_std)
     return BatchPictures(folder, every, centre_channel(plan.neighbours), shade)

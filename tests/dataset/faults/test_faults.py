@@ -84,8 +84,9 @@ def test_findings_of_unknown_kind_or_severity_are_refused():
 
 def test_kinds_in_the_code_are_those_of_the_catalogue():
     """Every kind is raised somewhere in the package, literally or put together from parts."""
-    folder = Path(inspect.getfile(Fault)).parent
-    code = "".join(file.read_text() for file in folder.glob("*.py") if file.name != "fault_kinds.py")
+    catalogue = Path(inspect.getfile(Fault))
+    folder = catalogue.parents[1]
+    code = "".join(file.read_text() for file in folder.rglob("*.py") if file != catalogue)
     put_together = {"labels not from 0", "modalities not from 0"} | {
         f"{name} mismatch" for name in ("shape", "spacing", "origin", "direction")
     }

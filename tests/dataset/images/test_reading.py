@@ -125,7 +125,21 @@ def test_qform_by_hand():
     struct.pack_into("<6f", header, 256, 0.0, 0.0, np.sin(np.pi / 4), 10.0, 20.0, 30.0)
     qform, sform = parse_header(bytes(header)).affines
     assert sform is None
-    np.testing.assert_allclose(qform, [[0, -3, 0, 10], [2, 0, 0, 20], [0, 0, 4, 30]], atol=1e-6)
+    expected = [[0, -3, 0, 10], [2, 0, 0, 20], [0, 0, 4, 30]]
+    np.testing.assert_allclose(qform, expected, atol=1e-6)
+    struct.pack_into("<f", header, 76, 0.0)  # pixdim[0] of many programs: as 1
+    np.testing.assert_allclose(parse_header(bytes(header)).affines[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_complex"), [(32, True), (1792, True), (2048, True), (128, False), (99, False)]
+)
+def test_types_that_are_not_decoded(code, is_complex):
+    header = bytearray(540)
+    struct.pack_into("<i", header, 0, 540)
+    struct.pack_into("<2h", header, 12, code, 64)
+    parsed = parse_header(bytes(header))
+    assert (parsed.dtype, parsed.is_complex) == (None, is_complex)
 
 
 def test_nan_is_told_from_infinity(tmp_path):

@@ -34,6 +34,21 @@ def test_semicolons_byte_order_mark_and_quotes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "case_id;patient_id;psa\na;P1;3,5\nb;;\n",  # spreadsheets where a comma is the decimal point
+        "case_id\tpatient_id\tpsa\na\tP1\t3,5\nb\t\t\n",
+        '\ufeff case_id , "patient_id" ,psa,,\r\n\r\n a , "P1" , "3,5" ,,\r\nb,,,,\r\n ,, \r\n',
+    ],
+)
+def test_as_spreadsheets_of_other_countries_write_it(tmp_path, text):
+    assert _read(tmp_path, text) == {
+        "a": {"patient_id": "P1", "psa": "3,5"},
+        "b": {"patient_id": "", "psa": ""},
+    }
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "no column 'case_id'; found an empty file"),
@@ -41,6 +56,8 @@ def test_semicolons_byte_order_mark_and_quotes(tmp_path):
         ("case_id,psa,psa\n", "column 'psa' occurs twice"),
         ("case_id,psa\na,1\na,2\n", "case a has two rows; found again in line 3"),
         ("case_id,psa\n,1\n", "line 2 has no case_id"),
+        ("case_id;psa\n\na;1\n;2,5\n", "line 4 has no case_id"),
+        ('case_id,note\na,"open\n', "EOF inside string starting at line 2. Save it"),
         ("case_id,psa\na,1,2\n", "line 2 has the wrong number of cells; expected 2; found 3"),
     ],
 )

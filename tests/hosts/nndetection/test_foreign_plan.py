@@ -45,7 +45,7 @@ def test_the_plan_of_a_3d_model(box_task, fold):
     assert plan.folds == FOLDS
     # (50 + 10) epochs of 2500 batches
     assert (plan.stages[0].iterations, plan.stages[0].warmup) == (150_000, 4000)
-    detector = plan.patch_detector
+    detector = plan.detector3d
     assert detector.patch_size == (8, 16, 16)
     assert detector.strides == [(1, 1, 1), (1, 2, 2), (2, 2, 2)]
     assert detector.kernels == [(1, 3, 3), (3, 3, 3), (3, 3, 3)]
@@ -60,7 +60,7 @@ def test_transposed_axes_go_back(box_task, fold):
     content = json.loads((fold / PLAN_FILE).read_text())
     content |= {"transpose_backward": ["1", "2", "0"], "patch_size": "[ 8 16 32]"}
     (fold / PLAN_FILE).write_text(json.dumps(content))
-    detector = read(box_task, fold).patch_detector
+    detector = read(box_task, fold).detector3d
     assert detector.patch_size == (16, 32, 8)
     assert detector.strides[1] == (2, 2, 1)
     assert detector.anchor_shapes[0][0] == (5, 7, 2)
@@ -73,7 +73,7 @@ def test_the_plan_of_a_2d_model_is_one_voxel_thin(box_task, fold):
     content["architecture"]["decoder_levels"] = ["1"]
     content["anchors"] = {"width": [["2.0"]], "height": [["5.0", "6.0"]]}
     (fold / PLAN_FILE).write_text(json.dumps(content))
-    detector = read(box_task, fold).patch_detector
+    detector = read(box_task, fold).detector3d
     assert detector.patch_size == (1, 16, 16)
     assert detector.strides == [(1, 1, 1), (1, 2, 2)]
     assert detector.kernels == [(1, 3, 3), (1, 3, 3)]

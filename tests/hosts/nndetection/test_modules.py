@@ -104,7 +104,7 @@ def test_presets_name_what_is_registered(preset):
     from omegaconf import OmegaConf
 
     from nndet_psma.hosts.nndetection import plugin
-    from nndet_psma.planners.options import PlannerOptions
+    from nndet_psma.planners.detector_options import DetectorOptions
 
     text = files("nndet_psma.hosts.nndetection.conf").joinpath("train", f"{preset}.yaml").read_text()
     config = OmegaConf.to_container(OmegaConf.create(text))
@@ -113,7 +113,7 @@ def test_presets_name_what_is_registered(preset):
     assert config["planner"] in names
     mode = config["plan"].removeprefix(f"{config['planner']}_")
     assert config["augment_cfg"]["dataloader"].format(mode[0]) in names
-    PlannerOptions.parse(config["model_cfg"]["plan_cfg"])
+    DetectorOptions.parse(config["model_cfg"]["plan_cfg"])
 
 
 @pytest.mark.parametrize("dim", [2, 3])

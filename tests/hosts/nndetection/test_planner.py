@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny_place import TASK
 
-from nndet_psma.artifacts.plan import Plan, Target
+from nndet_psma.artifacts.plan import Target
+from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.hosts.nndetection.anchors import fit_edges, mean_best_iou
@@ -97,7 +98,7 @@ def test_plan_of_volumes(task):
 
 def test_plan_and_reasons_are_written_for_people(task):
     _, plans = planned(task, "PSMAD3")
-    ours = Plan.read(task.plan("PSMAD3_3d"))
+    ours = read_plan(task.plan("PSMAD3_3d"))
     assert ours.plan_id == "PSMAD3_3d"
     assert ours.trainer == "RetinaUNetPSMA3D"
     assert "margin_mm" in ours.decisions

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nndet_psma.artifacts.channels import Window
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
-from nndet_psma.artifacts.plan import Window
 from nndet_psma.report.charts.charts import _size_bins, data_chart, training_chart, window_chart
 from nndet_psma.report.charts.hu import _binned
 from nndet_psma.report.charts.scores import froc_chart

@@ -9,9 +9,10 @@ from failing import fails
 from segmentation_plan import segmentation_plan
 from tiny_place import MODEL, TASK, TEST, TRAINING
 
+from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.model_folder import ModelFolder
-from nndet_psma.artifacts.plan import FoldPlan, Plan
+from nndet_psma.artifacts.plan import FoldPlan
 from nndet_psma.cli import consolidate, export_model, plan, predict, prep, sweep, train, train_all
 from nndet_psma.cli.config import compose_config, config_for_model
 from nndet_psma.core.errors import UserError
@@ -63,7 +64,7 @@ def test_detectors_only_code_gets_a_detectors_plan(model, trained):
     with pytest.raises(UserError, match="is a segmentation by nnU-Net, not a detector"):
         model.detector_plan(0)
     detector = ModelFolder(trained.model)
-    assert isinstance(detector.plan(0), Plan)
+    assert isinstance(detector.plan(0), DetectorPlan)
     assert detector.detector_plan(0) == detector.plan(0)
 
 

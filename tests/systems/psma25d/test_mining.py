@@ -10,7 +10,7 @@ import torch
 from fake_models import FixedBoxes
 from tiny_place import LESIONS
 
-from nndet_psma.artifacts.plan import Augmentation
+from nndet_psma.artifacts.detector_plan import Augmentation
 from nndet_psma.core.atomic import read_json
 from nndet_psma.preprocess.region import stage_region
 from nndet_psma.preprocess.store import read_case

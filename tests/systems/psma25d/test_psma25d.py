@@ -10,13 +10,14 @@ import pytest
 from planner_samples import box_lesion, hand_made_case, regions
 
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram, LesionFingerprint
-from nndet_psma.artifacts.plan import FoldPlan, Plan, Target
+from nndet_psma.artifacts.plan import FoldPlan, Target
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.planners import machine as prepare
 from nndet_psma.planners.describe import BOOKKEEPING, describe_plan
+from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.folds import FoldChoice
-from nndet_psma.planners.options import PlannerOptions
+from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.systems.psma25d.planner import PSMA25DPlanner
 
 CPU, GPU = Target("cpu", 0.0), Target("gpu", 24.0)
@@ -62,10 +63,12 @@ def hand_made(modalities: tuple[str, ...] = ("CT", "CTV"), cases: int = 6, lesio
 FOLDS = FoldChoice([FoldPlan(["case_2", "case_3"], ["case_0", "case_1"])], "by hand", "four cases")
 
 
-def plan_for(fingerprint: Fingerprint, target: Target = CPU, options: PlannerOptions | None = None) -> Plan:
+def plan_for(
+    fingerprint: Fingerprint, target: Target = CPU, options: DetectorOptions | None = None
+) -> PSMA25DPlan:
     return PSMA25DPlanner().plan(
         fingerprint,
-        options or PlannerOptions(),
+        options or DetectorOptions(),
         plan_id="PSMA25D",
         trainer="MaskRCNN25D",
         target=target,
@@ -81,7 +84,7 @@ def test_plan_is_valid_complete_and_deterministic(
     fingerprint = hand_made(modalities)
     plan = plan_for(fingerprint, target)
     plan.write(tmp_path / "plan.json")
-    assert Plan.read(tmp_path / "plan.json") == plan
+    assert PSMA25DPlan.read(tmp_path / "plan.json") == plan
     assert plan_for(fingerprint, target).content_hash() == plan.content_hash()
     assert plan.made_from == fingerprint.content_hash()
     rows = describe_plan(plan)
@@ -131,13 +134,13 @@ def test_stages_are_one_pretraining_then_one_voter_per_window() -> None:
 
 
 def test_without_pretraining_voters_start_from_the_backbone() -> None:
-    plan = plan_for(hand_made(), CPU, PlannerOptions(wsi_pretraining=False))
+    plan = plan_for(hand_made(), CPU, DetectorOptions(wsi_pretraining=False))
     assert all(stage.voter and stage.start_from is None for stage in plan.stages)
 
 
 def test_voters_are_limited_by_machine_and_user() -> None:
     assert len(plan_for(hand_made(), CPU).voters) == 3
-    limited = plan_for(hand_made(), GPU, PlannerOptions(max_voters=2))
+    limited = plan_for(hand_made(), GPU, DetectorOptions(max_voters=2))
     assert [voter.name for voter in limited.voters] == ["hu_m79_141", "hu_m125_225"]
     assert "left out as most alike: -97..310, -90..169, -84..151" in limited.decisions["windows"].evidence
     assert limited.postproc_grid["min_votes"] == [1, 2]
@@ -178,7 +181,7 @@ def test_names_of_modalities_are_read_as_the_description_reads_them() -> None:
 
 
 def test_options_of_patches_are_refused() -> None:
-    options = PlannerOptions.parse({"patch_size": [16, 32, 32]})
+    options = DetectorOptions.parse({"patch_size": [16, 32, 32]})
     with pytest.raises(UserError, match=r"plan_cfg\.patch_size means nothing to PSMA25DPlanner"):
         plan_for(hand_made(), CPU, options)
 
@@ -189,7 +192,7 @@ def test_no_lesion_is_refused() -> None:
 
 
 def test_windows_as_channels() -> None:
-    plan = plan_for(hand_made(), CPU, PlannerOptions(channels="multiwindow"))
+    plan = plan_for(hand_made(), CPU, DetectorOptions(channels="multiwindow"))
     first, only = plan.stages
     assert first.name == "wsi"
     assert (only.name, only.voter, only.start_from) == ("multiwindow", True, "wsi")
@@ -200,7 +203,7 @@ def test_windows_as_channels() -> None:
 
 
 def test_the_papers_constants(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nndet_psma.cli.config import compose_config, plain
+    from nndet_psma.cli.config import compose_config
 
     config = compose_config("Task900_X", ["train=psma25d_xu2023"])
     # data that would give something else: lesions far outside, of 12 slices, and another HU distribution
@@ -210,7 +213,7 @@ def test_the_papers_constants(monkeypatch: pytest.MonkeyPatch) -> None:
         fingerprint,
         cases=[replace(c, lesions=far, lesion_hu=Histogram(0, [1] * 100)) for c in fingerprint.cases],
     )
-    plan = plan_for(fingerprint, Target("gpu", 48.0, 4), PlannerOptions.parse(plain(config.plan_cfg)))
+    plan = plan_for(fingerprint, Target("gpu", 48.0, 4), config.plan_cfg)
     assert [(w.lower, w.upper) for w in plan.windows] == [
         (-97, 310), (-90, 169), (-84, 151), (-79, 141), (-125, 225),
     ]  # fmt: skip
@@ -255,25 +258,27 @@ def test_the_papers_constants(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_user_decides(options: dict, expected) -> None:
-    plan = plan_for(hand_made(), GPU, PlannerOptions(**options))
+    plan = plan_for(hand_made(), GPU, DetectorOptions(**options))
     assert expected(plan)
     assert plan != plan_for(hand_made(), GPU)
 
 
 def test_a_batch_that_does_not_fit_is_said() -> None:
-    plan = plan_for(hand_made(), Target("gpu", 8.0), PlannerOptions(batch_size=64, input_side=800))
+    plan = plan_for(hand_made(), Target("gpu", 8.0), DetectorOptions(batch_size=64, input_side=800))
     assert plan.batch_size == 64
     assert "more than the 8 GB of the GPU" in plan.decisions["batch_size"].evidence
 
 
 def test_a_backbone_that_does_not_fit_is_refused() -> None:
     with pytest.raises(UserError, match="resnext101_32x8d does not fit the GPU"):
-        plan_for(hand_made(), Target("gpu", 2.0), PlannerOptions(backbone="resnext101_32x8d", input_side=800))
+        plan_for(
+            hand_made(), Target("gpu", 2.0), DetectorOptions(backbone="resnext101_32x8d", input_side=800)
+        )
 
 
 def test_a_small_gpu_gets_smaller_slices() -> None:
     large, small = (
-        plan_for(hand_made(), Target("gpu", gb), PlannerOptions(input_side=3000)) for gb in (80, 3)
+        plan_for(hand_made(), Target("gpu", gb), DetectorOptions(input_side=3000)) for gb in (80, 3)
     )
     assert small.detector.scale < large.detector.scale
     assert small.detector.input_size[0] < large.detector.input_size[0]
@@ -313,24 +318,24 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_target_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     no_gpu(monkeypatch)
-    assert prepare.choose_target(PlannerOptions(target="cpu", gpu_memory_gb=40)) == CPU
-    assert prepare.choose_target(PlannerOptions(target="gpu")) == Target("gpu", 24.0)
-    assert prepare.choose_target(PlannerOptions(target="gpu", gpu_memory_gb=11)) == Target("gpu", 11)
-    assert prepare.choose_target(PlannerOptions(target="auto")) == CPU
-    assert prepare.choose_target(PlannerOptions(target="auto", gpu_memory_gb=48)) == Target("gpu", 48)
+    assert prepare.choose_target(DetectorOptions(target="cpu", gpu_memory_gb=40)) == CPU
+    assert prepare.choose_target(DetectorOptions(target="gpu")) == Target("gpu", 24.0)
+    assert prepare.choose_target(DetectorOptions(target="gpu", gpu_memory_gb=11)) == Target("gpu", 11)
+    assert prepare.choose_target(DetectorOptions(target="auto")) == CPU
+    assert prepare.choose_target(DetectorOptions(target="auto", gpu_memory_gb=48)) == Target("gpu", 48)
 
 
 def test_target_with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "_visible_gpus_gb", lambda: [80.0, 48.0])
-    assert prepare.choose_target(PlannerOptions()) == Target("gpu", 48.0)  # the smaller of the two
-    assert prepare.choose_target(PlannerOptions(num_gpus=2)) == Target("gpu", 48.0, 2)
-    assert prepare.choose_target(PlannerOptions(gpu_memory_gb=11)) == Target("gpu", 11)
-    assert prepare.choose_target(PlannerOptions(target="cpu")) == CPU
+    assert prepare.choose_target(DetectorOptions()) == Target("gpu", 48.0)  # the smaller of the two
+    assert prepare.choose_target(DetectorOptions(num_gpus=2)) == Target("gpu", 48.0, 2)
+    assert prepare.choose_target(DetectorOptions(gpu_memory_gb=11)) == Target("gpu", 11)
+    assert prepare.choose_target(DetectorOptions(target="cpu")) == CPU
 
 
 def test_unknown_planner_lists_the_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_gpu(monkeypatch)
     with pytest.raises(UserError, match=r"unknown planner 'Nothing'.*PSMA25DPlanner"):
         prepare.make_plan(
-            hand_made(), TaskPaths(tmp_path), PlannerOptions(), planner="Nothing", plan_id="P", trainer="T"
+            hand_made(), TaskPaths(tmp_path), DetectorOptions(), planner="Nothing", plan_id="P", trainer="T"
         )

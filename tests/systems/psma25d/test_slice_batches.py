@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from tiny_place import tiny_case
 from torch.utils.data import DataLoader, Dataset
 
-from nndet_psma.artifacts.plan import Augmentation
+from nndet_psma.artifacts.detector_plan import Augmentation
 from nndet_psma.boxes.box import boxes_from_instances
 from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.store import inputs_hash, read_case, write_case

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_detector3d import SMALL
 
-from nndet_psma.artifacts.plan import Stage
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.boxes.box import boxes_from_instances
 from nndet_psma.postproc.steps.hu_filter import QUANTILES
 from nndet_psma.preprocess.region import Region, stage_region

@@ -9,15 +9,16 @@ import pytest
 from planner_samples import TAILS, box_lesion, fingerprint, hand_made_case, regions, table_2_histogram
 
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
-from nndet_psma.artifacts.plan import FoldPlan, Plan, Target
+from nndet_psma.artifacts.plan import FoldPlan, Target
 from nndet_psma.core.errors import UserError
 from nndet_psma.planners.describe import BOOKKEEPING, compare_plans, describe_plan
+from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.folds import FoldChoice
-from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.planners.registry import PLANNERS
 from nndet_psma.planners.training_memory import Training
 from nndet_psma.postproc.sweep.candidates import sweep_grid
 from nndet_psma.systems.retina3d.layers import PatchNetwork, patch_flops
+from nndet_psma.systems.retina3d.plan import Retina3DPlan
 from nndet_psma.systems.retina3d.planner import Retina3DPlanner, wide_window
 from nndet_psma.trainers.cost.cost import cost_rows, estimate_cost, patch_step_seconds, stage_memory_gb
 
@@ -25,10 +26,12 @@ CPU, GPU = Target("cpu", 0.0), Target("gpu", 24.0)
 FOLDS = FoldChoice([FoldPlan(["case_2", "case_3"], ["case_0", "case_1"])], "by hand", "four cases")
 
 
-def plan_for(found: Fingerprint, target: Target = CPU, options: PlannerOptions | None = None) -> Plan:
+def plan_for(
+    found: Fingerprint, target: Target = CPU, options: DetectorOptions | None = None
+) -> Retina3DPlan:
     return PLANNERS["Retina3DPlanner"]().plan(
         found,
-        options or PlannerOptions(),
+        options or DetectorOptions(),
         plan_id="RETINA3D",
         trainer="RetinaNet3D",
         target=target,
@@ -64,7 +67,7 @@ def test_plan_is_valid_complete_and_deterministic(
     found = fingerprint(**kind)
     plan = plan_for(found, target)
     plan.write(tmp_path / "plan.json")
-    assert Plan.read(tmp_path / "plan.json") == plan
+    assert Retina3DPlan.read(tmp_path / "plan.json") == plan
     assert plan_for(found, target).content_hash() == plan.content_hash()
     assert plan.made_from == found.content_hash()
     rows = describe_plan(plan)
@@ -87,7 +90,7 @@ def test_with_ct_and_ctv() -> None:
     assert (plan.positive_fraction, plan.hard_negative_fraction) == (0.5, 0.0)
     assert plan.postproc_defaults["zone_mm"] == plan.margin_mm == 6.48
     # CTV box of 12 slices of 3 mm grown by 6.48 mm: 16.3 slices, 93 x 113 pixels: the whole region fits
-    detector = plan.patch_detector
+    detector = plan.detector3d
     assert all(side >= wanted for side, wanted in zip(detector.patch_size, (17, 93, 113), strict=True))
     assert detector.strides[1] == (1, 2, 2)  # 3 mm slices wait for the plane
     assert detector.kernels[0] == (1, 3, 3)
@@ -114,12 +117,12 @@ def test_any_modalities_and_classes() -> None:
 
 
 def test_windows_as_channels() -> None:
-    many = plan_for(fingerprint(pet=True), CPU, PlannerOptions(channels="multiwindow", quantiles=TAILS))
+    many = plan_for(fingerprint(pet=True), CPU, DetectorOptions(channels="multiwindow", quantiles=TAILS))
     assert [(w.lower, w.upper) for w in many.windows] == [
         (-97, 310), (-90, 169), (-84, 151), (-79, 141), (-125, 225),
     ]  # fmt: skip
     assert many.channels(many.stages[0]) == 6
-    own = plan_for(fingerprint(), CPU, PlannerOptions(windows=[(-50.0, 150.0), (-200.0, 400.0)]))
+    own = plan_for(fingerprint(), CPU, DetectorOptions(windows=[(-50.0, 150.0), (-200.0, 400.0)]))
     assert [(w.lower, w.upper) for w in own.windows] == [(-50, 150), (-200, 400)]
     assert own.decisions["windows"].rule.startswith("plan_cfg.windows")
 
@@ -133,11 +136,11 @@ def test_the_wide_window_is_never_narrower_than_soft_tissue() -> None:
 
 
 def test_users_patch_batch_and_spacing() -> None:
-    options = PlannerOptions(patch_size=(17, 60, 60), batch_size=3, spacing=(2.0, 1.5, 1.5))
+    options = DetectorOptions(patch_size=(17, 60, 60), batch_size=3, spacing=(2.0, 1.5, 1.5))
     plan = plan_for(fingerprint(), GPU, options)
     assert plan.spacing == (2.0, 1.5, 1.5)
     # 17 -> 8.5 -> 4.25 cells: two poolings; 60 -> 7.5: three
-    assert plan.patch_detector.patch_size == (20, 64, 64)
+    assert plan.detector3d.patch_size == (20, 64, 64)
     assert plan.batch_size == 3
     assert plan.decisions["batch_size"].rule == "plan_cfg.batch_size"
     assert plan.decisions["detector3d.patch_size"].rule.startswith("plan_cfg.patch_size")
@@ -162,7 +165,7 @@ def test_several_gpus_share_a_batch() -> None:
 )
 def test_options_of_slices_are_refused(name: str, value: object) -> None:
     with pytest.raises(UserError, match=f"plan_cfg.{name} means nothing to Retina3DPlanner.*found {value}"):
-        plan_for(fingerprint(), CPU, replace(PlannerOptions(), **{name: value}))
+        plan_for(fingerprint(), CPU, replace(DetectorOptions(), **{name: value}))
 
 
 def test_no_lesion_and_no_room_are_refused() -> None:
@@ -173,25 +176,24 @@ def test_no_lesion_and_no_room_are_refused() -> None:
 
 
 def test_the_preset_composes_and_plans() -> None:
-    from nndet_psma.cli.config import compose_config, plain
+    from nndet_psma.cli.config import compose_config
 
     config = compose_config("Task900_Tiny", ["train=retina3d"])
     assert (config.module, config.planner, config.plan) == ("RetinaNet3D", "Retina3DPlanner", "RETINA3D")
     assert (config.sweep.search, config.sweep.criterion) == ("joint", "auto")
-    options = PlannerOptions.parse(plain(config.plan_cfg))
-    assert plan_for(fingerprint(), CPU, options) == plan_for(fingerprint(), CPU)
+    assert plan_for(fingerprint(), CPU, config.plan_cfg) == plan_for(fingerprint(), CPU)
 
 
 def test_a_patch_without_voxels_is_refused() -> None:
     with pytest.raises(UserError, match="patch_size must be at least 1"):
-        PlannerOptions.parse({"patch_size": [0, 64, 64]})
+        DetectorOptions.parse({"patch_size": [0, 64, 64]})
 
 
 def test_cost_is_flops_over_speed() -> None:
     plan = plan_for(fingerprint(), CPU)
-    network = PatchNetwork.of(plan.patch_detector, channels=1, classes=1)
+    network = PatchNetwork.of(plan.detector3d, channels=1, classes=1)
     voxels = 1
-    for side in plan.patch_detector.patch_size:
+    for side in plan.detector3d.patch_size:
         voxels *= side
     cost = estimate_cost(plan, cores=1)
     # 75 GFLOPS of a core, 50 ms per step
@@ -217,7 +219,7 @@ def test_cost_on_gpus() -> None:
 
 def test_step_seconds_grow_with_the_work() -> None:
     plan = plan_for(fingerprint(), GPU)
-    network = PatchNetwork.of(plan.patch_detector, channels=1, classes=1)
+    network = PatchNetwork.of(plan.detector3d, channels=1, classes=1)
     from nndet_psma.trainers.cost.cost import CPU_CORE_3D
 
     few, many = (patch_step_seconds(network, 10**6, n, CPU_CORE_3D) - 0.05 for n in (1, 3))
@@ -244,5 +246,5 @@ def test_large_lesions_fit_into_the_cpus_patch() -> None:
     assert plan.spacing == (3.0, 2.25, 2.25)
     assert "affordable_spacing" in plan.decisions["spacing"].rule
     assert "more than 64 voxels" in plan.decisions["spacing"].evidence
-    assert min(plan.patch_detector.patch_size[1:]) == 64
+    assert min(plan.detector3d.patch_size[1:]) == 64
     assert plan_for(found, GPU).spacing == (3.0, 1.0, 1.0)

@@ -1,0 +1,1 @@
+"""Presets that genuine nnDetection finds through our search path."""

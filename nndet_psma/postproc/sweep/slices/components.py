@@ -77,7 +77,8 @@ def _iou(boxes: Detections, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
     shared = np.prod(
         np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None), axis=1
     )
-    return shared / (box_volumes(a) + box_volumes(b) - shared)
+    iou: NDArray[np.float64] = shared / (box_volumes(a) + box_volumes(b) - shared)
+    return iou
 
 
 @dataclass(frozen=True)

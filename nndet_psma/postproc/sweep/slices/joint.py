@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +153,7 @@ class _Search:
         lesions = np.array([case.num_lesions for case in cases])
         self.lesions = np.bincount(case_group, weights=lesions).astype(int)
         self.group_cases = np.bincount(case_group)
-        self.columns: list[tuple[NDArray, ...]] = []
+        self.columns: list[tuple[NDArray[Any], ...]] = []
 
     def look_at(self, begin: int, counts: Counts) -> None:
         """Judge a portion of the filter settings."""

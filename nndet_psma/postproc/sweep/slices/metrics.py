@@ -124,7 +124,8 @@ class RankedBoxes:
         order = np.argsort(lesion, kind="stable")
         there = (self.lower[row[order], None] < thresholds) & (thresholds <= self.upper[row[order], None])
         first = np.unique(lesion[order], return_index=True)[1]
-        return np.logical_or.reduceat(there, first, axis=0).sum(axis=0)
+        counts: NDArray[np.int64] = np.logical_or.reduceat(there, first, axis=0).sum(axis=0)
+        return counts
 
 
 def _count_at_least(values: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:

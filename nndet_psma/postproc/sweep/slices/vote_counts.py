@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from nndet_psma.postproc.sweep.slices.vote_events import EventMaker, Events, gro
 _DENSE = 1 << 21  # counts held at once
 
 Ints = NDArray[np.int64]
+Count = TypeVar("Count", bound=np.integer[Any])
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ def _unique_rows(rows: Ints) -> tuple[Ints, Ints]:
     return rows[example], which
 
 
-def _sum_from(counts: NDArray, axis: int) -> NDArray:
+def _sum_from(counts: NDArray[Count], axis: int) -> NDArray[Count]:
     """Each entry plus all that follow it along an axis."""
     return np.flip(np.cumsum(np.flip(counts, axis), axis=axis, dtype=counts.dtype), axis)
 

@@ -1,0 +1,1 @@
+"""The joint sweep of boxes in 3D."""

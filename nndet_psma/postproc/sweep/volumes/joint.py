@@ -64,7 +64,7 @@ class VolumeJoint:
         self.best = _Choice()
         self.without = [_Choice() for _ in groups]
         self.variants: list[Variant] = []
-        self.columns: list[tuple[NDArray, ...]] = []
+        self.columns: list[tuple[NDArray[Any], ...]] = []
         self.tried = 0
 
     def search(self, search: str, trials: int, seed: int) -> VolumeFound:

@@ -6,17 +6,15 @@ from typing import Any
 
 from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.schema import SchemaError, from_plain
 from nndet_psma.systems.nodeseg.nnunet.model import FINAL, LATEST, SegmentationModel
-from nndet_psma.systems.nodeseg.nnunet.train import parse_run
 from nndet_psma.systems.nodeseg.nnunet.weights import read_checkpoint
 from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+from nndet_psma.systems.nodeseg.settings import NodeSegSettings
 from nndet_psma.trainers.metrics_log import VALIDATION
 
-STAGE = "nnU-Net"
-"""A segmentation has one training; this is what it is called beside the stages of detectors."""
 
-
-def training_curve(folder: ModelFolder, fold: int) -> list[dict[str, float]]:
+def training_curve(folder: ModelFolder, fold: int, plan: NodeSegPlan) -> list[dict[str, float]]:
     """One row per epoch: ``step``, ``loss``, and nnU-Net's pseudo Dice of its validation patches (mean of the classes).
 
     Nothing where no checkpoint with a log is left: that of a consolidated model has none.
@@ -25,7 +23,6 @@ def training_curve(folder: ModelFolder, fold: int) -> list[dict[str, float]]:
         UserError: the fold holds no segmentation model, or a damaged checkpoint.
     """
     model = SegmentationModel(folder)
-    plan = model.plan(fold)
     place = model.trained(plan, fold) / f"fold_{fold}"
     file = next((place / name for name in (FINAL, LATEST) if (place / name).is_file()), None)
     log = {} if file is None else read_checkpoint(file).get("logging", {})
@@ -44,14 +41,15 @@ def training_curve(folder: ModelFolder, fold: int) -> list[dict[str, float]]:
 
 def _steps_per_epoch(folder: ModelFolder, plan: NodeSegPlan, fold: int) -> int:
     """As trained: the plan's, or what ``trainer_cfg`` said for this run."""
-    from omegaconf import OmegaConf
+    import yaml
 
     file = folder.fold(fold) / "config.yaml"
-    if not file.is_file():
-        return plan.training.iterations
-    content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    content: Any = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
     chosen = content.get("trainer_cfg", {}) if isinstance(content, dict) else {}
     try:
-        return parse_run(chosen, plan.training)[1].iterations
-    except UserError:  # of another version
+        settings = from_plain(
+            NodeSegSettings, {k: v for k, v in chosen.items() if v is not None}, "trainer_cfg"
+        )
+        return settings.training(plan.training).iterations
+    except (UserError, SchemaError):  # of another version
         return plan.training.iterations

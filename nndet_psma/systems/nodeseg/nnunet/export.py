@@ -149,7 +149,8 @@ def semantic_labels(instances: NDArray[Any], classes: dict[int, int]) -> NDArray
     table = np.zeros(max([0, *classes]) + 1, dtype=np.uint8)
     for instance, label in classes.items():
         table[instance] = label + 1
-    return table[instances]
+    labels: NDArray[np.uint8] = table[instances]
+    return labels
 
 
 def link(source: Path, target: Path) -> None:

@@ -87,7 +87,8 @@ class InputCase:
             return np.zeros(len(points))
         distance = signed_distance(self.ctv, self.geometry.spacing, reach_mm(margin_mm))
         index = np.clip(np.floor(points).astype(int), 0, np.array(self.geometry.shape) - 1)
-        return np.clip(distance[tuple(index.T)] * UNIT_MM, 0, None)
+        outside: NDArray[np.float64] = np.clip(distance[tuple(index.T)] * UNIT_MM, 0, None)
+        return outside
 
 
 def read_case(case: RawCase, description: DatasetDescription, choices: Choices) -> InputCase:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nndet_psma.artifacts.model_folder import CONSOLIDATED, PLAN, ModelFolder
-from nndet_psma.core.errors import UserError
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.systems.nodeseg.nnunet.environment import RESULTS
 from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
 BEST = "checkpoint_best.pth"
+_DESCRIPTIONS = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,6 @@ class SegmentationModel:
     """
 
     folder: ModelFolder
-
-    def plan(self, fold: int) -> NodeSegPlan:
-        """The plan a fold was trained with; -1 is the consolidated model.
-
-        Raises:
-            UserError: there is none.
-        """
-        file = self.folder.fold(fold) / PLAN
-        if not file.is_file():
-            raise UserError(
-                "holds no trained model" if fold != CONSOLIDATED else "is not consolidated",
-                file=self.folder.fold(fold),
-                remedy="Run nndet_train first" if fold != CONSOLIDATED else "Run nndet_consolidate first",
-            )
-        return NodeSegPlan.read(file)
 
     def results(self, fold: int) -> Path:
         """``nnUNet_results`` of a fold or of the consolidated model."""
@@ -58,3 +43,13 @@ class SegmentationModel:
         """Final weights of a fold; in the consolidated model those of ``source_fold``."""
         number = source_fold if fold == CONSOLIDATED else fold
         return self.trained(plan, fold) / f"fold_{number}" / FINAL
+
+    def files(self, plan: NodeSegPlan, fold: int) -> dict[str, Path]:
+        """What a trained fold consists of, by its place in the consolidated model."""
+        trained = self.trained(plan, fold)
+        inside = self.trained(plan, CONSOLIDATED).relative_to(self.folder.fold(CONSOLIDATED))
+        found = {(inside / f"fold_{fold}" / FINAL).as_posix(): self.checkpoint(plan, fold)}
+        for name in _DESCRIPTIONS:
+            if (trained / name).is_file():
+                found[(inside / name).as_posix()] = trained / name
+        return found

@@ -25,8 +25,7 @@ from nndet_psma.systems.nodeseg.nnunet.input_case import InputCase
 from nndet_psma.systems.nodeseg.nnunet.preprocess import quiet
 from nndet_psma.systems.nodeseg.nnunet.trainer import nnUNetTrainerNodeSeg
 from nndet_psma.systems.nodeseg.nnunet.weights import read_checkpoint
-from nndet_psma.systems.nodeseg.plan import NodeSegPlan
-from nndet_psma.systems.nodeseg.planner import VOTER
+from nndet_psma.systems.nodeseg.plan import VOTER, NodeSegPlan
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from tiny_place import write_task
 
 from nndet_psma.artifacts.model_folder import CONSOLIDATED
+from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.cli.config import compose_config
 from nndet_psma.core.errors import UserError
@@ -26,7 +27,7 @@ from nndet_psma.systems.nodeseg.nnunet.prepare import prepare
 from nndet_psma.systems.nodeseg.nnunet.sweep import consolidate, sweep_fold
 from nndet_psma.systems.nodeseg.nnunet.train import SegmentationRun, train_fold, variables
 from nndet_psma.systems.nodeseg.nnunet.weights import read_checkpoint
-from nndet_psma.systems.nodeseg.plan import NodeSegPlan, read_plan
+from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 
+from nndet_psma.core.csv_table import read_names, read_table
 from nndet_psma.core.errors import UserError
-from nndet_psma.evaluation.tables.csv_table import read_names, read_table
 
 
 def table(tmp_path, text, encoding="utf-8"):
@@ -19,6 +22,8 @@ def table(tmp_path, text, encoding="utf-8"):
         "x;y\n1;2,5\n3;-40\n",
         "x\ty\r1\t2.5\r3\t-40\r",
         '"x","y"\n"1","2.5"\n3,-40,,\n',
+        '"x" , "y" \n "1" , "2.5" \n3,-40',
+        "x;y;;\n1;2,5\n;;;\n3;-40;;\n",
         "y,x,note\n2.5,1,\n-40,3,\n",
     ],
 )
@@ -36,6 +41,9 @@ def test_many_ways_to_write_the_same(tmp_path, text):
         ("x,y\n1,2\n3\n", "line 3; expected 2 values; found 1"),
         ("x,y\n1,2,3\n", "line 2; expected 2 values; found 3"),
         ("x,y\n1,2\n\n3,abc\n", "line 4, column 'y'; expected a finite number; found 'abc'"),
+        ('x,y\n1,"2\n\n3"\n3\n', "line 5; expected 2 values; found 1"),
+        ('x,y\n1,2\n3,"4\n5,6\n', "EOF inside string starting at line 3; expected .* quote closed"),
+        ('x,y\n1,"2\n",3,"4\n",5\n', "Expected 4 fields in line 2"),
         ("x,y\n1,nan\n", "expected a finite number; found 'nan'"),
         ("x,y\n1,1_0\n", "expected a finite number; found '1_0'"),
         ("x,y\n1,\n", "line 2, column 'y'; expected a value; found an empty cell"),
@@ -92,3 +100,25 @@ def test_names_of_another_table_are_refused(tmp_path):
     (tmp_path / "cases.csv").write_text("case,n\na,1\n")
     with pytest.raises(UserError, match="no column 'seriesuid'"):
         read_names(tmp_path / "cases.csv", "seriesuid")
+
+
+def test_texts_stay_as_they_are(tmp_path):
+    content = table(tmp_path, 'x;y\n NA ;"a; ""b"",\n c"\nnull;007\n')
+    assert (content.texts("x"), content.texts("y")) == (["NA", "null"], ['a; "b",\n c', "007"])
+    assert content.lines == [3, 4]
+
+
+def test_pandas_is_loaded_where_there_is_a_table(tmp_path):
+    """Training asks for the patients: a task without table must not wait for pandas, nor need it."""
+    code = (
+        "import sys; from pathlib import Path; from nndet_psma.dataset.task.clinical import read_clinical;"
+        "from nndet_psma.dataset.task.paths import TaskPaths; read_clinical(TaskPaths(Path(sys.argv[1])));"
+        "print('pandas' in sys.modules)"
+    )
+    for text, loaded in ((None, "False"), ("case_id\n", "True")):
+        if text is not None:
+            (tmp_path / "clinical.csv").write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == loaded

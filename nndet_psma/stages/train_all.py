@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.plan import Plan
-from nndet_psma.core.errors import UserError
+from nndet_psma.artifacts.plan_file import read_plan
+from nndet_psma.artifacts.run_config import RunConfig
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import to_plain
 from nndet_psma.dataset.task.paths import TaskPaths
@@ -16,9 +18,7 @@ from nndet_psma.jobs.graph import Job, build_jobs
 from nndet_psma.jobs.record import JobState
 from nndet_psma.jobs.scheduler import has_result
 from nndet_psma.jobs.status import current_states
-from nndet_psma.preprocess.store import inputs_hash
-from nndet_psma.stages.prep import override_plan, plain_overwrites
-from nndet_psma.trainers.settings import MACHINE_KEYS, TrainerSettings, adjusted_stage
+from nndet_psma.systems.system import AnySystem, TrainJob, system_of
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,18 @@ class FanOut:
     """What is to be trained.
 
     Attributes:
+        system: that is trained.
         plan: with overrides applied.
-        settings: ``trainer_cfg``.
+        config: of the command.
         model: model folder, ``det_models/TASK/MODULE_PLAN``.
         states: the jobs; finished ones of an earlier run are ``done``.
-        iterations: steps of every stage.
     """
 
+    system: AnySystem
     plan: Plan
-    settings: TrainerSettings
+    config: RunConfig[Any, Any]
     model: Path
     states: list[JobState]
-    iterations: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -57,35 +57,30 @@ class Wish:
     consolidate: bool = False
 
 
-def plan_fan_out(paths: TaskPaths, models: Path, config: Any, wish: Wish) -> FanOut:
+def plan_fan_out(paths: TaskPaths, models: Path, config: RunConfig[Any, Any], wish: Wish) -> FanOut:
     """The jobs and how far an earlier run brought them; starts and writes nothing.
 
     Raises:
         UserError: a host without stages, no plan, cases that are not preprocessed, a fold that does not exist,
             overrides that contradict.
     """
-    if config.host != "embedded":
-        raise UserError(
-            "train-all makes a job of every stage of a detector; a segmentation has one training per fold",
-            remedy=f"Run nndet_train {paths.name} -o train=nodeseg exp.fold=all --sweep, or one command per fold",
-        )
-    plan = override_plan(Plan.read(paths.plan(config.plan)), plain_overwrites(config))
-    settings = TrainerSettings.parse(_plain(config.trainer_cfg))
-    model = models / paths.name / config.exp.id
-    folds = range(len(plan.folds)) if wish.folds is None else wish.folds
+    prepared = read_plan(paths.plan(config.plan))
+    system = system_of(prepared)
+    plan = system.overwrite(prepared, config.plan_overwrites)
+    folder = ModelFolder(models / paths.name / config.exp.id)
+    folds = list(range(len(plan.folds)) if wish.folds is None else wish.folds)
     jobs = build_jobs(
-        plan,
-        folds,
+        {fold: system.steps(plan, config.trainer_cfg, fold) for fold in folds},
+        len(plan.folds),
         paths.name,
         config.exp.id,
         wish.overrides,
         sweep=wish.sweep,
         consolidate=wish.consolidate,
     )
-    made_from = _made_from(plan, config, paths.store(plan.data_identifier), jobs)
-    states = merge_states(jobs, made_from, current_states(model), model)
-    iterations = {stage.name: adjusted_stage(stage, settings).iterations for stage in plan.stages}
-    return FanOut(plan, settings, model, states, iterations)
+    made_from = _made_from(system, plan, config, paths, folder, jobs)
+    states = merge_states(jobs, made_from, current_states(folder.root), folder.root)
+    return FanOut(system, plan, config, folder.root, states)
 
 
 def merge_states(
@@ -109,28 +104,26 @@ def merge_states(
     return list(merged.values())
 
 
-def _made_from(plan: Plan, config: Any, store: Path, jobs: Sequence[Job]) -> dict[str, str]:
+def _made_from(
+    system: AnySystem,
+    plan: Plan,
+    config: RunConfig[Any, Any],
+    paths: TaskPaths,
+    folder: ModelFolder,
+    jobs: Sequence[Job],
+) -> dict[str, str]:
     """Hash of what a job's result depends on, by name."""
-    settings = {k: v for k, v in _plain(config.trainer_cfg).items() if k not in MACHINE_KEYS}
-    cases = sorted({case for job in jobs if job.fold is not None for case in _cases(plan, job.fold)})
-    inputs = {case: inputs_hash(store, case) for case in cases}
-    everything = [plan.content_hash(), str(config.module), settings]
-    tuning = [to_plain(_plain(config.sweep)), [job.fold for job in jobs if job.kind == "train"]]
+    folds = sorted({job.fold for job in jobs if job.fold is not None})
+    inputs = {
+        fold: system.inputs(TrainJob(paths, config, plan, fold, folder, lambda text: None)) for fold in folds
+    }
+    everything = [plan.content_hash(), config.module, system.result_settings(config.trainer_cfg)]
+    tuning = [to_plain(config.sweep), [job.fold for job in jobs if job.kind == "train"]]
     hashes = {}
     for job in jobs:
-        own = cases if job.fold is None else _cases(plan, job.fold)
-        parts = [everything, job.stage, {case: inputs[case] for case in own}]
+        own = inputs if job.fold is None else inputs[job.fold]
+        parts = [everything, job.stage, own]
         hashes[job.name] = hash_json([*parts, None if job.kind == "train" else tuning[0]])
         if job.fold is None:
             hashes[job.name] = hash_json([hashes[job.name], tuning[1]])
     return hashes
-
-
-def _cases(plan: Plan, fold: int) -> list[str]:
-    return [*plan.folds[fold].train, *plan.folds[fold].val]
-
-
-def _plain(config: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(config, resolve=True)

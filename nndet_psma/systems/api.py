@@ -10,17 +10,18 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder, open_model
-from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.images.images import Volume
 from nndet_psma.inference.model_archive import unpack_model
 from nndet_psma.inference.postprocessing import make_prediction
-from nndet_psma.inference.predictor import CasePredictor, choose_device
+from nndet_psma.inference.predictor import VoterEnsemble, choose_device
 from nndet_psma.inference.volumes import as_volume, canonical
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.preprocess.prepare import prepare_case
+from nndet_psma.systems.exchange import check_contents
 
 
 class Predictor:
@@ -49,9 +50,9 @@ class Predictor:
         self._options = {**options, "source_folds": sources}
         self._folder, self._fold = folder, fold
         self._lock = Lock()
-        self._voters = CasePredictor(folder, fold, **self._options)
-        self._whole: CasePredictor | None = None
-        self.plan: Plan = self._voters.plan
+        self._voters = VoterEnsemble(folder, fold, **self._options)
+        self._whole: VoterEnsemble | None = None
+        self.plan: DetectorPlan = self._voters.plan
         if self._without_ctv_possible():
             self._whole_slices()  # now, while an unpacked zip is still there
 
@@ -83,7 +84,7 @@ class Predictor:
         if not path.is_file():
             return cls(*open_model(path), folds, options)
         with tempfile.TemporaryDirectory() as scratch:
-            unpack_model(path, Path(scratch) / "consolidated")
+            unpack_model(path, Path(scratch) / "consolidated", check_contents)
             return cls(ModelFolder(Path(scratch)), CONSOLIDATED, folds, options)
 
     def predict(
@@ -159,9 +160,9 @@ class Predictor:
     def _without_ctv_possible(self) -> bool:
         return self._needs_ctv() and any(stage.region == "body" for stage in self.plan.stages)
 
-    def _whole_slices(self) -> CasePredictor:
+    def _whole_slices(self) -> VoterEnsemble:
         if self._whole is None:
-            self._whole = CasePredictor(self._folder, self._fold, whole_slices=True, **self._options)
+            self._whole = VoterEnsemble(self._folder, self._fold, whole_slices=True, **self._options)
         return self._whole
 
 

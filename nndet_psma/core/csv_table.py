@@ -1,6 +1,6 @@
-"""Tables from elsewhere: CSV as spreadsheets, scripts and challenges write it, with errors that name the line.
+"""CSV: tables as spreadsheets, scripts and challenges write them, with errors that name the line; and our own.
 
-Accepted: UTF-8 with or without byte-order mark; any line ending; commas, semicolons or tabs between cells (whichever
+Read are: UTF-8 with or without byte-order mark; any line ending; commas, semicolons or tabs between cells (whichever
 the header has most of); blanks around cells; empty lines; empty cells beyond the header; with semicolons also a comma
 as decimal point. Column names are compared as written first, then without regard to case.
 """
@@ -10,15 +10,19 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nndet_psma.core.atomic import write_text
 from nndet_psma.core.errors import UserError
 
+_END = "\x1f"
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
 
 
@@ -132,17 +136,17 @@ def read_table(file: Path) -> CsvTable:
     Raises:
         UserError: the file is missing, empty or no text, or a row has more or fewer cells than the header.
     """
-    records, decimal_comma = _records(file)
+    records, decimal_comma = read_rows(file)
     if not records:
         raise UserError("the file is empty", file=file, expected="a header line with column names")
     header = tuple(records[0][1])
-    return CsvTable(
-        file,
-        header,
-        [_fitted(cells, len(header), line, file) for line, cells in records[1:]],
-        [line for line, _ in records[1:]],
-        decimal_comma,
-    )
+    for line, cells in records[1:]:
+        if len(cells) != len(header):
+            raise UserError(
+                f"line {line}", file=file, expected=f"{len(header)} values", found=str(len(cells))
+            )
+    lines, rows = [line for line, _ in records[1:]], [cells for _, cells in records[1:]]
+    return CsvTable(file, header, rows, lines, decimal_comma)
 
 
 def read_names(file: Path, column: str) -> list[str]:
@@ -151,30 +155,60 @@ def read_names(file: Path, column: str) -> list[str]:
     Raises:
         UserError: as :func:`read_table`, or several columns and none of that name.
     """
-    records, _ = _records(file)
+    records, _ = read_rows(file)
     plain = records and all(len([cell for cell in cells if cell]) == 1 for _, cells in records)
     if plain and records[0][1][0].lower() != column.lower():
         return list(dict.fromkeys(cells[0] for _, cells in records))
     return list(dict.fromkeys(read_table(file).texts(column)))
 
 
-def _records(file: Path) -> tuple[list[tuple[int, list[str]]], bool]:
-    """(line, stripped cells) of every line that holds something, and whether semicolons part the cells."""
-    text = _text(file)
+def read_rows(file: Path) -> tuple[list[tuple[int, list[str]]], bool]:
+    """(line, cells) of every line that holds something, the header first, and whether semicolons part the cells.
+
+    Raises:
+        UserError: the file is missing or no text, or a quoted cell is not closed.
+    """
+    import pandas as pd
+
+    text = _text(file).rstrip("\n") + "\n"
     first = next((line for line in text.split("\n") if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
-    records = []
+    mark = f"{delimiter}{_END}"  # ends every line: pandas fills up short ones, and nothing else would tell
+    text = text.replace("\n", f"{mark}\n")
     try:
-        for cells in reader:
-            stripped = [cell.strip() for cell in cells]
-            if any(stripped):
-                records.append((reader.line_num, stripped))
-    except csv.Error as error:
-        raise UserError(
-            f"line {reader.line_num}: {error}", file=file, expected="comma-separated values"
-        ) from None
-    return records, delimiter == ";"
+        frame = pd.read_csv(
+            io.StringIO(text), sep=delimiter, skipinitialspace=True, header=None, skip_blank_lines=False,
+            names=range(max(line.count(delimiter) for line in text.split("\n")) + 1), dtype=str, keep_default_na=False,
+        )  # fmt: skip
+    except pd.errors.ParserError as error:
+        text = str(error).rpartition("error: ")[2].strip()
+        what = re.sub(r"row (\d+)", lambda row: f"line {int(row[1]) + 1}", text)  # rows count from 0
+        raise UserError(what, file=file, expected="a table with every quote closed") from None
+    rows: list[tuple[int, list[str]]] = []
+    line = 0
+    for row in frame.to_numpy().tolist():
+        line += 1 + sum(cell.count("\n") for cell in row)
+        cells = [cell.replace(mark, "").strip() for cell in row[: row.index(_END)]]
+        width = len(rows[0][1]) if rows else 0
+        while len(cells) > width and not cells[-1]:
+            cells.pop()
+        if any(cells):
+            rows.append((line, cells))
+    return rows, delimiter == ";"
+
+
+def write_table(file: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file atomically; see :func:`table_text`."""
+    write_text(file, table_text(columns, rows))
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Header and rows as CSV (RFC 4180 quoting, line feeds)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _text(file: Path) -> str:
@@ -189,10 +223,3 @@ def _text(file: Path) -> str:
         ) from None
     except OSError as error:
         raise UserError("cannot be read", file=file, found=str(error.strerror)) from None
-
-
-def _fitted(cells: Sequence[str], width: int, line: int, file: Path) -> list[str]:
-    spare = cells[width:]
-    if len(cells) < width or any(spare):
-        raise UserError(f"line {line}", file=file, expected=f"{width} values", found=str(len(cells)))
-    return list(cells[:width])

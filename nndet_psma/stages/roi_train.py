@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from nndet_psma.artifacts.model_folder import ModelFolder
+from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.run_config import RunConfig
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.task.description import read_description
 from nndet_psma.dataset.task.paths import TaskPaths
-from nndet_psma.roi.organ_masks import KnownMasks, known_masks
+from nndet_psma.roi.organ_masks import SEGMENTER, KnownMasks, known_masks
 from nndet_psma.roi.organ_model import write_manifest
 from nndet_psma.roi.organ_task import OrganTask, write_organ_task
-from nndet_psma.systems.nodeseg.nnunet.prepare import prepare
-from nndet_psma.systems.nodeseg.nnunet.train import train_fold
-from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+from nndet_psma.stages.prep import prepare_task
+from nndet_psma.stages.train import folds_to_train, train_fold
+from nndet_psma.systems.system import SYSTEMS
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,18 @@ class RoiTraining:
 
 
 def train_roi(
-    paths: TaskPaths, models: Path, config: Any, job: RoiTraining, say: Callable[[str], None]
+    paths: TaskPaths,
+    models: Path,
+    config: RunConfig[Any, Any],
+    job: RoiTraining,
+    say: Callable[[str], None],
 ) -> ModelFolder:
     """Prepare the masks as a task of their own and train folds; goes on where an earlier call ended.
 
     Args:
         paths: of the task.
         models: ``$det_models``; the model is ``TASK/`` and ``config.exp.id``.
-        config: composed with ``train=nodeseg``.
+        config: composed for the segmenter.
         job: what to train on.
         say: takes one line of progress.
 
@@ -57,10 +63,19 @@ def train_roi(
     masks = known_masks(paths, description, job.name, job.masks, job.labels)
     organ = write_organ_task(paths, description, masks, job.images, say)
     _tell(organ, masks, say)
-    prepared = prepare(organ.paths, config, say, processes=job.processes)
+    prepared = prepare_task(
+        organ.paths,
+        SYSTEMS[SEGMENTER](),
+        config,
+        full_check=False,
+        check=False,
+        processes=job.processes,
+        preprocessing_processes=job.processes,
+        say=say,
+    )
     plan = prepared.plan
     folder = ModelFolder(models / paths.name / config.exp.id)
-    for fold in _folds(config, len(plan.folds)):
+    for fold in folds_to_train(config, plan):
         _check_fold(plan, fold, organ)
         say(f"fold {fold}: training {config.exp.id}")
         folder = train_fold(organ.paths, models, config, fold, say)
@@ -76,7 +91,7 @@ def _tell(organ: OrganTask, masks: KnownMasks, say: Callable[[str], None]) -> No
         say(f"{len(organ.without)} have none and are left out: {shown}")
 
 
-def _check_fold(plan: NodeSegPlan, fold: int, organ: OrganTask) -> None:
+def _check_fold(plan: Plan, fold: int, organ: OrganTask) -> None:
     """A fold beyond the plan is refused by the training itself."""
     cases = plan.folds[fold].train if 0 <= fold < len(plan.folds) else []
     gone = sorted(set(cases) - set(organ.patients))
@@ -84,12 +99,3 @@ def _check_fold(plan: NodeSegPlan, fold: int, organ: OrganTask) -> None:
         raise UserError(
             f"case {gone[0]} of the plan has no mask any more", remedy="Plan anew with -o prep.overwrite=true"
         )
-
-
-def _folds(config: Any, count: int) -> list[int]:
-    wanted = config.exp.fold
-    if wanted == "all":
-        return list(range(count))
-    if not isinstance(wanted, int) or isinstance(wanted, bool):
-        raise UserError(f"exp.fold is '{wanted}'", expected="a number or all")
-    return [wanted]

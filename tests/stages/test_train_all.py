@@ -25,8 +25,8 @@ from nndet_psma.jobs.record import JobRun, JobState, TrainAllRecord, last_lines,
 from nndet_psma.jobs.scheduler import Scheduler, has_result
 from nndet_psma.jobs.status import current_states
 from nndet_psma.jobs.table import stage_steps, table_rows
-from nndet_psma.jobs.train_all import Wish, merge_states, plan_fan_out
 from nndet_psma.jobs.work import JobWork
+from nndet_psma.stages.train_all import Wish, merge_states, plan_fan_out
 from nndet_psma.trainers.registry import TRAINERS
 
 pytest.importorskip("submitit")

@@ -1,0 +1,104 @@
+"""A trained model that is asked case by case, whatever it finds; what is finished is kept."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.results import Result
+from nndet_psma.core.errors import UserError
+from nndet_psma.core.hashing import hash_files, hash_json
+from nndet_psma.dataset.task.cases import RawCase
+from nndet_psma.dataset.task.description import DatasetDescription
+
+
+@dataclass(frozen=True)
+class CaseJob:
+    """One case to predict.
+
+    Attributes:
+        case: image files.
+        description: modalities and classes.
+        folder: of the predictions; what a system leaves beside its result goes there, too.
+        made_from: hash of weights, plan, views and image files.
+    """
+
+    case: RawCase
+    description: DatasetDescription
+    folder: Path
+    made_from: str
+
+    @property
+    def case_id(self) -> str:
+        """Name of the case."""
+        return self.case.case_id
+
+
+class CasePredictor(ABC):
+    """The networks of a model in memory.
+
+    Attributes:
+        plan: the model was trained with.
+        result_type: of what it says.
+        weights_hash: of everything that determines what it says of an image, thresholds excepted.
+    """
+
+    plan: Plan
+    result_type: ClassVar[type[Result]]
+    weights_hash: str
+
+    @abstractmethod
+    def predict(self, job: CaseJob) -> Result:
+        """What the model says of a case.
+
+        Raises:
+            UserError: the images cannot be read or prepared.
+        """
+
+    def kept(self, job: CaseJob) -> Result | None:
+        """What an earlier run said of the same images with the same weights; thresholds are applied again."""
+        file = self.result_type.file(job.folder, job.case_id)
+        with suppress(UserError):  # of another version, or damaged: predicted anew
+            if file.is_file():
+                found = self.result_type.read(file)
+                return found if found.made_from == job.made_from else None
+        return None
+
+
+def predict_case(
+    predictor: CasePredictor,
+    case: RawCase,
+    description: DatasetDescription,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+) -> tuple[Result, bool]:
+    """The result of a case, written into ``folder`` unless the same stands there; and whether it was kept.
+
+    Raises:
+        UserError: the images cannot be read or prepared.
+    """
+    job = CaseJob(case, description, folder, hash_json([predictor.weights_hash, _hash_images(case)]))
+    found = None if overwrite else predictor.kept(job)
+    result = predictor.predict(job) if found is None else found
+    _write_if_new(result, result.file(folder, case.case_id))
+    return result, found is not None
+
+
+def _hash_images(case: RawCase) -> str:
+    try:
+        return hash_files(list(case.images))
+    except OSError as error:
+        raise UserError("cannot be read", file=error.filename, found=str(error.strerror)) from None
+
+
+def _write_if_new(result: Result, file: Path) -> None:
+    """Leave a file alone that says the same, so that its time tells when the prediction was made."""
+    with suppress(UserError):  # of another version, or damaged: written anew
+        if file.is_file() and type(result).read(file) == result:
+            return
+    result.write(file)

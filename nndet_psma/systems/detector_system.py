@@ -1,0 +1,249 @@
+"""What the detectors of the embedded engine share: prepared cases in a store, stages of training, voters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from nndet_psma.artifacts.detector_plan import DetectorPlan
+from nndet_psma.artifacts.model_folder import WEIGHTS, ModelFolder
+from nndet_psma.core.errors import UserError
+from nndet_psma.core.logs import LOGGER
+from nndet_psma.core.schema import to_plain
+from nndet_psma.jobs.graph import Step
+from nndet_psma.planners.detector_options import DetectorOptions
+from nndet_psma.systems.box_system import BoxSystem
+from nndet_psma.systems.system import Facts, MetricRows, OpenOptions, PlanJob, TrainJob, TuneJob
+from nndet_psma.trainers.settings import MACHINE_KEYS, TrainerSettings, adjusted_stage
+
+if TYPE_CHECKING:
+    from nndet_psma.inference.case_predictor import CasePredictor
+    from nndet_psma.postproc.sweep.case import SweepCase
+
+_METRICS = "metrics.csv"
+
+DP = TypeVar("DP", bound=DetectorPlan)
+
+
+class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP]):
+    """A detector trained in stages on the store; planner and trainer are found by their registered names."""
+
+    options_type = DetectorOptions
+    settings_type = TrainerSettings
+    workers_key = "num_workers"
+    searched_without_ctv: ClassVar[str] = "the whole-slice detector searches whole slices"
+
+    def check_plan(self, plan: DP, file: Path) -> None:
+        """A planner or trainer that nobody knows, and what :class:`BoxSystem` refuses."""
+        from nndet_psma.planners.registry import PLANNERS
+        from nndet_psma.trainers.registry import TRAINERS
+
+        for key, registry, name in (
+            ("planner", PLANNERS, plan.planner),
+            ("trainer", TRAINERS, plan.trainer),
+        ):
+            # a dotted path is imported where it is used: importing trainers takes seconds
+            if name not in registry and "." not in name:
+                raise UserError(
+                    f"unknown {key} '{name}'", file=file, expected=f"one of {', '.join(registry)}"
+                )
+        super().check_plan(plan, file)
+
+    def make_plan(self, job: PlanJob[DP, DetectorOptions, TrainerSettings]) -> DP:
+        """The plan of the planner that the configuration names."""
+        from nndet_psma.planners.registry import PLANNERS
+
+        plan: Any = PLANNERS[job.config.planner]().plan(
+            job.fingerprint,
+            job.config.plan_cfg,
+            plan_id=job.config.plan,
+            trainer=job.config.module,
+            target=job.target,
+            folds=job.folds,
+        )
+        made: DP = plan  # a planner makes plans of its own system
+        return made
+
+    def prepare(self, job: PlanJob[DP, DetectorOptions, TrainerSettings], plan: DP) -> list[str]:
+        """Build the store."""
+        from nndet_psma.preprocess.build import build_store
+
+        store = job.paths.store(plan.data_identifier)
+        return build_store(store, list(job.cases), job.description, plan, job.processes)
+
+    def check_prepared(self, job: TrainJob[DP, DetectorOptions, TrainerSettings], prepared: DP) -> list[str]:
+        """The store's cases; raw data need not be on the machine that trains."""
+        from nndet_psma.preprocess.build import preprocessing_hash
+
+        if preprocessing_hash(job.plan, "") != preprocessing_hash(prepared, ""):
+            raise UserError(
+                "plan_overwrites change how images are preprocessed, which has happened already",
+                file=job.paths.plan(job.config.plan),
+                remedy="Give these overwrites to nndet_prep, too (with -o prep.overwrite=true)",
+            )
+        store = job.paths.store(job.plan.data_identifier)
+        if not store.is_dir():
+            raise UserError(
+                "the cases are not preprocessed for this plan", file=store, remedy="Run nndet_prep"
+            )
+        return [each.name for each in store.iterdir() if each.is_dir() and not each.name.startswith(".")]
+
+    def train(self, job: TrainJob[DP, DetectorOptions, TrainerSettings]) -> None:
+        """Train the stages with the trainer that the configuration names."""
+        from nndet_psma.trainers.registry import TRAINERS, FoldJob
+
+        if job.plan.target.device == "cpu" and _gpu_visible():
+            LOGGER.warning(
+                "the plan is a small one for the CPU; nndet_prep -o plan_cfg.target=gpu plans for this GPU"
+            )
+        settings, voter = job.config.trainer_cfg, job.config.exp.voter
+        store = job.paths.store(job.plan.data_identifier)
+        trainer = TRAINERS[job.config.module]()
+        trainer.train(FoldJob(job.plan, job.fold, store, job.folder, settings, job.overwrite, voter))
+
+    def steps(self, plan: DP, settings: TrainerSettings, fold: int) -> list[Step]:
+        """The stages."""
+        return [
+            Step(
+                stage.name,
+                () if stage.start_from is None else (stage.start_from,),
+                adjusted_stage(stage, settings).iterations,
+                f"fold{fold}/{stage.name}/{WEIGHTS}",
+                f"fold{fold}/{stage.name}",
+            )
+            for stage in plan.stages
+        ]
+
+    def inputs(self, job: TrainJob[DP, DetectorOptions, TrainerSettings]) -> dict[str, str]:
+        """Hash of every prepared case of the fold."""
+        from nndet_psma.preprocess.store import inputs_hash
+
+        fold = job.plan.folds[job.fold]
+        store = job.paths.store(job.plan.data_identifier)
+        return {case_id: inputs_hash(store, case_id) for case_id in (*fold.train, *fold.val)}
+
+    def result_settings(self, settings: TrainerSettings) -> dict[str, Any]:
+        """All but what belongs to the machine."""
+        return {key: value for key, value in to_plain(settings).items() if key not in MACHINE_KEYS}
+
+    def jobs_per_gpu(self, plan: DP, settings: TrainerSettings, memory_gb: float) -> int:
+        """By the planner's estimate of the largest stage."""
+        from nndet_psma.jobs.slots import jobs_per_gpu
+
+        return jobs_per_gpu(plan, settings, memory_gb)
+
+    def open(self, model: ModelFolder, fold: int, options: OpenOptions) -> CasePredictor:
+        """All voters of the fold, or of the consolidated model."""
+        from nndet_psma.systems.detector_predictor import DetectorPredictor
+
+        return DetectorPredictor(model, fold, options)
+
+    def validate(self, job: TuneJob[DetectorOptions, TrainerSettings], fold: int) -> None:
+        """Raw boxes of the fold's validation cases, on the store."""
+        from nndet_psma.inference.predictor import choose_device
+        from nndet_psma.inference.tuning import predict_validation
+
+        plan: DP = job.model.plan(fold)  # type: ignore[assignment]  # the caller asks the plan's own system
+        inference = job.config.inference_kwargs
+        predict_validation(
+            job.model,
+            fold,
+            job.paths.store(plan.data_identifier),
+            device=choose_device(inference.device),
+            batch_size=inference.batch_size,
+        )
+
+    def sweep_cases(
+        self, job: TuneJob[DetectorOptions, TrainerSettings], plan: DP, files: Sequence[Path]
+    ) -> list[SweepCase]:
+        """Boxes on the store's grid."""
+        from nndet_psma.inference.tuning import sweep_case, volume_case
+        from nndet_psma.postproc.steps.order import step_order
+        from nndet_psma.postproc.steps.settings import PostprocSettings
+
+        store = job.paths.store(plan.data_identifier)
+        volumes = step_order(PostprocSettings(**plan.postproc_defaults).steps, plan.box_dim).dim == 3
+        return [volume_case(file, store) if volumes else sweep_case(file, store) for file in files]
+
+    def weights(self, model: ModelFolder, plan: DP, fold: int) -> dict[str, Path]:
+        """One file per stage."""
+        return {
+            f"fold{fold}/{stage.name}/{WEIGHTS}": model.weights(fold, stage.name) for stage in plan.stages
+        }
+
+    def exported(self, model: ModelFolder, plan: DP, source: int, folds: Sequence[int]) -> dict[str, Path]:
+        """One file per stage and fold, as in the consolidated model."""
+        return {
+            f"fold{fold}/{stage.name}/{WEIGHTS}": model.weights(source, stage.name, fold)
+            for fold in folds
+            for stage in plan.stages
+        }
+
+    def places(self, plan: DP, folds: Sequence[int]) -> set[str]:
+        """One file per stage and fold."""
+        return {f"fold{fold}/{stage.name}/{WEIGHTS}" for fold in folds for stage in plan.stages}
+
+    def check_weights(self, folder: Path, plan: DP, folds: Sequence[int]) -> None:
+        """Build every detector with its weights; the first that does not fit is named."""
+        import torch
+
+        from nndet_psma.trainers.registry import TRAINERS
+
+        trainer = TRAINERS[plan.trainer]()
+        for fold in folds:
+            for stage in plan.stages:
+                file = folder / f"fold{fold}" / stage.name / WEIGHTS
+                trainer.load(plan, stage, file, torch.device("cpu"))
+
+    def curves(self, model: ModelFolder, fold: int, plan: DP) -> tuple[dict[str, MetricRows], list[str]]:
+        """``metrics.csv`` of every stage."""
+        from nndet_psma.trainers.metrics_log import read_metrics
+
+        found: dict[str, MetricRows] = {}
+        absent = []
+        for stage in plan.stages:
+            file = model.fold(fold) / stage.name / _METRICS
+            rows = [row for row in read_metrics(file) if "loss" in row] if file.is_file() else []
+            if rows:
+                found[stage.name] = rows
+            else:
+                absent.append(f"metrics.csv of {stage.name} of fold {fold}")
+        return found, absent
+
+    def facts(self, plan: DP, precision: str = "no") -> Facts:
+        """Voters by their windows, and the estimated cost."""
+        from nndet_psma.trainers.cost.cost import cost_rows
+
+        amount = len(plan.voters)
+        summary = "One detector looks at the images."
+        if amount > 1:
+            summary = (
+                f"{amount} detectors look at the images, each with its own view of the HU scale, and vote."
+            )
+        return Facts(
+            summary,
+            spacing=plan.spacing,
+            margin_mm=None if plan.ctv_modality is None else plan.margin_mm,
+            slices_seen=2 * plan.neighbours + 1,
+            windows=plan.windows,
+            voters=_voter_names(plan),
+            trainings=len(plan.stages),
+            cost=cost_rows(plan, precision=precision),
+        )
+
+
+def _voter_names(plan: DetectorPlan) -> Mapping[str, str]:
+    """A voter of one window is called by its window."""
+    windows = {window.name: f"{window.lower:g} to {window.upper:g} HU" for window in plan.windows}
+    return {
+        stage.name: windows[stage.windows[0]]
+        for stage in plan.voters
+        if len(stage.windows) == 1 and stage.windows[0] in windows
+    }
+
+
+def _gpu_visible() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

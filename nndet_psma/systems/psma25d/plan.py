@@ -1,0 +1,105 @@
+"""Plan of ``psma25d``: a two-stage detector on slices with their neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from nndet_psma.artifacts.detector_plan import DetectorPlan
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Network and its sampling.
+
+    Attributes:
+        backbone: torchvision ResNet name.
+        weights: "none", "imagenet" or a path.
+        norm: "batch" trains statistics, "frozen" keeps those of the weights, "group" is GroupNorm.
+        levels: ResNet layers (1..4) that feed the FPN; strides 4, 8, 16, 32.
+        fpn_channels: channels of the pyramid.
+        head_channels: width of the box head.
+        scale: detector pixels per store voxel, in-plane.
+        body_scale: the same for stages on whole slices.
+        input_size: largest input (height, width) in detector pixels of a search-region stage.
+        body_input_size: the same for whole-slice stages.
+        anchor_sizes: per level, in detector pixels.
+        aspect_ratios: height / width.
+        input_mean: subtracted from the [0, 1] channels.
+        input_std: then divided by.
+        rpn_samples: anchors sampled per image for the RPN loss.
+        roi_samples: proposals sampled per image for the box loss.
+        proposals_train: proposals kept after NMS in training.
+        proposals_test: the same when predicting.
+        detections_per_slice: boxes kept per slice.
+        min_score: boxes below are never kept.
+        nms_iou: NMS of the box head.
+        mask_branch: train and run the mask head (off in the paper).
+    """
+
+    backbone: str
+    weights: str
+    norm: Literal["batch", "frozen", "group"]
+    levels: list[int]
+    fpn_channels: int
+    head_channels: int
+    scale: float
+    body_scale: float
+    input_size: tuple[int, int]
+    body_input_size: tuple[int, int]
+    anchor_sizes: list[list[float]]
+    aspect_ratios: list[float]
+    input_mean: float
+    input_std: float
+    rpn_samples: int
+    roi_samples: int
+    proposals_train: int
+    proposals_test: int
+    detections_per_slice: int
+    min_score: float
+    nms_iou: float
+    mask_branch: bool
+
+    def __post_init__(self) -> None:
+        if len(self.levels) != len(self.anchor_sizes):
+            raise ValueError(f"{len(self.levels)} levels but anchor sizes for {len(self.anchor_sizes)}")
+        if len({len(sizes) for sizes in self.anchor_sizes}) > 1:
+            raise ValueError("every level needs the same number of anchor sizes (the RPN head is shared)")
+        if not self.levels or self.levels != sorted(set(self.levels)) or not set(self.levels) <= {1, 2, 3, 4}:
+            raise ValueError(f"levels ascend among the ResNet layers 1..4, found {self.levels}")
+        if (
+            not self.aspect_ratios
+            or min([*self.aspect_ratios, *(s for sizes in self.anchor_sizes for s in sizes)]) <= 0
+        ):
+            raise ValueError("anchor sizes and aspect ratios must be positive")
+        self._check_input()
+
+    def _check_input(self) -> None:
+        stride = 2 ** (max(self.levels) + 1)
+        for name, size in (("input_size", self.input_size), ("body_input_size", self.body_input_size)):
+            if any(side < stride or side % stride for side in size):
+                raise ValueError(f"{name} {size} is no multiple of the coarsest stride {stride}")
+        if min(self.scale, self.body_scale) <= 0:
+            raise ValueError(f"scales must be positive, found {self.scale} and {self.body_scale}")
+        if self.input_std <= 0:
+            raise ValueError(f"input_std must be positive, found {self.input_std}")
+        counts = (self.rpn_samples, self.roi_samples, self.proposals_train, self.proposals_test)
+        if min(*counts, self.detections_per_slice) < 1:
+            raise ValueError("samples, proposals and detections per slice must be at least 1")
+        if not (0 <= self.min_score < 1 and 0 < self.nms_iou <= 1):
+            raise ValueError(f"min_score {self.min_score} or nms_iou {self.nms_iou} is out of range")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PSMA25DPlan(DetectorPlan):
+    """A plan with a ``detector`` on slices."""
+
+    box_dim: ClassVar[Literal[2, 3]] = 2
+
+    detector: Detector
+    detector3d: None = None
+
+    @classmethod
+    def reads(cls, content: dict[str, Any]) -> bool:
+        """Whether the content of a file is a detector's plan, and not one of patches."""
+        return super().reads(content) and content.get("detector3d") is None

@@ -1,0 +1,1 @@
+"""Presets of this system beside its defaults: ``-o train=NAME``."""
