@@ -1,4 +1,4 @@
-"""Measure the constants of ``nndet_psma/planners/training_memory.py``: what the detector keeps for the backward pass.
+"""Measure the constants of ``nndet_psma/systems/psma25d/memory.py``: what the detector keeps for the backward pass.
 
 Run ``python benchmarks/memory_model.py`` and paste the two tables it prints. The network is built by
 ``models.maskrcnn25d.build_detector`` and run on PyTorch's fake tensors, which have the shapes, types and autocast rules
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from nndet_psma.planners.training_memory import BACKBONES, Network, activation_bytes, temporary_bytes
+from nndet_psma.systems.psma25d.memory import BACKBONES, Network, activation_bytes, temporary_bytes
 from nndet_psma.systems.psma25d.network import build_detector
 from nndet_psma.systems.psma25d.plan import Detector
 

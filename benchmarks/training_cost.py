@@ -1,4 +1,4 @@
-"""The constants of ``nndet_psma/trainers/cost/cost.py``: FLOPs per pixel, and what a CPU core makes of them.
+"""FLOPs per pixel (``nndet_psma/systems/psma25d/cost.py``), and what a CPU core makes of them (``trainers/cost``).
 
 Run ``python benchmarks/training_cost.py`` (about two minutes on one core). It prints the table of FLOPs, counted by
 PyTorch on fake tensors; training steps of seven networks on one core beside the estimate; detectron2's published step
@@ -20,18 +20,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from nndet_psma.artifacts.plan_file import read_plan
-from nndet_psma.planners.training_memory import BACKBONES, Network
 from nndet_psma.report.training_cost import true_cost
+from nndet_psma.systems.psma25d.cost import image_flops, step_seconds
+from nndet_psma.systems.psma25d.memory import BACKBONES, Network
 from nndet_psma.systems.psma25d.network import build_detector
 from nndet_psma.systems.psma25d.plan import Detector
-from nndet_psma.trainers.cost.cost import (
-    CPU_CORE,
-    Device,
-    device_for,
-    estimate_cost,
-    image_flops,
-    step_seconds,
-)
+from nndet_psma.systems.system import system_of
+from nndet_psma.trainers.cost.cost import estimate_cost
+from nndet_psma.trainers.cost.devices import CPU_CORE, Device, gpu_for
 
 _SIDE = 512
 
@@ -140,7 +136,7 @@ def _print_published() -> None:
     from nndet_psma.artifacts.plan import Target
 
     print("\ndetectron2's steps on V100")
-    device = device_for(Target("gpu", 16.0))
+    device = gpu_for(Target("gpu", 16.0))
     for backbone, seconds in PUBLISHED.items():
         _against(backbone, published_estimate(backbone, device), seconds)
 
@@ -148,7 +144,7 @@ def _print_published() -> None:
 def _print_trained(folder: Path) -> None:
     folds = sorted(folder.glob("fold*"))
     plan = read_plan(folds[0] / "plan.json")
-    estimate = estimate_cost(plan)
+    estimate = estimate_cost(plan, system_of(plan).stage_loads(plan))
     print(f"\n{folder.name}: {plan.target.device}, {os.cpu_count()} cores here; {estimate.assumption}")
     for stage in true_cost(folds).stages:
         _against(

@@ -80,7 +80,8 @@ class Augmentation:
 class DetectorPlan(BoxPlan):
     """Everything needed to preprocess, train, tune and predict with a detector of the embedded engine.
 
-    All such plans share one schema; ``detector`` describes slices, ``detector3d`` patches, and a plan has one of them.
+    All such plans share one schema; the part that describes the network, which only one type of plan has, tells them
+    apart.
 
     Attributes:
         body_margin_mm: air kept round the body where the store is cut.
@@ -106,8 +107,6 @@ class DetectorPlan(BoxPlan):
     hard_negative_fraction: float
     augmentation: Augmentation
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    detector: Any = None
-    detector3d: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -47,5 +47,5 @@ def _lines(part: Any, indent: str) -> Iterator[str]:
 def _value(value: Any) -> str:
     from nndet_psma.core.schema import to_plain
 
-    text = yaml.safe_dump(to_plain(value), default_flow_style=True, width=10_000, allow_unicode=True)
+    text: str = yaml.safe_dump(to_plain(value), default_flow_style=True, width=10_000, allow_unicode=True)
     return text.removesuffix("...\n").strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,7 +61,7 @@ class VoterEnsemble:
                 f"inference_kwargs.batch_size is {batch_size!r}", expected="null or a number from 1"
             )
         self.plan: DetectorPlan = folder.plan(fold)  # type: ignore[assignment]  # asked by the detectors only
-        self.trainer: Trainer = TRAINERS[self.plan.trainer]()
+        self.trainer: Trainer[Any] = TRAINERS[self.plan.trainer]()
         self.device = device
         self.batch_size = batch_size or self.plan.batch_size
         self.tta = tta

@@ -7,17 +7,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
-from nndet_psma.planners.training_memory import Training
-from nndet_psma.trainers.cost.cost import stage_memory_gb
+from nndet_psma.planners.training_memory import USABLE_SHARE, Training
+from nndet_psma.trainers.cost.stage_load import StageLoads
 from nndet_psma.trainers.settings import TrainerSettings
 
-_USABLE_SHARE = 0.92  # as in planners.memory: the rest is for displays and the error of the estimate
 _GPU_DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
 _MEMORY_OF_GPUS = (
     "import json, torch; print(json.dumps([torch.cuda.get_device_properties(i).total_memory / 1e9 "
@@ -46,18 +45,20 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     return [Gpu(name, size) for name, size in zip(names, memory, strict=False)]
 
 
-def jobs_per_gpu(plan: DetectorPlan, settings: TrainerSettings, memory_gb: float) -> int:
+def jobs_per_gpu(plan: DetectorPlan, loads: StageLoads, settings: TrainerSettings, memory_gb: float) -> int:
     """How many stages train side by side on a GPU of ``memory_gb`` by the planner's estimate; at least 1.
 
-    The largest stage of the plan counts, the CUDA context of every process included. 1 where the planner has no
-    numbers for the network.
+    The largest stage of the plan counts (``loads`` are those of its stages), the CUDA context of every process
+    included. 1 where the planner has no numbers for the network.
     """
+    training = Training(plan.optimizer, settings.precision, settings.ema_decay is not None)
+    images = settings.batch_size or plan.batch_size
     try:
-        largest = max(_stage_gb(plan, settings, name) for name in (stage.name for stage in plan.stages))
+        largest = max(load.memory(images, training).total for load in loads.values())
     except UserError as error:
         LOGGER.warning("one job per GPU: %s", error)
         return 1
-    return max(1, int(_USABLE_SHARE * memory_gb / largest))
+    return max(1, int(USABLE_SHARE * memory_gb / largest))
 
 
 def job_slots(gpus: Sequence[Gpu], jobs: int | None, per_gpu: Sequence[int]) -> list[str | None]:
@@ -82,9 +83,3 @@ def job_slots(gpus: Sequence[Gpu], jobs: int | None, per_gpu: Sequence[int]) -> 
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _stage_gb(plan: DetectorPlan, settings: TrainerSettings, name: str) -> float:
-    gpu = replace(plan, target=replace(plan.target, device="gpu"))  # a plan made for the CPU may run on one
-    training = Training(plan.optimizer, settings.precision, settings.ema_decay is not None)
-    return stage_memory_gb(gpu, plan.stage(name), settings.batch_size or plan.batch_size, training)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.artifacts.fingerprint import Fingerprint
@@ -11,8 +11,10 @@ from nndet_psma.core.registry import Registry
 from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.folds import FoldChoice
 
+P = TypeVar("P", bound=DetectorPlan, covariant=True)
 
-class Planner(Protocol):
+
+class Planner(Protocol[P]):
     """Turns a fingerprint into a plan; built without arguments."""
 
     def plan(
@@ -24,9 +26,9 @@ class Planner(Protocol):
         trainer: str,
         target: Target,
         folds: FoldChoice,
-    ) -> DetectorPlan:
+    ) -> P:
         """The plan called ``plan_id`` for training with ``trainer`` on ``target``."""
         ...
 
 
-PLANNERS: Registry[Planner] = Registry("planner", "nndet_psma.planners")
+PLANNERS: Registry[Planner[Any]] = Registry("planner", "nndet_psma.planners")

@@ -43,6 +43,17 @@ class PreparedCase:
     classes: dict[int, int]
     lost_instances: tuple[int, ...] = ()
 
+    @property
+    def labelled(self) -> NDArray[np.int16]:
+        """``instances`` of a case that has labels.
+
+        Raises:
+            UserError: it was preprocessed without.
+        """
+        if self.instances is None:
+            raise UserError(f"case {self.case_id} was preprocessed without labels", remedy="Run nndet_prep")
+        return self.instances
+
     def search_mask(self, margin_mm: float) -> NDArray[np.bool_] | None:
         """CTV grown by ``margin_mm``; None without CTV."""
         if self.ctv_distance is None:

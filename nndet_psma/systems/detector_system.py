@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from nndet_psma.artifacts.detector_plan import DetectorPlan
+from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.artifacts.model_folder import WEIGHTS, ModelFolder
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
@@ -20,6 +21,7 @@ from nndet_psma.trainers.settings import MACHINE_KEYS, TrainerSettings, adjusted
 if TYPE_CHECKING:
     from nndet_psma.inference.case_predictor import CasePredictor
     from nndet_psma.postproc.sweep.case import SweepCase
+    from nndet_psma.trainers.cost.stage_load import StageLoad, StageLoads
 
 _METRICS = "metrics.csv"
 
@@ -49,6 +51,14 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
                     f"unknown {key} '{name}'", file=file, expected=f"one of {', '.join(registry)}"
                 )
         super().check_plan(plan, file)
+
+    @abstractmethod
+    def stage_load(self, plan: DP, stage: Stage) -> StageLoad:
+        """What training a stage asks of a machine."""
+
+    def stage_loads(self, plan: DP) -> StageLoads:
+        """Of all stages of a plan, by name."""
+        return {stage.name: self.stage_load(plan, stage) for stage in plan.stages}
 
     def make_plan(self, job: PlanJob[DP, DetectorOptions, TrainerSettings]) -> DP:
         """The plan of the planner that the configuration names."""
@@ -131,7 +141,7 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
         """By the planner's estimate of the largest stage."""
         from nndet_psma.jobs.slots import jobs_per_gpu
 
-        return jobs_per_gpu(plan, settings, memory_gb)
+        return jobs_per_gpu(plan, self.stage_loads(plan), settings, memory_gb)
 
     def open(self, model: ModelFolder, fold: int, options: OpenOptions) -> CasePredictor:
         """All voters of the fold, or of the consolidated model."""
@@ -229,7 +239,7 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
             windows=plan.windows,
             voters=_voter_names(plan),
             trainings=len(plan.stages),
-            cost=cost_rows(plan, precision=precision),
+            cost=cost_rows(plan, self.stage_loads(plan), precision=precision),
         )
 
 

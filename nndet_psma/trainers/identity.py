@@ -1,4 +1,4 @@
-"""What a stage's weights depend on, as one hash."""
+"""What a stage's weights depend on, as one hash: the whole plan and all settings, but for what is named here."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.core.schema import to_plain
 from nndet_psma.trainers.settings import TrainerSettings, adjusted_stage
 
-_PLAN_KEYS = (
-    "detector",
-    "augmentation",
-    "windows",
-    "scalings",
-    "neighbours",
-    "spacing",
-    "margin_mm",
-    "seed",
-    "positive_fraction",
-    "hard_negative_fraction",
-    "optimizer",
-)
+FREE_KEYS = {
+    "plan_id": "a name",
+    "planner": "a name; what it chose stands in the plan",
+    "trainer": "a name; the folder of the model bears it",
+    "made_from": "hash of the fingerprint; what was chosen by it stands in the plan",
+    "target": "what was chosen for the machine stands in the plan",
+    "decisions": "words",
+    "postproc_defaults": "used after training",
+    "postproc_grid": "used after training",
+    "folds": "the cases of the stage's own fold are counted apart",
+    "stages": "the stage and those it descends from are counted apart",
+}
+"""Fields of a plan that may change under a training that goes on, and why. Every other field counts."""
 
 
 def stage_hash(
@@ -37,18 +37,16 @@ def stage_hash(
         fold: index of the fold.
         settings: ``trainer_cfg``.
         inputs: hashes of the prepared cases that the training reads.
+
+    Raises:
+        UserError: the file of ``start_weights`` does not exist.
     """
     parent = None
     if stage.start_from is not None:
         ancestor = adjusted_stage(plan.stage(stage.start_from), settings)
         parent = stage_hash(plan, ancestor, fold, settings, inputs)
-    kept = {name: to_plain(getattr(plan, name)) for name in _PLAN_KEYS}
-    if plan.detector3d is not None:
-        kept["detector3d"] = to_plain(plan.detector3d)
-    batch = settings.batch_size or plan.batch_size
     content = [
-        kept,
-        batch,
+        {name: value for name, value in to_plain(plan).items() if name not in FREE_KEYS},
         to_plain(stage),
         plan.folds[fold].train,
         settings.result_keys(stage.iterations),

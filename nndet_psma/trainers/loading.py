@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Generator
 from typing import Any
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nndet_psma.core.logs import LOGGER
+
 _LINGER_SECONDS = 30
 _PREFETCH = 4
+_MAX_WORKERS = 8
 
 
 class Share(Dataset[Any]):
@@ -36,6 +40,22 @@ class Share(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         step = self.start + index
         return self.batches[step] if self.world == 1 else self.batches.part(step, self.rank, self.world)
+
+
+def loader_workers(wanted: int | None) -> int:
+    """Loader processes of this process: ``wanted``, at most its cores; None: its cores less one, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if wanted is None:
+        return min(_MAX_WORKERS, cores - 1)
+    if wanted > cores:
+        LOGGER.warning(
+            "trainer_cfg.num_workers=%d, but each training process has %d cores: %d are used",
+            wanted,
+            cores,
+            cores,
+        )
+    return min(wanted, cores)
 
 
 def load_batches(share: Share, workers: int, device: torch.device) -> Generator[Any, None, None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -16,9 +16,11 @@ from nndet_psma.core.registry import Registry
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.trainers.settings import TrainerSettings
 
+P = TypeVar("P", bound=DetectorPlan)
+
 
 @dataclass(frozen=True)
-class FoldJob:
+class FoldJob(Generic[P]):
     """One fold to train.
 
     Attributes:
@@ -31,7 +33,7 @@ class FoldJob:
         voter: train only this stage (and what it starts from); None trains all.
     """
 
-    plan: DetectorPlan
+    plan: P
     fold: int
     store: Path
     folder: Path
@@ -40,14 +42,14 @@ class FoldJob:
     voter: str | None = None
 
 
-class Trainer(Protocol):
-    """Trains the stages of one fold and asks what it trained; built without arguments."""
+class Trainer(Protocol[P]):
+    """Trains the stages of one fold and asks what it trained; built without arguments. ``P`` is the plan it trains."""
 
-    def train(self, job: FoldJob) -> None:
+    def train(self, job: FoldJob[P]) -> None:
         """Train; leaves ``folder/<stage>/model.safetensors`` for every stage."""
         ...
 
-    def load(self, plan: DetectorPlan, stage: Stage, file: Path, device: torch.device) -> nn.Module:
+    def load(self, plan: P, stage: Stage, file: Path, device: torch.device) -> nn.Module:
         """The trained model of a stage on ``device`` in evaluation mode.
 
         Raises:
@@ -59,7 +61,7 @@ class Trainer(Protocol):
         self,
         models: Sequence[nn.Module],
         case: PreparedCase,
-        plan: DetectorPlan,
+        plan: P,
         stage: Stage,
         *,
         device: torch.device,
@@ -75,4 +77,4 @@ class Trainer(Protocol):
         ...
 
 
-TRAINERS: Registry[Trainer] = Registry("trainer (module)", "nndet_psma.trainers")
+TRAINERS: Registry[Trainer[Any]] = Registry("trainer (module)", "nndet_psma.trainers")

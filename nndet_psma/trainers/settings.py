@@ -9,17 +9,17 @@ from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import SchemaError, from_plain, to_plain
 
-MACHINE_KEYS = (
-    "num_workers",
-    "save_every",
-    "log_every",
-    "channels_last",
-    "compile",
-    "validate_every",
-    "pictures_every",
-    "trackers",
-)
-"""Keys that may differ between an interrupted run and the one that goes on: they change results by rounding at most."""
+MACHINE_KEYS = {
+    "num_workers": "a batch depends on its number alone",
+    "save_every": "a checkpoint changes nothing",
+    "log_every": "nor does a row of metrics",
+    "channels_last": "changes results by rounding at most",
+    "compile": "changes results by rounding at most",
+    "validate_every": "counts only where the best weights are selected",
+    "pictures_every": "random numbers are put back after a picture",
+    "trackers": "are only told",
+}
+"""Keys that may differ between an interrupted run and the one that goes on, and why. Every other key counts."""
 _VALIDATIONS = 10
 
 

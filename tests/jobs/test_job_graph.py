@@ -12,7 +12,9 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.jobs import slots as slots_module
 from nndet_psma.jobs.graph import blocking_job, build_jobs, last_jobs, ready_jobs
 from nndet_psma.jobs.slots import Gpu, job_slots, jobs_per_gpu, visible_gpus
-from nndet_psma.planners.training_memory import Network, Training, estimate_memory
+from nndet_psma.planners.training_memory import Training
+from nndet_psma.systems.psma25d.memory import Network, estimate_memory
+from nndet_psma.systems.system import system_of
 from nndet_psma.trainers.settings import TrainerSettings
 
 
@@ -115,6 +117,10 @@ def test_slots():
     assert job_slots(two, 9, [1, 1]) == ["0", "GPU-ab"]
 
 
+def _per_gpu(plan, settings, memory_gb):
+    return jobs_per_gpu(plan, system_of(plan).stage_loads(plan), settings, memory_gb)
+
+
 def test_jobs_per_gpu_follow_the_largest_stage():
     """``both`` has two windows, so twice the channels of the others; whole slices may still be larger."""
     detector = PLAN.detector
@@ -126,16 +132,16 @@ def test_jobs_per_gpu_follow_the_largest_stage():
         totals.append(estimate.total)
     memory = max(totals) / 0.92
     settings = TrainerSettings()
-    assert jobs_per_gpu(PLAN, settings, 3.01 * memory) == 3
-    assert jobs_per_gpu(PLAN, settings, 2.99 * memory) == 2
-    assert jobs_per_gpu(PLAN, settings, 0.5 * memory) == 1  # the trainer tells that it does not fit
-    assert jobs_per_gpu(PLAN, replace(settings, batch_size=64), 3.01 * memory) < 3
+    assert _per_gpu(PLAN, settings, 3.01 * memory) == 3
+    assert _per_gpu(PLAN, settings, 2.99 * memory) == 2
+    assert _per_gpu(PLAN, settings, 0.5 * memory) == 1  # the trainer tells that it does not fit
+    assert _per_gpu(PLAN, replace(settings, batch_size=64), 3.01 * memory) < 3
 
 
 def test_unknown_network_gets_a_gpu_of_its_own(caplog):
     plan = replace(PLAN, detector=replace(PLAN.detector, backbone="resnet1001"))
     with caplog.at_level(logging.WARNING, logger="nndet_psma"):
-        assert jobs_per_gpu(plan, TrainerSettings(), 1000.0) == 1
+        assert _per_gpu(plan, TrainerSettings(), 1000.0) == 1
     assert "one job per GPU: memory of this backbone is unknown" in caplog.text
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from tiny_place import Workplace
 
 from nndet_psma.artifacts.detector_plan import Augmentation, Stage
-from nndet_psma.systems.psma25d.plan import PSMA25DPlan
-from nndet_psma.systems.retina3d.plan import Detector3D
+from nndet_psma.systems.retina3d.plan import Detector3D, Retina3DPlan
 from nndet_psma.trainers.registry import FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
 
@@ -32,26 +31,27 @@ SETTINGS = TrainerSettings(
 )
 
 
-def patch_plan(place: Workplace, *, iterations: int = 4, region: str = "search") -> PSMA25DPlan:
+def patch_plan(place: Workplace, *, iterations: int = 4, region: str = "search") -> Retina3DPlan:
     """Two voters on patches: one trained from scratch, one that starts from it."""
     plan = place.plan
     windows = [window.name for window in plan.windows]
     first = Stage("first", region, windows, None, True, iterations, 0.01, [], 0)  # type: ignore[arg-type]
     second = replace(first, name="second", start_from="first")
-    return replace(
-        plan, planner="Retina3DPlanner", trainer="RetinaNet3D", plan_id="Retina3D", detector=None, detector3d=SMALL,
-        neighbours=0, stages=[first, second], batch_size=3, augmentation=STILL, optimizer="adamw",
-        postproc_grid={}, postproc_defaults={}, decisions={},
-    )  # fmt: skip
+    values = {field.name: getattr(plan, field.name) for field in fields(plan)} | {
+        "planner": "Retina3DPlanner", "trainer": "RetinaNet3D", "plan_id": "Retina3D", "detector": None,
+        "detector3d": SMALL, "neighbours": 0, "stages": [first, second], "batch_size": 3, "augmentation": STILL,
+        "optimizer": "adamw", "postproc_grid": {}, "postproc_defaults": {}, "decisions": {},
+    }  # fmt: skip
+    return Retina3DPlan(**values)
 
 
 def patch_job(
     place: Workplace,
     folder: Path,
-    plan: PSMA25DPlan | None = None,
+    plan: Retina3DPlan | None = None,
     settings: TrainerSettings = SETTINGS,
     **kwargs: object,
-) -> FoldJob:
+) -> FoldJob[Retina3DPlan]:
     """Of fold 0; trains the first stage unless told otherwise."""
     job = FoldJob(plan or patch_plan(place), 0, place.store, folder, settings, voter="first")
     return replace(job, **kwargs)  # type: ignore[arg-type]

@@ -17,7 +17,9 @@ from tiny_place import TRAIN_OPTIONS, environment
 
 from nndet_psma.artifacts.channels import Window
 from nndet_psma.core.errors import UserError
-from nndet_psma.systems.psma25d.trainer import MaskRCNN25D, load_detector, stage_hash
+from nndet_psma.systems.psma25d.starting import load_detector
+from nndet_psma.systems.psma25d.trainer import MaskRCNN25D
+from nndet_psma.trainers.identity import stage_hash
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
 

@@ -62,7 +62,8 @@ def parse_header(header: bytes) -> NiftiHeader | None:
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
 
-    for kind in (Nifti1Header, Nifti2Header):
+    kinds: tuple[Any, ...] = (Nifti1Header, Nifti2Header)
+    for kind in kinds:
         for order in "<>" if len(header) >= kind.sizeof_hdr else "":
             raw = kind(header[: kind.sizeof_hdr], order, check=False)  # a check would mend
             if raw["sizeof_hdr"] == kind.sizeof_hdr:

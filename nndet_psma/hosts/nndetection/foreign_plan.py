@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from nndet_psma.artifacts.channels import Scaling, Window
-from nndet_psma.artifacts.detector_plan import Augmentation, DetectorPlan, Stage
+from nndet_psma.artifacts.detector_plan import Augmentation, Stage
 from nndet_psma.artifacts.plan import Decision, FoldPlan, Target
 from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.dataset.task.description import DatasetDescription, Role
-from nndet_psma.systems.retina3d.plan import Detector3D
+from nndet_psma.systems.retina3d.plan import Detector3D, Retina3DPlan
 
 PLAN_FILE = "plan_debug.json"
 CONFIG_FILE = "config_resolved.yaml"
@@ -41,7 +41,7 @@ _RULES = {
 }
 
 
-def foreign_plan(source: Path, description: DatasetDescription, folds: Sequence[FoldPlan]) -> DetectorPlan:
+def foreign_plan(source: Path, description: DatasetDescription, folds: Sequence[FoldPlan]) -> Retina3DPlan:
     """Plan of the nnDetection model in ``source``.
 
     Args:
@@ -67,11 +67,11 @@ def _plan(
     config: Mapping[str, Any],
     description: DatasetDescription,
     folds: Sequence[FoldPlan],
-) -> DetectorPlan:
+) -> Retina3DPlan:
     trainer = config.get("trainer_cfg") or {}
     planner, module = str(content["planner_id"]), str(content["architecture"]["arch_name"])
     ct = next((i for i in description.modalities if description.role(i) is Role.CT), None)
-    return DetectorPlan(
+    return Retina3DPlan(
         plan_id=f"{planner}_{content['mode']}",
         planner=planner,
         trainer=module,

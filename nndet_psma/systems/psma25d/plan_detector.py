@@ -14,13 +14,13 @@ from nndet_psma.planners import rules
 from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.ledger import Ledger
 from nndet_psma.planners.plane_rules import PlaneSizes
-from nndet_psma.planners.training_memory import (
+from nndet_psma.planners.training_memory import Training
+from nndet_psma.systems.psma25d.memory import (
     CPU_BATCH,
     LADDER,
     PAPER_BATCH,
     Network,
     NetworkChoice,
-    Training,
     choose_network,
     estimate_memory,
     max_images_for,

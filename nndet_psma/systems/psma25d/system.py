@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.dataset.task.description import DatasetDescription, Role
 from nndet_psma.systems.detector_system import DetectorSystem
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
+
+if TYPE_CHECKING:
+    from nndet_psma.trainers.cost.stage_load import StageLoad
 
 _PUBLIC_WEIGHTS = ("none", "imagenet")
 
@@ -34,3 +39,9 @@ class PSMA25D(DetectorSystem[PSMA25DPlan]):
             return "the images are single slices"
         roles = {description.role(index) for index in description.modalities}
         return "CT with a CTV, as in Xu et al. 2023" if {Role.CT, Role.CTV} <= roles else None
+
+    def stage_load(self, plan: PSMA25DPlan, stage: Stage) -> StageLoad:
+        """See :func:`nndet_psma.systems.psma25d.cost.stage_load`."""
+        from nndet_psma.systems.psma25d.cost import stage_load
+
+        return stage_load(plan, stage)

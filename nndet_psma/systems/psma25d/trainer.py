@@ -17,28 +17,31 @@ from nndet_psma.core.logs import LOGGER
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import stage_region
 from nndet_psma.systems.psma25d.batches import SliceBatches
+from nndet_psma.systems.psma25d.cost import SliceLoad, stage_load
 from nndet_psma.systems.psma25d.mining import hard_negatives, keep_scores, mine, mined_before
+from nndet_psma.systems.psma25d.pictures import SlicePictures, centre_channel
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
-from nndet_psma.systems.psma25d.predict import predict_region
+from nndet_psma.systems.psma25d.predict import predict_region, predict_slices
+from nndet_psma.systems.psma25d.remedy import what_to_lower
+from nndet_psma.systems.psma25d.selection import CRITERION, match_slices
 from nndet_psma.systems.psma25d.starting import load_detector, starting_detector
 from nndet_psma.trainers.checkpoint import MODEL_FILE
 from nndet_psma.trainers.distributed import gather, on_main, together
-from nndet_psma.trainers.identity import stage_hash
-from nndet_psma.trainers.observer import Observer
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
-from nndet_psma.trainers.selection import CRITERION, BoxHits, find_slice_hits
-from nndet_psma.trainers.stage_run import FINISHED_FILE, StageRun, StageSystem, loader_workers, train_stages
-from nndet_psma.trainers.watch.memory_check import full_gpu_remedy
-from nndet_psma.trainers.watch.watching import stage_observers
+from nndet_psma.trainers.selection import BoxHits
+from nndet_psma.trainers.stage_run import FINISHED_FILE, train_stages
+from nndet_psma.trainers.stage_system import StageRun, StageSystem
+from nndet_psma.trainers.watch.memory_check import gpu_room
+from nndet_psma.trainers.watch.pictures import Shade
 
-__all__ = ["MODEL_FILE", "MaskRCNN25D", "load_detector", "loader_workers", "stage_hash"]
+Run = StageRun[PSMA25DPlan]
 
 
 @TRAINERS.register
 class MaskRCNN25D:
     """Trains the stages of ``psma25d`` (Xu et al. 2023, figure 2)."""
 
-    def train(self, job: FoldJob) -> None:
+    def train(self, job: FoldJob[PSMA25DPlan]) -> None:
         """Train every stage of the fold that is not finished; see :class:`FoldJob`."""
         train_stages(job, _SliceSystem())
 
@@ -64,16 +67,16 @@ class MaskRCNN25D:
         )
 
 
-class _SliceSystem(StageSystem):
+class _SliceSystem(StageSystem[PSMA25DPlan]):
     """The torchvision detector on slices, with hard negatives mined between stages."""
 
     criterion = CRITERION
 
-    def model(self, run: StageRun) -> nn.Module:
+    def model(self, run: Run) -> nn.Module:
         """The stage's detector with the weights of the stage before, of the user, or of the plan."""
         return starting_detector(run.job.plan, run.stage, run.start)
 
-    def batches(self, run: StageRun) -> SliceBatches:
+    def batches(self, run: Run) -> SliceBatches:
         """Slices of the fold's training cases."""
         hard = _hard_negatives(run)
         batches: SliceBatches = together(run.accelerator, lambda: SliceBatches(
@@ -93,33 +96,43 @@ class _SliceSystem(StageSystem):
             "loss_mask": boxes.positives,
         }
 
-    def find_hits(self, run: StageRun, model: nn.Module) -> BoxHits:
-        """Boxes of the validation slices against their lesions."""
-        return find_slice_hits(
-            model, run.job.store, run.validation_share, run.job.plan, run.stage,
-            device=run.accelerator.device, batch_size=run.images, advance=run.lock.beat,
-        )  # fmt: skip
+    def predict(self, run: Run, model: nn.Module, case: PreparedCase) -> Detections:
+        """Boxes of the stage's slices."""
+        device = run.accelerator.device
+        return predict_slices(model, case, run.job.plan, run.stage, device=device, batch_size=run.images)
 
-    def observers(self, run: StageRun) -> Sequence[Observer]:
-        """Console, figure, pictures, memory, trackers."""
-        return stage_observers(run.job, run.stage, run.accelerator, run.images, run.training)
+    def match(self, run: Run, found: Detections, case: PreparedCase) -> BoxHits:
+        """Boxes against the lesions of their slices."""
+        return match_slices(found, case, run.job.plan, run.stage)
 
-    def remedy(self, run: StageRun) -> str:
+    def load(self, run: Run) -> SliceLoad:
+        """Of slices."""
+        return stage_load(run.job.plan, run.stage)
+
+    def pictures(self, run: Run) -> SlicePictures:
+        """Of slices, the centre one in the first window."""
+        plan = run.job.plan
+        shade = Shade(plan.detector.input_mean, plan.detector.input_std)
+        every = run.job.settings.pictures_every
+        return SlicePictures(run.folder, every, centre_channel(plan.neighbours), shade)
+
+    def remedy(self, run: Run) -> str:
         """The batch that fits by the planner's estimate."""
-        return full_gpu_remedy(run.job.plan, run.stage, run.images, run.training, run.accelerator.device)
+        room = gpu_room(run.accelerator.device)
+        return what_to_lower(run.job.plan, run.stage, run.images, run.training, *room)
 
     def compile(self, model: nn.Module) -> None:
         """The ResNet: what follows changes shape in every step."""
         model.get_submodule("backbone.body").compile()
 
-    def after(self, run: StageRun) -> None:
+    def after(self, run: Run) -> None:
         """Mine once for all stages that start from this one: they may be trained side by side."""
         children = [stage for stage in run.job.plan.stages if stage.start_from == run.stage.name]
         for child in {stage.region: stage for stage in children}.values():
             _hard_negatives(replace(run, stage=child))
 
 
-def _hard_negatives(run: StageRun) -> list[str]:
+def _hard_negatives(run: Run) -> list[str]:
     """Slices that fooled the stage this one starts from; none where it starts from the backbone alone."""
     job, stage = run.job, run.stage
     if stage.start_from is None or job.plan.hard_negative_fraction == 0:
@@ -139,7 +152,7 @@ def _hard_negatives(run: StageRun) -> list[str]:
     return hard
 
 
-def _mine_share(run: StageRun) -> dict[str, float]:
+def _mine_share(run: Run) -> dict[str, float]:
     job, device = run.job, run.accelerator.device
     parent = job.plan.stage(str(run.stage.start_from))
     model = load_detector(job.plan, parent, job.folder / parent.name / MODEL_FILE, device)

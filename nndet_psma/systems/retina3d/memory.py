@@ -7,7 +7,7 @@ one patch.
 
 from __future__ import annotations
 
-from nndet_psma.planners.training_memory import PLAIN, MemoryEstimate, Training
+from nndet_psma.planners.training_memory import PLAIN, MemoryEstimate, StepBytes, Training
 from nndet_psma.systems.retina3d.layers import (
     BOX_VALUES,
     Layer,
@@ -21,9 +21,7 @@ _FULL, _HALF = 4, 2  # bytes of a value
 # sampling per anchor; the gradients that the backward pass of the finest stage holds at once.
 _ANCHOR_BYTES = 150
 _FINEST_TENSORS = 2
-# Assumptions that only a GPU can check; 3D convolutions ask cuDNN for more workspace than 2D ones.
-_CONTEXT_GB, _WORKSPACE_GB, _FRAGMENTATION = 0.6, 1.0, 0.1
-_OPTIMIZER_STATES = {"sgd": 1, "adamw": 2}
+_WORKSPACE_GB = 1.0  # 3D convolutions ask cuDNN for more than 2D ones; only a GPU can check it
 
 
 def kept_values(layer: Layer) -> int:
@@ -64,19 +62,9 @@ def estimate_patch_memory(
     network: PatchNetwork, voxels: float, images: int, training: Training = PLAIN, *, device: str = "gpu"
 ) -> MemoryEstimate:
     """Peak of one GPU (or of the CPU process, without CUDA's parts) that trains ``images`` patches per step."""
-    mixed, gpu = training.precision != "no", device == "gpu"
-    weights = patch_parameters(network) * _FULL / 1e9
-    activations = activation_bytes_3d(network, voxels, images, mixed=mixed) / 1e9
-    temporaries = temporary_bytes_3d(network, voxels, images) / 1e9
-    return MemoryEstimate(
-        weights=weights * (1.5 if mixed else 1.0),
-        gradients=weights * (2 if training.gpus > 1 else 1),
-        optimizer=weights * _OPTIMIZER_STATES[training.optimizer],
-        averaged=weights if training.averaged else 0.0,
-        images=images * voxels * (network.inputs + 1) * _FULL / 1e9,  # as loaded, and the mask
-        activations=activations,
-        temporaries=temporaries,
-        fragmentation=_FRAGMENTATION * (activations + temporaries) if gpu else 0.0,
-        workspace=_WORKSPACE_GB if gpu else 0.0,
-        context=_CONTEXT_GB if gpu else 0.0,
+    loaded = images * voxels * (network.inputs + 1) * _FULL  # the mask, too
+    activations = activation_bytes_3d(network, voxels, images, mixed=training.mixed)
+    step = StepBytes(
+        patch_parameters(network), loaded, activations, temporary_bytes_3d(network, voxels, images)
     )
+    return step.estimate(training, _WORKSPACE_GB, device)

@@ -116,8 +116,8 @@ class Detector3D:
 class Retina3DPlan(DetectorPlan):
     """A plan with a ``detector3d`` on patches."""
 
-    detector3d: Detector3D
     detector: None = None
+    detector3d: Detector3D
 
     @classmethod
     def reads(cls, content: dict[str, Any]) -> bool:

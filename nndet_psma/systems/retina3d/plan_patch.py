@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nndet_psma.artifacts.plan import Target
 from nndet_psma.core.errors import UserError
-from nndet_psma.planners.training_memory import PLAIN, MemoryEstimate, Training
+from nndet_psma.planners.training_memory import PLAIN, USABLE_SHARE, MemoryEstimate, Training
 from nndet_psma.planners.volume_rules import CONTEXT, Triple, VolumeSizes
 from nndet_psma.systems.retina3d.layers import PatchNetwork, patch_flops
 from nndet_psma.systems.retina3d.memory import estimate_patch_memory
@@ -22,7 +22,6 @@ LEAST_BATCH, USUAL_BATCH, MOST_BATCH = 2, 4, 8
 """nnU-Net's least, nnDetection's, and its double: with more, the rate in proportion to the batch becomes large."""
 USUAL_VOXELS = 96**3
 """Patches up to this size grow before the batch does: what they lack is context."""
-_USABLE_SHARE = 0.92  # as in planners.memory: displays, other processes, and the error of the estimate
 
 Build = Callable[[Topology], PatchNetwork]
 
@@ -112,7 +111,7 @@ def choose_patch(
     last = candidates[-1]
     if profile.step_flops is not None:  # slow, but nothing smaller would show the lesions
         return choice_of(target, last, LEAST_BATCH, training, "; no smaller patch would hold the lesions")
-    needed = estimate_patch_memory(last.network, last.voxels, LEAST_BATCH, training).total / _USABLE_SHARE
+    needed = estimate_patch_memory(last.network, last.voxels, LEAST_BATCH, training).total / USABLE_SHARE
     raise UserError(
         "the smallest 3D patch that shows the lesions does not fit the GPU",
         expected=f"{needed:.1f} GB for {LEAST_BATCH} patches of {size_text(last.patch)} voxels",
@@ -141,7 +140,7 @@ def _fits(
     if profile.step_flops is not None:
         return batch * patch_flops(candidate.network, candidate.voxels) <= profile.step_flops
     estimate = estimate_patch_memory(candidate.network, candidate.voxels, batch, training)
-    return estimate.total <= _USABLE_SHARE * target.memory_gb
+    return estimate.total <= USABLE_SHARE * target.memory_gb
 
 
 def choice_of(

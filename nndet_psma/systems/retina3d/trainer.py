@@ -14,24 +14,30 @@ from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.systems.retina3d.batches import PatchBatches
+from nndet_psma.systems.retina3d.cost import PatchLoad, stage_load
 from nndet_psma.systems.retina3d.network import PatchDetector, build_retinanet3d
+from nndet_psma.systems.retina3d.pictures import PatchPictures
 from nndet_psma.systems.retina3d.plan import Retina3DPlan
 from nndet_psma.systems.retina3d.predict import predict_patches
+from nndet_psma.systems.retina3d.remedy import what_to_lower
+from nndet_psma.systems.retina3d.selection import CRITERION, match_volume
 from nndet_psma.trainers.distributed import together
 from nndet_psma.trainers.networks.weights import read_model
-from nndet_psma.trainers.observer import Observer
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
-from nndet_psma.trainers.selection import VOLUME_CRITERION, BoxHits, find_volume_hits
-from nndet_psma.trainers.stage_run import StageRun, StageSystem, train_stages
-from nndet_psma.trainers.watch.memory_check import full_gpu_remedy
-from nndet_psma.trainers.watch.watching import stage_observers
+from nndet_psma.trainers.selection import BoxHits
+from nndet_psma.trainers.stage_run import train_stages
+from nndet_psma.trainers.stage_system import StageRun, StageSystem
+from nndet_psma.trainers.watch.memory_check import gpu_room
+from nndet_psma.trainers.watch.pictures import Shade
+
+Run = StageRun[Retina3DPlan]
 
 
 @TRAINERS.register
 class RetinaNet3D:
     """Trains the stages of ``retina3d`` and asks what they trained, patch by patch."""
 
-    def train(self, job: FoldJob) -> None:
+    def train(self, job: FoldJob[Retina3DPlan]) -> None:
         """Train every stage of the fold that is not finished; see :class:`FoldJob`."""
         train_stages(job, _PatchSystem())
 
@@ -62,19 +68,19 @@ class RetinaNet3D:
         )
 
 
-class _PatchSystem(StageSystem):
+class _PatchSystem(StageSystem[Retina3DPlan]):
     """The RetinaNet on patches; its negatives are mined inside every patch, so none are mined between stages."""
 
-    criterion = VOLUME_CRITERION
+    criterion = CRITERION
 
-    def model(self, run: StageRun) -> nn.Module:
+    def model(self, run: Run) -> nn.Module:
         """The stage's detector, with the weights of the stage before or of the user where there are any."""
         model = _build(run.job.plan, run.stage)
         if run.start is not None:
             read_model(model, run.start)
         return model
 
-    def batches(self, run: StageRun) -> PatchBatches:
+    def batches(self, run: Run) -> PatchBatches:
         """Patches of the fold's training cases."""
         batches: PatchBatches = together(run.accelerator, lambda: PatchBatches(
             run.job.store, run.job.plan, run.stage, run.train_cases, run.batch_size, run.seed
@@ -92,20 +98,29 @@ class _PatchSystem(StageSystem):
         counts: dict[str, int] = plain.counts
         return counts
 
-    def find_hits(self, run: StageRun, model: nn.Module) -> BoxHits:
-        """3D boxes of the validation cases against their lesions."""
-        return find_volume_hits(
-            model, run.job.store, run.validation_share, run.job.plan, run.stage,
-            device=run.accelerator.device, batch_size=run.images, advance=run.lock.beat,
-        )  # fmt: skip
+    def predict(self, run: Run, model: nn.Module, case: PreparedCase) -> Detections:
+        """3D boxes."""
+        device, plan = run.accelerator.device, run.job.plan
+        return predict_patches([model], case, plan, run.stage, device=device, batch_size=run.images)[0]
 
-    def observers(self, run: StageRun) -> Sequence[Observer]:
-        """Console, figure, pictures, memory, trackers."""
-        return stage_observers(run.job, run.stage, run.accelerator, run.images, run.training)
+    def match(self, run: Run, found: Detections, case: PreparedCase) -> BoxHits:
+        """3D boxes against lesions."""
+        return match_volume(found, case, run.job.plan, run.stage)
 
-    def remedy(self, run: StageRun) -> str:
+    def load(self, run: Run) -> PatchLoad:
+        """Of patches."""
+        return stage_load(run.job.plan, run.stage)
+
+    def pictures(self, run: Run) -> PatchPictures:
+        """Of patches, in the first window."""
+        detector = run.job.plan.detector3d
+        shade = Shade(detector.input_mean, detector.input_std)
+        return PatchPictures(run.folder, run.job.settings.pictures_every, shade=shade)
+
+    def remedy(self, run: Run) -> str:
         """The batch that fits by the planner's estimate."""
-        return full_gpu_remedy(run.job.plan, run.stage, run.images, run.training, run.accelerator.device)
+        room = gpu_room(run.accelerator.device)
+        return what_to_lower(run.job.plan, run.stage, run.images, run.training, *room)
 
     def compile(self, model: nn.Module) -> None:
         """Encoder and pyramid; matching and sampling change shape in every step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +38,8 @@ class Shade(NamedTuple):
     std: float = 1.0
 
 
-class BatchPictures:
-    """Writes ``pictures/step_000200.png``: up to eight slices of a batch; an observer of the loop.
+class BatchPictures(ABC):
+    """Writes ``pictures/step_000200.png``: up to eight images of a batch; an observer of the loop.
 
     Targets are green, the best five detections of the present weights orange with their scores. Nothing in a picture or
     its name tells the case. For the detections the model is put in evaluation mode without gradients and then put
@@ -49,7 +50,7 @@ class BatchPictures:
         folder: of the stage.
         every: steps between pictures, besides one after the first step; 0: none; None: a tenth of the stage, but at
             least 50.
-        channel: shown; see :func:`centre_channel`.
+        channel: shown.
         shade: undoes the detector's normalisation.
     """
 
@@ -73,7 +74,7 @@ class BatchPictures:
             self._broken = True
             LOGGER.warning("no more pictures of batches: %s", error)
 
-    def on_end(self, finished: bool) -> None:
+    def on_end(self, finished: bool) -> None:  # noqa: B027
         """Nothing is left to do."""
 
     def _draw(self, report: StepReport, model: nn.Module) -> None:
@@ -81,48 +82,15 @@ class BatchPictures:
         images = [report.batch["images"][i] for i in chosen]
         found = detect(model, images)
         tiles = [
-            self._tile(image, report.batch["targets"][i], detections)
+            self.tile(image, report.batch["targets"][i], detections)
             for i, image, detections in zip(chosen, images, found, strict=True)
         ]
         with atomic_file(self.folder / f"step_{report.step:06d}.png") as temporary:
             tile_up(tiles, _COLUMNS).save(temporary)
 
-    def _tile(self, image: Tensor, target: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Image:
-        return draw_slice(_grey(image[self.channel], self.shade), target["boxes"], found)
-
-
-class PatchPictures(BatchPictures):
-    """The same of 3D patches: the slice in the middle of the first target, of the patch where there is none.
-
-    Only boxes that this slice runs through are drawn.
-    """
-
-    def _tile(self, image: Tensor, target: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Image:
-        z = middle_slice(target["boxes"], image.shape[1])
-        through = _runs_through(found["boxes"], z)
-        shown = {"boxes": _in_slice(found["boxes"][through]), "scores": found["scores"][through]}
-        wanted = target["boxes"][_runs_through(target["boxes"], z)]
-        return draw_slice(_grey(image[self.channel, z], self.shade), _in_slice(wanted), shown)
-
-
-def middle_slice(boxes: Tensor, depth: int) -> int:
-    """Slice in the middle of the first of the 3D boxes ``[N, 6]`` of a patch; of the patch, when there are none."""
-    middle = depth / 2 if len(boxes) == 0 else float(boxes[0, 0] + boxes[0, 3]) / 2
-    return min(max(int(middle), 0), depth - 1)
-
-
-def _runs_through(boxes: Tensor, z: int) -> Tensor:
-    return (boxes[:, 0] < z + 1) & (boxes[:, 3] > z)
-
-
-def _in_slice(boxes: Tensor) -> Tensor:
-    """``(x0, y0, x1, y1)`` of 3D boxes."""
-    return boxes[:, [2, 1, 5, 4]]
-
-
-def centre_channel(neighbours: int, source: int = 0) -> int:
-    """Channel of the centre slice of a channel group (windows first): order as in ``preprocess.slice_channels``."""
-    return source * (2 * neighbours + 1) + neighbours
+    @abstractmethod
+    def tile(self, image: Tensor, target: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Image:
+        """The picture of one image ``[C, ...]`` with its target boxes and what is ``found`` in it."""
 
 
 def is_due(step: int, iterations: int, every: int | None) -> bool:
@@ -213,7 +181,8 @@ def _unwrapped(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def _grey(channel: Tensor, shade: Shade) -> NDArray[np.uint8]:
+def grey(channel: Tensor, shade: Shade) -> NDArray[np.uint8]:
+    """A channel ``[H, W]`` as grey values from 0 to 255."""
     values = _numbers(channel) * shade.std + shade.mean
     grey: NDArray[np.uint8] = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     return grey

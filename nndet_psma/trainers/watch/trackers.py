@@ -151,7 +151,7 @@ def tracked_config(plan: DetectorPlan, stage: Stage, settings: Any) -> dict[str,
     """What a tracker may know of a run: flat, numbers and names, no path, no case.
 
     Args:
-        plan: its detector, augmentation, batch and optimiser are told; folds only as a number.
+        plan: its detector, augmentation, machine, batch and optimiser are told; folds only as a number.
         stage: that is trained, as adjusted by the settings.
         settings: a dataclass, such as ``TrainerSettings``; texts that could be paths are left out.
     """
@@ -160,12 +160,9 @@ def tracked_config(plan: DetectorPlan, stage: Stage, settings: Any) -> dict[str,
         config[name] = getattr(plan, name)
     config["folds"] = len(plan.folds)
     config["channels"] = plan.channels(stage)
-    for prefix, part in (
-        ("stage", stage),
-        ("detector", plan.detector or plan.detector3d),
-        ("augmentation", plan.augmentation),
-        ("settings", settings),
-    ):
+    parts = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    parts = {name: part for name, part in parts.items() if is_dataclass(part)}
+    for prefix, part in {"stage": stage, **parts, "settings": settings}.items():
         _flatten(prefix, part, config)
     return config
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.systems.psma25d.starting import starting_detector
-from nndet_psma.systems.psma25d.trainer import MaskRCNN25D, loader_workers
+from nndet_psma.systems.psma25d.trainer import MaskRCNN25D
 from nndet_psma.trainers.identity import stage_hash
 from nndet_psma.trainers.registry import FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
@@ -77,13 +77,3 @@ def test_hash_is_of_the_content_of_own_weights(tiny_task, weights, tmp_path):
         hashes.append(stage_hash(plan, stage, 0, replace(QUICK, start_weights=str(file))))
     assert hashes[0] == hashes[1] != hashes[2]
     assert stage_hash(plan, stage, 0, QUICK) not in hashes
-
-
-def test_loader_processes(monkeypatch, caplog):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(12)), raising=False)
-    assert [loader_workers(n) for n in (None, 0, 12)] == [8, 0, 12]
-    assert not caplog.records
-    assert loader_workers(40) == 12
-    assert "num_workers=40, but each training process has 12 cores: 12 are used" in caplog.text
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert [loader_workers(n) for n in (None, 3, 4)] == [2, 3, 3]

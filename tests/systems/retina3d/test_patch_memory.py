@@ -103,7 +103,7 @@ def test_the_real_network_agrees(bench, patch, changes, channels, classes) -> No
     """Parameters exactly, what is kept up to the statistics of the norms; mixed precision adds weights in 16 bit."""
     from nndet_psma.systems.retina3d.network import build_retinanet3d
 
-    detector = bench.detector3d(patch, **changes)
+    detector = bench.patch_detector(patch, **changes)
     network = bench.network_of(detector, channels, classes)
     model = build_retinanet3d(detector, channels, classes)
     parameters = sum(p.numel() for p in model.parameters())
@@ -122,7 +122,7 @@ def test_flops_of_the_real_network(bench) -> None:
 
     from nndet_psma.systems.retina3d.network import build_retinanet3d
 
-    detector = bench.detector3d((8, 32, 32))
+    detector = bench.patch_detector((8, 32, 32))
     model = build_retinanet3d(detector, 2, 1)
     with FlopCounterMode(display=False) as counter:
         maps = model.pyramid(model.encoder(torch.zeros(1, 2, *detector.patch_size)))
@@ -135,7 +135,7 @@ def test_flops_of_the_real_network(bench) -> None:
 
 def test_the_peak_of_a_real_step(bench) -> None:
     """What a step on the CPU allocates, gradients included, within a tenth."""
-    detector = bench.detector3d((16, 48, 48))
+    detector = bench.patch_detector((16, 48, 48))
     network, voxels = bench.network_of(detector, 2), prod(detector.patch_size)
     _, peak, _ = bench.real_step(detector, 2, 2)
     estimate = activation_bytes_3d(network, voxels, 2) + temporary_bytes_3d(network, voxels, 2)

@@ -17,10 +17,13 @@ from nndet_psma.planners.folds import FoldChoice
 from nndet_psma.planners.registry import PLANNERS
 from nndet_psma.planners.training_memory import Training
 from nndet_psma.postproc.sweep.candidates import sweep_grid
+from nndet_psma.systems.retina3d.cost import patch_step_seconds, stage_load
 from nndet_psma.systems.retina3d.layers import PatchNetwork, patch_flops
 from nndet_psma.systems.retina3d.plan import Retina3DPlan
 from nndet_psma.systems.retina3d.planner import Retina3DPlanner, wide_window
-from nndet_psma.trainers.cost.cost import cost_rows, estimate_cost, patch_step_seconds, stage_memory_gb
+from nndet_psma.trainers.cost.cost import cost_rows, estimate_cost
+from nndet_psma.trainers.cost.devices import CPU_CORE_3D
+from nndet_psma.trainers.cost.stage_load import StageLoads
 
 CPU, GPU = Target("cpu", 0.0), Target("gpu", 24.0)
 FOLDS = FoldChoice([FoldPlan(["case_2", "case_3"], ["case_0", "case_1"])], "by hand", "four cases")
@@ -37,6 +40,10 @@ def plan_for(
         target=target,
         folds=FOLDS,
     )
+
+
+def loads_of(plan: Retina3DPlan) -> StageLoads:
+    return {stage.name: stage_load(plan, stage) for stage in plan.stages}
 
 
 def unusual(modalities: tuple[str, ...], classes: int) -> Fingerprint:
@@ -195,33 +202,34 @@ def test_cost_is_flops_over_speed() -> None:
     voxels = 1
     for side in plan.detector3d.patch_size:
         voxels *= side
-    cost = estimate_cost(plan, cores=1)
+    cost = estimate_cost(plan, loads_of(plan), cores=1)
     # 75 GFLOPS of a core, 50 ms per step
     expected = 0.05 + 2 * patch_flops(network, voxels) / 75e9
     assert cost.seconds_per_step["retina3d"] == pytest.approx(expected)
     assert cost.hours_total == pytest.approx(plan.stages[0].iterations * expected / 3600)
     assert cost.hours_total < 0.2  # a few minutes
     assert "in 3D" in cost.assumption
-    rows = cost_rows(plan, cores=1)
+    rows = cost_rows(plan, loads_of(plan), cores=1)
     assert [row.key for row in rows] == ["cost.retina3d", "cost.total", "cost.memory"]
     assert "400 steps x 2 patches x" in rows[0].evidence
 
 
 def test_cost_on_gpus() -> None:
-    one, two = (estimate_cost(plan_for(fingerprint(), Target("gpu", 24.0, gpus))) for gpus in (1, 2))
+    plans = [plan_for(fingerprint(), Target("gpu", 24.0, gpus)) for gpus in (1, 2)]
+    one, two = (estimate_cost(plan, loads_of(plan)) for plan in plans)
     assert two.seconds_per_step["retina3d"] == pytest.approx(one.seconds_per_step["retina3d"] / 0.95)
     assert two.memory_gb > one.memory_gb  # buckets of the gradients
     plan = plan_for(fingerprint(), GPU)
     training = Training(plan.optimizer)
-    assert one.memory_gb == pytest.approx(stage_memory_gb(plan, plan.stages[0], plan.batch_size, training))
+    assert one.memory_gb == pytest.approx(
+        stage_load(plan, plan.stages[0]).memory(plan.batch_size, training).total
+    )
     assert one.memory_gb <= 0.92 * 24
 
 
 def test_step_seconds_grow_with_the_work() -> None:
     plan = plan_for(fingerprint(), GPU)
     network = PatchNetwork.of(plan.detector3d, channels=1, classes=1)
-    from nndet_psma.trainers.cost.cost import CPU_CORE_3D
-
     few, many = (patch_step_seconds(network, 10**6, n, CPU_CORE_3D) - 0.05 for n in (1, 3))
     assert many == pytest.approx(3 * few)
     assert patch_step_seconds(network, 10**6, 1, CPU_CORE_3D, 2) - 0.05 == pytest.approx(few / 2**0.9)

@@ -9,7 +9,9 @@ import pytest
 import torch
 from artifact_samples import PLAN
 
-from nndet_psma.planners.training_memory import Network, Training, estimate_memory
+from nndet_psma.planners.training_memory import Training
+from nndet_psma.systems.psma25d.cost import stage_load
+from nndet_psma.systems.psma25d.memory import Network, estimate_memory
 from nndet_psma.trainers.observer import StepReport
 from nndet_psma.trainers.watch.memory_check import (
     MEMORY_FILE,
@@ -17,7 +19,7 @@ from nndet_psma.trainers.watch.memory_check import (
     MemoryWatch,
     Peak,
     compare_memory,
-    what_to_lower,
+    gpu_room,
 )
 
 
@@ -42,7 +44,9 @@ def gpu(monkeypatch):
 
 def _watch(plan, folder, device="cuda", **changes):
     stage = replace(plan.stages[0], milestones=[], warmup=0, **changes)
-    return MemoryWatch(plan, stage, folder, 2, Training(plan.optimizer), torch.device(device))
+    return MemoryWatch(
+        stage_load(plan, stage), stage, folder, 2, Training(plan.optimizer), torch.device(device)
+    )
 
 
 def _tell(watch, step):
@@ -53,7 +57,9 @@ def _tell(watch, step):
 
 def test_comparison_leaves_the_context_out(plan):
     stage = plan.stages[0]
-    check = compare_memory(plan, stage, 2, Training(plan.optimizer), Peak(2 * 10**9, 3 * 10**9), "Test GPU")
+    check = compare_memory(
+        stage_load(plan, stage), stage, 2, Training(plan.optimizer), Peak(2 * 10**9, 3 * 10**9), "Test GPU"
+    )
     size = plan.detector.body_input_size if stage.region == "body" else plan.detector.input_size
     network = Network.of(plan.detector, channels=plan.channels(stage), classes=len(plan.classes))
     estimate = estimate_memory(network, size[0] * size[1], 2, Training(plan.optimizer))
@@ -78,7 +84,9 @@ def test_written_once_after_the_third_step(plan, tmp_path, gpu, caplog):
     assert gpu.count("max_memory_reserved") == 1
     check = MemoryCheck.read(tmp_path / MEMORY_FILE)
     peak = Peak(2 * 10**9, 3 * 10**9)
-    assert check == compare_memory(plan, watch.stage, 2, Training(plan.optimizer), peak, "Test GPU")
+    assert check == compare_memory(
+        stage_load(plan, watch.stage), watch.stage, 2, Training(plan.optimizer), peak, "Test GPU"
+    )
     error = f"({100 * (check.ratio - 1):+.0f} %)"
     assert [
         r.getMessage()
@@ -111,27 +119,8 @@ def test_backbone_without_numbers_is_no_error(plan, tmp_path, gpu, caplog):
     assert "memory of this backbone is unknown" in caplog.text
 
 
-def test_full_gpu_names_the_batch_that_fits(plan):
-    """Memory for three slices and a bit (the planner uses 92 %), two GPUs with eight slices each."""
-    training = Training(plan.optimizer, gpus=2)
-    stage = plan.stages[0]
-    size = plan.detector.body_input_size if stage.region == "body" else plan.detector.input_size
-    network = Network.of(plan.detector, channels=plan.channels(stage), classes=len(plan.classes))
-    three, four = (estimate_memory(network, size[0] * size[1], n, training).total for n in (3, 4))
-    memory = (three + four) / 2 / 0.92
-    told = what_to_lower(plan, stage, 8, training, memory)
-    assert f"Lower trainer_cfg.batch_size from 16 to 6 (about {three:.1f} of {memory:.1f} GB per GPU" in told
-    assert "from 16 to 6" in what_to_lower(plan, stage, 8, training, memory + 5, held_gb=5)
-
-
-def test_full_gpu_against_the_estimate_halves_the_batch(plan):
-    told = what_to_lower(plan, plan.stages[0], 8, Training(plan.optimizer), 1000.0)
-    assert told.startswith("Lower trainer_cfg.batch_size from 8 to 4; by the estimate 64 would fit")
-
-
-def test_full_gpu_that_holds_nothing_needs_another_plan(plan):
-    told = what_to_lower(plan, plan.stages[0], 8, Training(plan.optimizer), 0.5)
-    assert "Not even one slice" in told
-    assert "plan_cfg.gpu_memory_gb=0" in told
-    wide = replace(plan, detector=replace(plan.detector, backbone="wide_resnet50_2"))
-    assert what_to_lower(wide, plan.stages[0], 8, Training(), 8.0) == "Lower trainer_cfg.batch_size"
+def test_room_of_a_gpu(monkeypatch):
+    """24 GB, 6 of them free; 10 of the others are ours."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (6 * 10**9, 24 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 10 * 10**9)
+    assert gpu_room(torch.device("cuda")) == (24.0, 8.0)

@@ -13,14 +13,11 @@ from artifact_samples import PLAN
 from PIL import Image
 from torch import nn
 
-from nndet_psma.preprocess.windows import channel_sources, slice_channels
 from nndet_psma.systems.psma25d.network import build_detector
+from nndet_psma.systems.psma25d.pictures import SlicePictures
 from nndet_psma.trainers.observer import StepReport
 from nndet_psma.trainers.watch import pictures
 from nndet_psma.trainers.watch.pictures import (
-    BatchPictures,
-    Shade,
-    centre_channel,
     choose_slices,
     detect,
     draw_slice,
@@ -77,8 +74,8 @@ def _train(watch, steps=3):
 
 
 def test_training_is_bitwise_the_same_with_and_without(tmp_path):
-    without = _train(BatchPictures(tmp_path / "off", every=0))
-    with_pictures = _train(BatchPictures(tmp_path / "on", every=1))
+    without = _train(SlicePictures(tmp_path / "off", every=0))
+    with_pictures = _train(SlicePictures(tmp_path / "on", every=1))
     assert len(list((tmp_path / "on/pictures").glob("*.png"))) == 3
     assert not (tmp_path / "off").exists()
     assert without.keys() == with_pictures.keys()
@@ -152,7 +149,7 @@ def test_when_pictures_are_drawn(every, iterations, steps):
 
 def test_negative_steps_are_refused(tmp_path):
     with pytest.raises(ValueError, match="must not be negative, found -1"):
-        BatchPictures(tmp_path, every=-1)
+        SlicePictures(tmp_path, every=-1)
 
 
 @pytest.mark.parametrize(
@@ -208,42 +205,6 @@ def test_scores_are_written_above_the_box():
     assert not np.array_equal(np.asarray(image)[:100], np.asarray(other)[:100])
 
 
-def test_centre_channel_is_that_of_the_channels():
-    """Slices of constant value z: the centre channel of source s holds that of slice z = 2, scaled by its window."""
-    stage = replace(PLAN.stages[0], windows=[w.name for w in PLAN.windows][:2])
-    volume = np.broadcast_to(np.arange(5, dtype=np.int16)[:, None, None], (5, 4, 4))
-    sources = channel_sources(replace(PLAN, scalings=[]), stage)
-    for neighbours in (0, 1, 2):
-        channels = slice_channels({str(PLAN.ct_name): volume}, sources, 2, neighbours)
-        for number, source in enumerate(sources):
-            value = channels[centre_channel(neighbours, number), 0, 0]
-            assert value == pytest.approx((2 - source.lower) / (source.upper - source.lower))
-
-
-def test_the_picture_of_a_batch(tmp_path, monkeypatch):
-    """Channel 1 of normalised slices: (0.5 - 0.45) / 0.225 is mid grey again. No text but scores, no metadata."""
-    batch = {
-        "images": torch.full((2, 3, 96, 96), (0.5 - 0.45) / 0.225).to(torch.bfloat16),
-        "targets": [_target(), _target((30.0, 30, 60, 60))],
-        "slices": ["patient_a:3", "patient_b:4"],
-    }
-    batch["images"][:, [0, 2]] = 9.0
-    nothing = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0)}
-    monkeypatch.setattr(pictures, "detect", lambda model, images: [nothing] * len(images))
-    watch = BatchPictures(tmp_path, channel=1, shade=Shade(0.45, 0.225))
-    watch.on_step(_report(1, 1000, batch), None)
-    (file,) = (tmp_path / "pictures").iterdir()
-    assert file.name == "step_000001.png"
-    with Image.open(file) as image:
-        assert image.info == {}
-        pixels = np.asarray(image)
-    assert pixels.shape == (384, 384 + 6 + 384, 3)
-    assert len(_pixels(pixels[:, :384], GREEN)) > 0  # the slice with a target comes first
-    right = pixels[:, 390:]
-    assert np.abs(right.astype(int) - 128).max() <= 1
-    assert (pixels[:, 384:390] == 70).all()
-
-
 def test_tiles_of_unequal_size():
     sheet = tile_up([Image.new("RGB", (10, 20)), Image.new("RGB", (30, 5))] * 3, 4)
     assert sheet.size == (4 * 36 - 6, 2 * 26 - 6)
@@ -257,7 +218,7 @@ def test_a_picture_that_fails_ends_pictures_not_training(tmp_path, caplog, monke
         raise torch.cuda.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(pictures, "detect", fail)
-    watch = BatchPictures(tmp_path, every=1)
+    watch = SlicePictures(tmp_path, every=1)
     with caplog.at_level(logging.WARNING, logger="nndet_psma"):
         for step in (1, 2, 3):
             watch.on_step(_report(step, 3, _batch(0)), None)
