@@ -122,13 +122,13 @@ def _composed(task: str, preset: str, overrides: Sequence[str], owner: AnySystem
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    content = default_content(owner)
+    content = {**default_content(owner), "task": task}
     for changes in _preset_contents(owner, preset):
         content = _merged(content, changes, preset)
     ConfigStore.instance().store(name=_SCHEMA, node=content)
     try:
         with initialize(config_path=None, version_base="1.3"):
-            config = compose(_SCHEMA, overrides=[f"task={task}", *map(_quoted, overrides)])
+            config = compose(_SCHEMA, overrides=[*map(_quoted, overrides)])
             found = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _wrong_override(error, overrides, content) from None
@@ -259,7 +259,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nndet_psma config",
         description="Print every key of the configuration with its value and its meaning. A preset and other values "
-        "are chosen as for the other commands: -o train=psma25d_xu2023 plan_cfg.num_folds=3",
+        "are chosen as for the other commands: -o train=PRESET plan_cfg.num_folds=3",
     )
     parser.add_argument("--presets", action="store_true", help="list the presets and their systems instead")
     add_overwrites(parser)

@@ -11,12 +11,11 @@ from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.artifacts.model_folder import WEIGHTS, ModelFolder
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
-from nndet_psma.core.schema import to_plain
 from nndet_psma.jobs.graph import Step
 from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.systems.box_system import BoxSystem
 from nndet_psma.systems.system import Facts, MetricRows, OpenOptions, PlanJob, TrainJob, TuneJob
-from nndet_psma.trainers.settings import MACHINE_KEYS, TrainerSettings, adjusted_stage
+from nndet_psma.trainers.settings import TrainerSettings, adjusted_stage
 
 if TYPE_CHECKING:
     from nndet_psma.inference.case_predictor import CasePredictor
@@ -135,7 +134,7 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
 
     def result_settings(self, settings: TrainerSettings) -> dict[str, Any]:
         """All but what belongs to the machine."""
-        return {key: value for key, value in to_plain(settings).items() if key not in MACHINE_KEYS}
+        return settings.result_keys()
 
     def jobs_per_gpu(self, plan: DP, settings: TrainerSettings, memory_gb: float) -> int:
         """By the planner's estimate of the largest stage."""

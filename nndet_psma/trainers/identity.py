@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
-from nndet_psma.core.errors import UserError
-from nndet_psma.core.hashing import hash_files, hash_json
+from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import to_plain
 from nndet_psma.trainers.settings import TrainerSettings, adjusted_stage
 
@@ -49,18 +47,10 @@ def stage_hash(
         {name: value for name, value in to_plain(plan).items() if name not in FREE_KEYS},
         to_plain(stage),
         plan.folds[fold].train,
-        settings.result_keys(stage.iterations),
+        settings.result_keys(),
         parent,
         list(inputs),
     ]
-    if settings.start_weights is not None and parent is None:
-        content.append(_file_hash(settings.start_weights))
     if settings.select == "best":
         content.append(plan.folds[fold].val)
     return hash_json(content)
-
-
-def _file_hash(file: str) -> str:
-    if not Path(file).is_file():
-        raise UserError("weights file does not exist", file=file, remedy="Correct trainer_cfg.start_weights")
-    return hash_files([Path(file)])

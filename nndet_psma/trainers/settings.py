@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.hashing import hash_files
 from nndet_psma.core.schema import SchemaError, from_plain, to_plain
 
 MACHINE_KEYS = {
@@ -105,17 +107,27 @@ class TrainerSettings:
             return max(1, iterations // _VALIDATIONS)
         return self.validate_every
 
-    def result_keys(self, iterations: int) -> dict[str, Any]:
-        """What changes the weights of a stage, as plain values; keys at their defaults are left out.
+    def result_keys(self) -> dict[str, Any]:
+        """What changes weights, as plain values; keys at their defaults are left out.
 
         So a key that a later release adds does not make trained models seem to belong to another configuration.
+
+        Raises:
+            UserError: the file of ``start_weights`` does not exist.
         """
-        normal = to_plain(TrainerSettings())
-        kept = {k: v for k, v in to_plain(self).items() if k not in MACHINE_KEYS and v != normal[k]}
-        kept.pop("start_weights", None)  # what the file holds counts, not where it lies
+        normal, free = to_plain(TrainerSettings()), set(MACHINE_KEYS)
         if self.select == "best":
-            kept["validate_every"] = self.validation_steps(iterations)
+            free.remove("validate_every")
+        kept = {k: v for k, v in to_plain(self).items() if k not in free and v != normal[k]}
+        if self.start_weights is not None:  # what the file holds counts, not where it lies
+            kept["start_weights"] = _file_hash(self.start_weights)
         return kept
+
+
+def _file_hash(file: str) -> str:
+    if not Path(file).is_file():
+        raise UserError("weights file does not exist", file=file, remedy="Correct trainer_cfg.start_weights")
+    return hash_files([Path(file)])
 
 
 def adjusted_stage(stage: Stage, settings: TrainerSettings) -> Stage:

@@ -61,7 +61,11 @@ def test_defaults_and_whole_numbers():
     ("change", "key", "problem"),
     [
         ({"nonsense": 1}, "nonsense", "unknown key; known keys are anything, flag"),
-        ({"inner": {"size": 1, "sise": 2}}, "inner.sise", "unknown key; known keys are name, size"),
+        (
+            {"inner": {"size": 1, "sise": 2}},
+            "inner.sise",
+            "did you mean size? Known keys are name, size",
+        ),
         ({"inner": {}}, "inner.size", "missing key"),
         ({"inner": 3}, "inner", "expected an object, found int"),
         ({"inner": {"size": "3"}}, "inner.size", "expected int, found '3'"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
+from patch_plan import on_patches
 from tiny_place import Workplace
 
 from nndet_psma.artifacts.detector_plan import Augmentation, Stage
@@ -37,12 +38,10 @@ def patch_plan(place: Workplace, *, iterations: int = 4, region: str = "search")
     windows = [window.name for window in plan.windows]
     first = Stage("first", region, windows, None, True, iterations, 0.01, [], 0)  # type: ignore[arg-type]
     second = replace(first, name="second", start_from="first")
-    values = {field.name: getattr(plan, field.name) for field in fields(plan)} | {
-        "planner": "Retina3DPlanner", "trainer": "RetinaNet3D", "plan_id": "Retina3D", "detector": None,
-        "detector3d": SMALL, "neighbours": 0, "stages": [first, second], "batch_size": 3, "augmentation": STILL,
-        "optimizer": "adamw", "postproc_grid": {}, "postproc_defaults": {}, "decisions": {},
-    }  # fmt: skip
-    return Retina3DPlan(**values)
+    return on_patches(
+        plan, SMALL, stages=[first, second], batch_size=3, augmentation=STILL, optimizer="adamw", postproc_grid={},
+        postproc_defaults={}, decisions={},
+    )  # fmt: skip
 
 
 def patch_job(

@@ -10,6 +10,14 @@ from nndet_psma.core.schema import SchemaError, from_plain, to_plain
 from nndet_psma.systems.nodeseg.plan import SegmentationTraining
 
 _OF_THE_RUN = ("num_gpus", "workers", "compile", "validate")
+MACHINE_KEYS = {
+    "num_gpus": "they share the planned batch",
+    "workers": "cut patches as chance has it, however many they are",
+    "compile": "changes results by rounding at most",
+    "validate": "predicts after the training",
+    "save_every": "a checkpoint changes nothing",
+}
+"""Keys that may differ between an interrupted run and the one that goes on, and why. Every other key counts."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,11 @@ class NodeSegSettings:
         """Settings of the plan's training that are set here."""
         names = [each.name for each in fields(self) if each.name not in _OF_THE_RUN]
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def result_keys(self, planned: SegmentationTraining) -> dict[str, Any]:
+        """The training as it will be, as plain values, but for what changes no weights."""
+        training = to_plain(self.training(planned))
+        return {name: value for name, value in training.items() if name not in MACHINE_KEYS}
 
     def training(self, planned: SegmentationTraining) -> SegmentationTraining:
         """The plan's training with what is set here.

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.schema import to_plain
 from nndet_psma.jobs.graph import Step
 from nndet_psma.systems.box_system import BoxSystem
 from nndet_psma.systems.nodeseg.options import NodeSegOptions
 from nndet_psma.systems.nodeseg.plan import VOTER, NodeSegPlan
-from nndet_psma.systems.nodeseg.settings import NodeSegSettings
+from nndet_psma.systems.nodeseg.settings import MACHINE_KEYS, NodeSegSettings
 from nndet_psma.systems.system import Facts, MetricRows, OpenOptions, PlanJob, TrainJob, TuneJob
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ class NodeSeg(BoxSystem[NodeSegPlan, NodeSegOptions, NodeSegSettings]):
         root = Path()
         result = SegmentationModel(ModelFolder(root)).checkpoint(plan, fold)
         return [Step("", (), training.epochs * training.iterations, str(result))]
+
+    def result_settings(self, settings: NodeSegSettings) -> dict[str, Any]:
+        """All but what belongs to the machine."""
+        return {name: value for name, value in to_plain(settings).items() if name not in MACHINE_KEYS}
 
     def open(self, model: ModelFolder, fold: int, options: OpenOptions) -> CasePredictor:
         """The networks of the fold, or of all consolidated folds."""

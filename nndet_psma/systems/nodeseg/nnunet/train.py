@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from nndet_psma.artifacts.model_folder import PLAN
+from nndet_psma.core.atomic import read_json, write_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.lock import FolderLock
 from nndet_psma.core.schema import to_plain
@@ -26,6 +27,8 @@ from nndet_psma.systems.nodeseg.sampling import VALIDATION_VARIABLE
 from nndet_psma.systems.nodeseg.settings import NodeSegSettings
 from nndet_psma.systems.system import TrainJob
 
+_OTHER = "Train anew with -o train.mode=overwrite, or keep both with -o exp.tag=_NAME"
+_TRAINED_WITH = "training.json"  # the plan's training with what trainer_cfg changed of it
 Job = TrainJob[NodeSegPlan, NodeSegOptions, NodeSegSettings]
 
 
@@ -56,7 +59,7 @@ def train_fold(job: Job) -> None:
     """Train one fold; goes on where an earlier run stopped unless ``train.mode=overwrite``.
 
     Raises:
-        UserError: what is there belongs to another plan.
+        UserError: what is there was trained with another plan or other settings.
     """
     plan, settings = job.plan, job.config.trainer_cfg
     nnunet = NnunetPaths.of(job.paths, plan.dataset)
@@ -66,11 +69,12 @@ def train_fold(job: Job) -> None:
     with FolderLock(job.folder):
         if job.overwrite:
             shutil.rmtree(place, ignore_errors=True)
-        _check_same_plan(plan, job.folder, place)
+        _check_same(job, place)
         if (place / FINAL).is_file():
             job.say(f"fold {job.fold} is trained already: {place / FINAL}")
             return
         plan.write(job.folder / PLAN)
+        write_json(job.folder / _TRAINED_WITH, settings.result_keys(plan.training))
         going_on = (place / LATEST).is_file() or (place / BEST).is_file()
         with entered(variables(nnunet, model, plan, job.fold, settings, changes)):
             _run(plan, job.fold, settings, going_on)
@@ -125,14 +129,21 @@ def _changes(job: Job) -> dict[str, Any]:
     return {key: value for key, value in after.items() if before[key] != value}
 
 
-def _check_same_plan(plan: NodeSegPlan, target: Path, place: Path) -> None:
-    """Weights that are there must belong to this plan."""
-    file = target / PLAN
-    if not place.is_dir() or not file.is_file():
+def _check_same(job: Job, place: Path) -> None:
+    """Weights that are there must belong to this plan, and to a training as it is wanted now."""
+    if not place.is_dir():
         return
-    if NodeSegPlan.read(file).content_hash() != plan.content_hash():
+    file, record = job.folder / PLAN, job.folder / _TRAINED_WITH
+    if file.is_file() and NodeSegPlan.read(file).content_hash() != job.plan.content_hash():
+        raise UserError("the weights there were trained with another plan", file=place, remedy=_OTHER)
+    if not record.is_file():
+        return
+    before, now = read_json(record), job.config.trainer_cfg.result_keys(job.plan.training)
+    differing = [name for name in now if before.get(name) != now[name]]
+    if differing:
         raise UserError(
-            "the weights there were trained with another plan",
+            "the weights there were trained with another trainer_cfg",
             file=place,
-            remedy="Train anew with -o train.mode=overwrite, or keep both with -o exp.tag=_NAME",
+            found=f"other values of {', '.join(differing)}",
+            remedy=_OTHER,
         )
