@@ -4,11 +4,15 @@ system.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from nndet_psma.artifacts.artifact import Artifact
+from nndet_psma.core.errors import UserError
+
+T = TypeVar("T")
 
 
 class Result(Artifact):
@@ -17,7 +21,7 @@ class Result(Artifact):
     Attributes:
         suffix: of the file's name, behind the case id.
         case_id: name of the case.
-        made_from: hash of weights, thresholds and image.
+        made_from: hash of everything that determined it; whether tuned settings belong to it is up to the type.
     """
 
     suffix: ClassVar[str]
@@ -66,7 +70,8 @@ class Judgement:
 class Judged(Result):
     """Given or found objects of a case, each with calibrated probabilities.
 
-    A system may add fields in a subclass with a schema and suffix of its own.
+    A system may add fields in a subclass with a schema and suffix of its own. ``made_from`` is the hash of weights and
+    image: decisions are taken again from the probabilities, so they do not make a result another one.
     """
 
     schema: ClassVar[str] = "nndet_psma.judged"
@@ -75,6 +80,11 @@ class Judged(Result):
     case_id: str
     made_from: str
     objects: list[Judgement]
+
+    def decided_by(self, decide: Callable[[Mapping[str, float]], str]) -> Judged:
+        """The same probabilities with the decisions of ``decide``."""
+        objects = [replace(each, decision=decide(each.probabilities)) for each in self.objects]
+        return replace(self, objects=objects)
 
     def summary(self) -> dict[str, Any]:
         """Objects by decision."""
@@ -95,7 +105,7 @@ class Call(Result):
 
     Attributes:
         case_id: name of the case.
-        made_from: hash of weights, decision and image.
+        made_from: hash of weights and image; the decision is taken again from the probabilities.
         probabilities: calibrated probability by class name; they sum to 1.
         decision: class name that the tuned decision takes.
     """
@@ -111,6 +121,10 @@ class Call(Result):
     def __post_init__(self) -> None:
         check_probabilities(self.probabilities, self.decision)
 
+    def decided_by(self, decide: Callable[[Mapping[str, float]], str]) -> Call:
+        """The same probabilities with the decision of ``decide``."""
+        return replace(self, decision=decide(self.probabilities))
+
     def summary(self) -> dict[str, Any]:
         """Decision and its probability."""
         return {
@@ -122,6 +136,26 @@ class Call(Result):
     def told(self) -> str:
         """Decision and its probability."""
         return f"{self.decision} ({self.probabilities[self.decision]:.2f})"
+
+
+def for_type(table: Mapping[type[Result], T], result_type: type[Result], verb: str) -> T:
+    """The entry of a table for a type of result or the nearest type that it is derived from.
+
+    Args:
+        table: by type.
+        result_type: of a system.
+        verb: what the table is for, such as "scored".
+
+    Raises:
+        UserError: there is none.
+    """
+    for base in result_type.__mro__:
+        if base in table:
+            return table[base]
+    raise UserError(
+        f"results of the type {result_type.__name__} cannot be {verb}",
+        expected=f"one derived from {', '.join(known.__name__ for known in table)}",
+    )
 
 
 def check_probabilities(probabilities: dict[str, float], decision: str) -> None:

@@ -74,10 +74,12 @@ class Registry(Generic[T]):
         if matching:
             try:
                 self._classes[name] = matching[0].load()
-            except (ImportError, AttributeError) as error:
+            except (
+                Exception
+            ) as error:  # another package's code: it may fail in any way, a SyntaxError included
                 raise UserError(
                     f"{self.kind} '{name}' cannot be imported",
-                    found=str(error),
+                    found=str(error) or type(error).__name__,
                     remedy=f"Mend or uninstall the package that offers {matching[0].value}",
                 ) from None
         elif "." in name:

@@ -59,13 +59,17 @@ class CasePredictor(ABC):
             UserError: the images cannot be read or prepared.
         """
 
+    def decided(self, result: Result) -> Result:
+        """An earlier result with the tuned settings that hold now; as it is where nothing is tuned."""
+        return result
+
     def kept(self, job: CaseJob) -> Result | None:
-        """What an earlier run said of the same images with the same weights; thresholds are applied again."""
+        """What an earlier run said of the same images with the same weights; tuned settings are applied again."""
         file = self.result_type.file(job.folder, job.case_id)
         with suppress(UserError):  # of another version, or damaged: predicted anew
             if file.is_file():
                 found = self.result_type.read(file)
-                return found if found.made_from == job.made_from else None
+                return self.decided(found) if found.made_from == job.made_from else None
         return None
 
 

@@ -31,6 +31,11 @@ MAX_RATIO = 100
 """Weights hardly compress; what grows more than this when unpacked is no model."""
 
 
+def is_weights_name(name: str) -> bool:
+    """Whether a file of weights may have this name in an archive: ``fold0/STAGE/model.safetensors``."""
+    return _WEIGHTS_NAME.fullmatch(name) is not None
+
+
 def write_archive(file: Path, texts: dict[str, bytes], weights: dict[str, Path]) -> None:
     """Write a zip atomically; equal contents give equal bytes.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from nndet_psma.artifacts.model_folder import INFERENCE_PLAN
 from nndet_psma.core.errors import UserError
 
 CONSOLIDATE = "consolidate"
@@ -100,7 +101,7 @@ def build_jobs(
     if consolidate:
         command = ["nndet_consolidate", task, model, "--folds", *map(str, chosen), "--sweep_boxes"]
         command = _with(command, overrides)
-        result = "consolidated/sweep.json"
+        result = f"consolidated/{INFERENCE_PLAN}"
         jobs.append(Job(CONSOLIDATE, "consolidate", None, None, last_jobs(jobs), command, result))
     return jobs
 
@@ -160,7 +161,7 @@ def _fold_jobs(
         )  # fmt: skip
     if sweep:
         command = _with(["nndet_sweep", task, model, str(fold)], overrides)
-        result = f"fold{fold}/sweep.json"
+        result = f"fold{fold}/{INFERENCE_PLAN}"
         jobs.append(Job(f"sweep{fold}", "sweep", fold, None, last_jobs(jobs), command, result))
     return jobs
 

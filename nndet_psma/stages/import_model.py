@@ -58,11 +58,12 @@ def import_model(job: ImportJob) -> tuple[ModelFolder, ModelManifest]:
             remedy="Replace it with --force, or import elsewhere with -o FOLDER",
         )
     with atomic_folder(target) as temporary:
-        unpack_model(job.archive, temporary / "model", check_contents)
-        _check_weights(temporary / "model")
-        for path in sorted((temporary / "model").iterdir()):
+        unpacked = temporary / target.name  # as a model that can be opened
+        unpack_model(job.archive, unpacked, check_contents)
+        _check_weights(unpacked)
+        for path in sorted(unpacked.iterdir()):
             path.rename(temporary / path.name)
-        (temporary / "model").rmdir()
+        unpacked.rmdir()
     return folder, manifest
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from nndet_psma.artifacts.box_plan import BoxPlan
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.model_folder import INFERENCE_PLAN, VAL_PREDICTIONS, VALIDATION_RAW, ModelFolder
+from nndet_psma.artifacts.model_folder import VALIDATION_RAW, ModelFolder
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.artifacts.results import Result
 from nndet_psma.core.errors import UserError
@@ -18,6 +18,7 @@ from nndet_psma.dataset.task.clinical import patient_of, read_clinical
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.postproc.steps.settings import PostprocSettings
+from nndet_psma.systems.out_of_fold import write_tuned
 from nndet_psma.systems.system import System, TuneJob
 
 if TYPE_CHECKING:
@@ -64,14 +65,9 @@ class BoxSystem(System[BP, O, S], Generic[BP, O, S]):
         cases = self.sweep_cases(job, plan, files)
         tuned, result = tune(cases, files, plan, job.config.sweep, folds=folds, groups=groups)
         write_sweep(target / "sweep.json", result)
-        tuned.write(target / INFERENCE_PLAN)
         settings = PostprocSettings(**tuned.settings)
-        for old in (target / VAL_PREDICTIONS).glob(f"*{Prediction.suffix}"):
-            if old.name.removesuffix(Prediction.suffix) not in tuned.cases:
-                old.unlink()  # of a case that another plan validated here
-        for file in files:
-            prediction = make_prediction(read_raw(file), settings, plan.classes)
-            prediction.write(prediction.file(target / VAL_PREDICTIONS, prediction.case_id))
+        predictions = (make_prediction(read_raw(file), settings, plan.classes) for file in files)
+        write_tuned(job.model, fold, tuned, Prediction, predictions)
         return tuned
 
     def check_inference(self, inference: InferencePlan) -> None:

@@ -181,18 +181,6 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
             f"fold{fold}/{stage.name}/{WEIGHTS}": model.weights(fold, stage.name) for stage in plan.stages
         }
 
-    def exported(self, model: ModelFolder, plan: DP, source: int, folds: Sequence[int]) -> dict[str, Path]:
-        """One file per stage and fold, as in the consolidated model."""
-        return {
-            f"fold{fold}/{stage.name}/{WEIGHTS}": model.weights(source, stage.name, fold)
-            for fold in folds
-            for stage in plan.stages
-        }
-
-    def places(self, plan: DP, folds: Sequence[int]) -> set[str]:
-        """One file per stage and fold."""
-        return {f"fold{fold}/{stage.name}/{WEIGHTS}" for fold in folds for stage in plan.stages}
-
     def check_weights(self, folder: Path, plan: DP, folds: Sequence[int]) -> None:
         """Build every detector with its weights; the first that does not fit is named."""
         import torch

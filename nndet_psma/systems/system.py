@@ -9,22 +9,32 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from nndet_psma.artifacts.channels import Window
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.inference_plan import InferencePlan
-from nndet_psma.artifacts.model_folder import CONSOLIDATED, PLAN, VAL_PREDICTIONS, ModelFolder
-from nndet_psma.artifacts.plan import Plan, Target
+from nndet_psma.artifacts.model_folder import (
+    CONSOLIDATED,
+    INFERENCE_PLAN,
+    VAL_PREDICTIONS,
+    WEIGHTS,
+    ModelFolder,
+)
+from nndet_psma.artifacts.plan import Decision, Plan, Target
 from nndet_psma.artifacts.plan_file import SYSTEMS as PLAN_OWNERS
 from nndet_psma.artifacts.results import Result
 from nndet_psma.artifacts.run_config import RunConfig
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.registry import Registry
 from nndet_psma.core.schema import to_plain
+from nndet_psma.dataset.task.case_truth import read_case_truth
 from nndet_psma.dataset.task.cases import RawCase
-from nndet_psma.dataset.task.description import DatasetDescription
+from nndet_psma.dataset.task.description import DatasetDescription, Role
+from nndet_psma.dataset.task.instances import read_labels
 from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.inference.model_archive import is_weights_name
 from nndet_psma.jobs.graph import Step
 from nndet_psma.planners.folds import FoldChoice
 from nndet_psma.planners.options import PlannerOptions
@@ -68,6 +78,38 @@ class PlanJob(Generic[P, O, S]):
     processes: int
     say: Callable[[str], None]
 
+    def fields(self) -> dict[str, Any]:
+        """The fields that every plan has, as the job tells them: ``MyPlan(**job.fields(), own=...)``.
+
+        The spacing is the median of the cases, the batch one image; a system that chooses them replaces them.
+        """
+        spacings = zip(*(case.spacing for case in self.fingerprint.cases), strict=True)
+        seed = self.config.plan_cfg.seed
+        return {
+            "plan_id": self.config.plan,
+            "planner": self.config.planner,
+            "trainer": self.config.module,
+            "task": self.fingerprint.task,
+            "made_from": self.fingerprint.content_hash(),
+            "target": self.target,
+            "modalities": self.fingerprint.modalities,
+            "classes": self.fingerprint.labels,
+            "ct_modality": self._modality(Role.CT),
+            "ctv_modality": self._modality(Role.CTV),
+            "spacing": tuple(float(median(axis)) for axis in spacings),
+            "batch_size": 1,
+            "folds": self.folds.folds,
+            "seed": seed,
+            "decisions": {
+                "folds": Decision(self.folds.rule, self.folds.evidence),
+                "seed": Decision("plan_cfg.seed", "the same seed, the same folds and bootstrap"),
+            },
+        }
+
+    def _modality(self, role: Role) -> int | None:
+        named = (index for index in self.description.modalities if self.description.role(index) is role)
+        return next(named, None)
+
 
 @dataclass(frozen=True)
 class TrainJob(Generic[P, O, S]):
@@ -98,6 +140,22 @@ class TrainJob(Generic[P, O, S]):
     def overwrite(self) -> bool:
         """Forget what is there instead of going on."""
         return self.config.train.mode == "overwrite"
+
+    def finished(self, file: Path) -> bool:
+        """Whether an earlier run with this plan has left ``file`` and is to be kept.
+
+        Raises:
+            UserError: it was left by a run with another plan.
+        """
+        if self.overwrite or not file.is_file():
+            return False
+        if self.model.plan(self.fold).content_hash() != self.plan.content_hash():
+            raise UserError(
+                "was trained with another plan",
+                file=self.folder,
+                remedy="Train it again with -o train.mode=overwrite, or beside it with -o exp.tag=_NAME",
+            )
+        return True
 
 
 @dataclass(frozen=True)
@@ -229,9 +287,9 @@ class System(ABC, Generic[P, O, S]):
             UserError: names the key.
         """
 
-    @abstractmethod
     def prepare(self, job: PlanJob[P, O, S], plan: P) -> list[str]:
         """Prepare the cases for training; returns the ids of those that were prepared now."""
+        return []
 
     def check_prepared(self, job: TrainJob[P, O, S], prepared: P) -> list[str]:
         """Case ids that are prepared for training with ``job.plan``.
@@ -255,7 +313,8 @@ class System(ABC, Generic[P, O, S]):
 
     def steps(self, plan: P, settings: S, fold: int) -> list[Step]:
         """Trainings of a fold that can be jobs of their own, in order."""
-        return [Step("", (), 0, f"fold{fold}/{PLAN}")]
+        left = next(iter(self.weights(ModelFolder(Path()), plan, fold).values()))
+        return [Step("", (), 0, str(left))]
 
     def inputs(self, job: TrainJob[P, O, S]) -> Any:
         """Hashes of the prepared cases of a fold: what else a training depends on."""
@@ -297,6 +356,9 @@ class System(ABC, Generic[P, O, S]):
     def tune(self, job: TuneJob[O, S], fold: int, folds: list[int]) -> InferencePlan:
         """Tune on the validation results of ``folds`` and write what was tuned, and the results, into ``fold``.
 
+        :mod:`nndet_psma.systems.out_of_fold` reads and writes them. The decision of ``Judged`` and ``Call`` results is
+        called as in :class:`nndet_psma.postproc.cutoff.Cutoff`.
+
         Args:
             job: the model.
             fold: whose folder is written to; -1 is the consolidated model.
@@ -310,9 +372,54 @@ class System(ABC, Generic[P, O, S]):
         """Starting values, before anything is tuned."""
         return InferencePlan("", folds, {}, "", None, "starting values of the plan, not tuned", [])
 
-    @abstractmethod
+    def inference(self, model: ModelFolder, plan: P, fold: int) -> InferencePlan:
+        """What was tuned; starting values of a fold whose validation cases are still to be predicted.
+
+        Raises:
+            UserError: its file cannot be read.
+        """
+        file = model.fold(fold) / INFERENCE_PLAN
+        return InferencePlan.read(file) if file.is_file() else self.untuned(plan, [fold])
+
+    def object_truth(self, case: RawCase, description: DatasetDescription) -> dict[int, str | None]:
+        """True class by number of the object, None where it is not known: what ``Judged`` results are scored by.
+
+        Raises:
+            UserError: the case has no label, or it cannot be read.
+        """
+        return {
+            number: description.labels[label] for number, label in read_labels(case, description)[1].items()
+        }
+
+    def case_truth(
+        self, paths: TaskPaths, description: DatasetDescription, case_ids: Sequence[str]
+    ) -> dict[str, str]:
+        """True class by case id, without the cases whose class is not known: what ``Call`` results are scored by.
+
+        Raises:
+            UserError: it is not told where the truth stands, or it is not there.
+        """
+        return read_case_truth(paths, description, case_ids)
+
     def weights(self, model: ModelFolder, plan: P, fold: int) -> dict[str, Path]:
-        """Files that a trained fold consists of, by their place in the consolidated model."""
+        """Files that a trained fold consists of, by their place in the consolidated model; one file unless told
+        otherwise.
+        """
+        return {f"fold{fold}/{self.name}/{WEIGHTS}": model.weights(fold, self.name)}
+
+    def trained(self, model: ModelFolder, plan: P, source: int, folds: Sequence[int]) -> dict[str, Path]:
+        """The files of :meth:`weights` of several folds, where a model that is opened has them.
+
+        Args:
+            model: folder of the model.
+            plan: of the model.
+            source: -1 for the consolidated model, or the fold itself.
+            folds: that predict together.
+        """
+        files = {place: file for fold in folds for place, file in self.weights(model, plan, fold).items()}
+        if source != CONSOLIDATED:
+            return files
+        return {place: model.fold(CONSOLIDATED) / place for place in files}
 
     def exported(self, model: ModelFolder, plan: P, source: int, folds: Sequence[int]) -> dict[str, Path]:
         """Weights (safetensors) by their place in a model that is passed on.
@@ -326,13 +433,20 @@ class System(ABC, Generic[P, O, S]):
         Raises:
             UserError: the system's models cannot be passed on as one file.
         """
-        raise UserError(
-            f"models of {self.name} cannot be exported", remedy="Pass on the folder 'consolidated'"
-        )
+        files = self.trained(model, plan, source, folds)
+        wrong = [place for place in files if not is_weights_name(place)]
+        if wrong:
+            raise UserError(
+                f"models of {self.name} cannot be exported",
+                expected=f"weights called fold0/NAME/{WEIGHTS}",
+                found=wrong[0],
+                remedy="Pass on the folder 'consolidated'",
+            )
+        return files
 
     def places(self, plan: P, folds: Sequence[int]) -> set[str]:
         """Names that :meth:`exported` gives."""
-        return set()
+        return set(self.trained(ModelFolder(Path()), plan, CONSOLIDATED, folds))
 
     def without_paths(self, plan: P) -> tuple[P, list[str]]:
         """The plan without values that name files, and these names."""
@@ -343,11 +457,20 @@ class System(ABC, Generic[P, O, S]):
         shutil.copyfile(source, target)
 
     def check_weights(self, folder: Path, plan: P, folds: Sequence[int]) -> None:
-        """Build every network of a consolidated model once with its weights.
+        """Build every network of a consolidated model once with its weights; unless told otherwise it is opened.
+
+        Args:
+            folder: called ``consolidated``.
+            plan: in it.
+            folds: in it.
 
         Raises:
             UserError: names what does not fit.
         """
+        try:
+            self.open(ModelFolder(folder.parent), CONSOLIDATED, OpenOptions(device="cpu"))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"weights do not fit the plan of {self.name}", found=str(error)) from None
 
     @abstractmethod
     def facts(self, plan: P, precision: str = "no") -> Facts:
@@ -355,7 +478,7 @@ class System(ABC, Generic[P, O, S]):
 
     def curves(self, model: ModelFolder, fold: int, plan: P) -> tuple[dict[str, MetricRows], list[str]]:
         """Rows of the training's metrics by step, and the steps that have left none."""
-        return {}, [f"fold {fold}"]
+        return {}, [f"fold {fold} has left none"]
 
     def sections(self, plan: P) -> Sequence[Callable[[Any], Any]]:
         """Sections of the report of its own: functions from a report's source to a section."""

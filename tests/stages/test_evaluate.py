@@ -152,7 +152,7 @@ def test_comparison_with_a_model_that_misses_one_lesion(own_copy, capsys):
     written = json.loads((evaluation.folder / "comparison_Other_PSMA25D.json").read_text())
     assert (written["first"], written["second"]) == (own_copy.model.name, "Other_PSMA25D")
     assert written["scores"]["FROC_score_centre"]["difference"] == 0.5
-    from nndet_psma.cli.eval import print_comparison
+    from nndet_psma.cli.eval_boxes import print_comparison
 
     print_comparison(evaluation)
     assert "minus Other_PSMA25D" in capsys.readouterr().out

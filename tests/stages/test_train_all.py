@@ -351,7 +351,7 @@ def test_other_folds_stay_in_the_record(tmp_path):
 
 def test_what_an_earlier_run_has_done(tmp_path):
     states = list(_run(tmp_path, Pretender(tmp_path), _fresh(sweep=True), retries=0).values())
-    (tmp_path / "fold0/sweep.json").write_text("{}")
+    (tmp_path / "fold0/plan_inference.json").write_text("{}")
     states = [replace(state, state="done") for state in states]
     jobs = [state.job for state in states]
     same = {job.name: "hash" for job in jobs}
@@ -390,8 +390,8 @@ def test_results_that_count(tmp_path):
     jobs = {job.name: job for job in build_jobs(PLAN, [0], "T", "M", sweep=True, consolidate=True)}
     files = {
         "fold0/narrow": "fold0/narrow/model.safetensors",
-        "sweep0": "fold0/sweep.json",
-        "consolidate": "consolidated/sweep.json",
+        "sweep0": "fold0/plan_inference.json",
+        "consolidate": "consolidated/plan_inference.json",
     }
     for name, file in files.items():
         assert not has_result(jobs[name], tmp_path)

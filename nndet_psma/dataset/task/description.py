@@ -78,6 +78,12 @@ class DatasetDescription:
         """Indices of every modality but the search region."""
         return tuple(index for index in self.modalities if self.role(index) is not Role.CTV)
 
+    @property
+    def target(self) -> str | None:
+        """What is to be told of the cases where it is not their lesions: ``target`` of the block ``psma``."""
+        target = self.psma.get("target")
+        return None if target is None else str(target)
+
     def to_json(self) -> dict[str, Any]:
         """nnDetection's spelling, with string keys."""
         content: dict[str, Any] = {

@@ -35,6 +35,8 @@ class PSMA25D(DetectorSystem[PSMA25DPlan]):
 
     def suits(self, description: DatasetDescription) -> str | None:
         """CT with a CTV, and slices without a third dimension."""
+        if description.target is not None:
+            return None
         if description.dim == 2:
             return "the images are single slices"
         roles = {description.role(index) for index in description.modalities}

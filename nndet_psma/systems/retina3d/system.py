@@ -25,6 +25,8 @@ class Retina3D(DetectorSystem[Retina3DPlan]):
 
     def suits(self, description: DatasetDescription) -> str | None:
         """Volumes without CT or without CTV."""
+        if description.target is not None:
+            return None
         roles = {description.role(index) for index in description.modalities}
         missing = " and ".join(role.value for role in (Role.CT, Role.CTV) if role not in roles)
         return f"the task has no {missing}" if missing and description.dim == 3 else None
