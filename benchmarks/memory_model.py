@@ -1,8 +1,8 @@
 """Measure the constants of ``nndet_psma/systems/psma25d/memory.py``: what the detector keeps for the backward pass.
 
 Run ``python benchmarks/memory_model.py`` and paste the two tables it prints. The network is built by
-``models.maskrcnn25d.build_detector`` and run on PyTorch's fake tensors, which have the shapes, types and autocast rules
-of a GPU but no data, so neither a GPU nor memory is needed. Fake tensors do not run the sampling of boxes (it
+``systems.psma25d.network.build_detector`` and run on PyTorch's fake tensors, which have the shapes, types and autocast
+rules of a GPU but no data, so neither a GPU nor memory is needed. Fake tensors do not run the sampling of boxes (it
 depends on data); the last part therefore takes real training steps on the CPU and follows their allocations.
 """
 

@@ -77,13 +77,15 @@ def _run(place: Place, steps: int) -> dict[str, float]:
     from accelerate import Accelerator
 
     from nndet_psma.trainers.loop import LoopSettings, train_loop
+    from nndet_psma.trainers.settings import TrainerSettings
 
     model = place.model()
     pairs = PairedBatches(place, steps, BareStep(place.torchvision_model(), place.plan, place.stage))
     stage = _stage(place, steps)
     with TemporaryDirectory() as folder:
         settings = LoopSettings(
-            folder=Path(folder), made_from="benchmark", seed=0, workers=0, save_every=steps + 1, log_every=10,
+            folder=Path(folder), made_from="benchmark", seed=0,
+            trainer=TrainerSettings(num_workers=0, save_every=steps + 1, channels_last=False),
             optimizer=place.plan.optimizer,
         )  # fmt: skip
         accelerator = Accelerator(cpu=place.device.type == "cpu")

@@ -131,9 +131,8 @@ def _ours(place: Place, steps: int, precision: str) -> tuple[float, float]:
     stage = adjusted_stage(place.stage, TrainerSettings(iterations=steps + _MARGIN))
     with TemporaryDirectory() as folder:
         settings = LoopSettings(
-            folder=Path(folder), made_from="benchmark", seed=0, workers=place.workers, save_every=10**6,
-            log_every=10, optimizer=place.plan.optimizer, precision=precision, observers=(clock,),
-            channels_last=place.device.type == "cuda",
+            folder=Path(folder), made_from="benchmark", seed=0, optimizer=place.plan.optimizer, observers=(clock,),
+            trainer=TrainerSettings(num_workers=place.workers, save_every=10**6, precision=precision),
         )  # fmt: skip
         accelerator = Accelerator(cpu=place.device.type == "cpu")
         before = _cpu_seconds()

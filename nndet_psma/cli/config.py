@@ -132,7 +132,22 @@ def _composed(task: str, preset: str, overrides: Sequence[str], owner: AnySystem
             found = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _wrong_override(error, overrides, content) from None
-    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+    return _with_names({str(key): value for key, value in found.items()} if isinstance(found, dict) else {})
+
+
+def _with_names(content: dict[str, Any]) -> dict[str, Any]:
+    """Names that are numbers (``exp.tag=2``), which Hydra reads as such, are text."""
+
+    def text(value: Any) -> Any:
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    exp = content["exp"]
+    named = (
+        {**exp, **{key: text(exp[key]) for key in ("tag", "id") if key in exp}}
+        if isinstance(exp, dict)
+        else exp
+    )
+    return {**content, "plan": text(content["plan"]), "exp": named}
 
 
 def _preset_contents(owner: AnySystem, preset: str) -> Iterator[dict[str, Any]]:

@@ -25,14 +25,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Import and say how to use it."""
+    from nndet_psma.artifacts.prediction import Prediction
     from nndet_psma.stages.import_model import ImportJob, import_model
+    from nndet_psma.systems.system import model_system
 
     folder, manifest = import_model(ImportJob(args.archive, args.task, args.output, args.force))
     say(f"{folder.root}: folds {manifest.folds}, written by nndet_psma {manifest.package_version}")
     say(f"licence: {manifest.licence}")
     if args.output is None:
         say(f"Next: nndet_predict {folder.root.parent.name} {folder.root.name} -i IMAGES -o FOLDER")
-    else:
+    elif issubclass(model_system(folder)[0].result_type, Prediction):
         say(f"Next: Predictor.from_folder('{folder.root}') in Python")
     return 0
 

@@ -66,7 +66,10 @@ def print_plan(plan: Plan) -> None:
 
 
 def print_cost(plan: Plan, paths: TaskPaths) -> None:
-    """Table of the estimated hours and memory; what training took stands beside it once there is a model."""
+    """Table of the estimated hours and memory; what training took stands beside it once there is a model.
+
+    Nothing where the system estimates none.
+    """
     from rich.markup import escape
     from rich.table import Table
 
@@ -76,6 +79,7 @@ def print_cost(plan: Plan, paths: TaskPaths) -> None:
     facts = system_of(plan).facts(plan)
     if facts.cost_note:
         say(f"cost: {facts.cost_note}")
+    if not facts.cost:
         return
     folds = sorted((_models(paths) / f"{plan.trainer}_{plan.plan_id}").glob("fold*"))
     measured = true_cost(folds)

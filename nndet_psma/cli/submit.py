@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from nndet_psma.cli.arguments import MODEL_HELP, say
 
 if TYPE_CHECKING:
-    from nndet_psma.artifacts.prediction import Prediction
+    from nndet_psma.artifacts.results import Result
 
-FORMATS = ("boxes-json", "lesions-csv", "luna-csv", "detection-map", "label-map", "coco-json", "nndet-pkl")
+FORMATS = (
+    *("boxes-json", "lesions-csv", "luna-csv", "detection-map", "label-map", "coco-json", "nndet-pkl"),
+    *("judgements-csv", "judgements-json"),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,9 +30,14 @@ def build_parser() -> argparse.ArgumentParser:
         "-i",
         "--input",
         type=Path,
-        help="folder of *_boxes.json, or of nnDetection's *_boxes.pkl, instead of a model",
+        help="folder of *_boxes.json, *_judged.json or *_call.json, or of nnDetection's *_boxes.pkl, not a model",
     )
-    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=FORMATS,
+        help="judgements-csv and judgements-json for models that judge objects or cases, the others for boxes",
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -82,18 +90,18 @@ def run(args: argparse.Namespace) -> int:
             shape=args.shape,
         )
     )
-    total = sum(len(case.lesions) for case in done.cases)
-    say(f"{target}: {len(done.files)} files, {total} lesions of {len(done.cases)} cases")
+    say(f"{target}: {len(done.files)} files, {done.told}")
     for case_id, count in done.lost.items():
         say(f"{case_id}: {count} lesions have no voxel of their own beside better ones")
     return 0
 
 
-def _inputs(args: argparse.Namespace) -> tuple[list[Prediction], dict[int, str], Path]:
+def _inputs(args: argparse.Namespace) -> tuple[Sequence[Result], dict[int, str], Path]:
     """Predictions, class names (where a model tells them) and the folder to write to."""
     from nndet_psma.artifacts.model_folder import TEST_PREDICTIONS, VAL_PREDICTIONS, find_model
     from nndet_psma.core.errors import UserError
-    from nndet_psma.stages.submit import read_predictions
+    from nndet_psma.stages.submit import read_submitted
+    from nndet_psma.systems.system import model_system
 
     if args.input is not None:
         if args.task is not None or args.output is None:
@@ -101,14 +109,16 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Prediction], dict[int, str],
                 "-i names a folder, so it needs -o FOLDER and no model",
                 remedy="Say nndet_psma submit -i FOLDER -o FOLDER --format ...",
             )
-        return read_predictions(args.input), {}, args.output
+        return read_submitted(args.input), {}, args.output
     if args.model is None:
         raise UserError("name a task and a model, or a folder with -i")
     folder = find_model(args.task, args.model)
-    classes = {int(index): name for index, name in folder.plan(args.fold).classes.items()}
+    system, plan = model_system(folder, args.fold)
+    classes = {int(index): name for index, name in plan.classes.items()}
     place = folder.fold(args.fold)
     source = place / (VAL_PREDICTIONS if args.val else TEST_PREDICTIONS)
-    return read_predictions(source, classes), classes, args.output or place / f"submission_{args.format}"
+    results = read_submitted(source, classes, system.result_type)
+    return results, classes, args.output or place / f"submission_{args.format}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

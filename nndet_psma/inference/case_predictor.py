@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.results import Result
@@ -48,7 +47,7 @@ class CasePredictor(ABC):
     """
 
     plan: Plan
-    result_type: ClassVar[type[Result]]
+    result_type: type[Result]
     weights_hash: str
 
     @abstractmethod

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+
+from nndet_psma.evaluation.judgements.row import JudgedRow, scored_rows
+from nndet_psma.evaluation.statistics.reader_study import decision_threshold
 
 
 @dataclass(frozen=True)
@@ -43,3 +48,23 @@ class Cutoff:
         if probabilities[self.positive] >= self.threshold:
             return self.positive
         return max(others, key=lambda name: probabilities[name])
+
+
+def youden_cutoff(rows: Sequence[JudgedRow], positive: str) -> tuple[Cutoff, float | None]:
+    """The cut-off for which sensitivity + specificity - 1 is highest, of equal ones the highest, and that value.
+
+    Args:
+        rows: out-of-fold judgements; those without a truth are not looked at.
+        positive: class to call.
+
+    Returns:
+        0.5 and None where the truth is all alike.
+    """
+    known = scored_rows(rows)
+    scores = np.array([row.probabilities[positive] for row in known], dtype=np.float64)
+    truth = np.array([row.truth == positive for row in known], dtype=bool)
+    if truth.all() or not truth.any():
+        return Cutoff(positive), None
+    threshold = decision_threshold(scores, truth) or 0.0
+    called = scores >= threshold
+    return Cutoff(positive, threshold), float(called[truth].mean() - called[~truth].mean())

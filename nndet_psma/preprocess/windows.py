@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ def apply_window(values: NDArray[Any], lower: float, upper: float) -> NDArray[np
     scaled = values.astype(np.float32)
     _window(scaled, lower, upper, scaled)
     return scaled
+
+
+def normalised(channels: Tensor, mean: float, std: float) -> Tensor:
+    """Channels in [0, 1] as a network wants them: ``(channels - mean) / std``, in place."""
+    return channels if (mean, std) == (0.0, 1.0) else channels.sub_(mean).div_(std)
 
 
 def slice_channels(

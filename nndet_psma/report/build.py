@@ -35,10 +35,9 @@ def build_report(source: ReportSource, max_cases: int, worst: int = EXTREMES) ->
         worst: missed lesions shown on top, and as many false alarms.
     """
     source, pictures = _pictures(source, max_cases, worst)
-    fold = "consolidated model" if source.fold < 0 else f"fold {source.fold}"
     page = Page(
         f"Detection report: {source.task}",
-        f"{source.model}, {fold}, {source.split} predictions. Written {source.date}.",
+        source.subtitle,
         DISCLAIMER,
         [
             headline_section(source, pictures),
@@ -52,6 +51,7 @@ def build_report(source: ReportSource, max_cases: int, worst: int = EXTREMES) ->
             sweep_section(source),
             cases_section(source, pictures),
             extremes_section(source, pictures),
+            *(section(source) for section in source.own_sections),
             provenance_section(source),
         ],
     )

@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import SchemaError, from_plain
-from nndet_psma.evaluation.detection.compare import Comparison
 from nndet_psma.evaluation.detection.record import CaseRecord
 from nndet_psma.evaluation.detection.scores import Scores
+from nndet_psma.evaluation.judgements.scores import JudgementScores
 from nndet_psma.inference.ablation import AblationRow
 from nndet_psma.report.training_cost import TrueCost, true_cost
 from nndet_psma.trainers.watch.memory_check import MEMORY_FILE, MemoryCheck
+
+T = TypeVar("T")
 
 COMPARISONS = "comparison_*.json"
 _SWEEP_KEYS = ("columns", "rows", "best", "criterion", "num_settings", "num_cases", "num_lesions", "tie_rule")
@@ -28,10 +30,16 @@ def read_scores(file: Path, command: str) -> Scores:
     Raises:
         UserError: it has another layout.
     """
-    try:
-        return from_plain(Scores, read_json(file))
-    except SchemaError as error:
-        raise UserError(f"invalid scores: {error}", file=file, remedy=f"Run {command} again") from None
+    return _read_scores(Scores, file, command)
+
+
+def read_judgement_scores(file: Path, command: str) -> JudgementScores:
+    """``scores.json`` of judgements; ``command`` makes it anew.
+
+    Raises:
+        UserError: it has another layout.
+    """
+    return _read_scores(JudgementScores, file, command)
 
 
 def read_records(file: Path) -> list[CaseRecord]:
@@ -51,12 +59,12 @@ def read_sweep(file: Path) -> dict[str, Any]:
     return found | {key: content[key] for key in _LATER_KEYS if key in content}
 
 
-def read_comparisons(results: Path) -> tuple[list[Comparison], str]:
+def read_comparisons(results: Path, kind: type[T]) -> tuple[list[T], str]:
     """Comparisons with other models in the folder of the results, and why the first unreadable one is left out."""
     found, problem = [], ""
     for file in sorted(results.glob(COMPARISONS)):
         try:
-            found.append(from_plain(Comparison, read_json(file)))
+            found.append(from_plain(kind, read_json(file)))
         except (UserError, SchemaError) as error:
             problem = problem or f"{file.name} cannot be read ({error})"
     return found, problem
@@ -96,3 +104,10 @@ def read_memory(folders: Sequence[Path]) -> list[tuple[str, MemoryCheck]]:
             except (UserError, SchemaError):
                 continue
     return found
+
+
+def _read_scores(kind: type[T], file: Path, command: str) -> T:
+    try:
+        return from_plain(kind, read_json(file))
+    except SchemaError as error:
+        raise UserError(f"invalid scores: {error}", file=file, remedy=f"Run {command} again") from None

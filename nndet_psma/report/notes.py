@@ -26,6 +26,7 @@ class Commands:
             "inference": ("the thresholds", tune),
             "sweep": ("the landscape of the thresholds", tune),
             "records": ("curve and cases, because records.json", self.evaluate),
+            "objects": ("curve, histogram and table of what was judged, because objects.csv", self.evaluate),
             "ablation": ("the ablation", self.evaluate),
             "fingerprint": ("the measured properties of the training data", f"nndet_prep {task}"),
             "strata": ("scores by kind of lesion and by other meanings of a hit", self.evaluate),

@@ -62,6 +62,8 @@ THRESHOLDS = {
     ),
     "link_gap": ("Linking gap, slices", "a lesion may bridge so many slices without a box"),
     "hit_iou": ("Overlap of a hit (IoU)", "fixed by the protocol, unless the sweep was told to tune it"),
+    "positive": ("Called class", "the class that is called where its probability is high enough"),
+    "threshold": ("Decision threshold", "lowest probability from which on the class is called"),
 }
 
 STEPS = {

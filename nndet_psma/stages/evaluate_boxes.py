@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nndet_psma.artifacts.model_folder import (
+    PLAN,
     RAW,
     TEST_PREDICTIONS,
     VALIDATION_RAW,
@@ -34,7 +35,13 @@ from nndet_psma.evaluation.detection.truth import Truth, truth_from_instances
 from nndet_psma.inference.ablation import AblationRow, ablation
 from nndet_psma.inference.records import make_record
 from nndet_psma.postproc.steps.settings import PostprocSettings
-from nndet_psma.stages.scored_cases import labelled_cases, predictions_folder, read_results, results_folder
+from nndet_psma.stages.scored_cases import (
+    box_type,
+    labelled_cases,
+    predictions_folder,
+    read_results,
+    results_folder,
+)
 
 BOOTSTRAP_DRAWS = 1000
 _ABLATION_DRAWS = 200
@@ -73,9 +80,9 @@ def evaluate_boxes(
     description = read_description(paths.root)
     inference = folder.inference_plan(fold)
     settings = PostprocSettings(**inference.settings)
-    plan = folder.plan(fold)
+    plan, kind = folder.plan(fold), box_type(folder, fold)
     cases = labelled_cases(paths, description, "Ts" if test else "Tr")
-    predictions = read_results(Prediction, predictions_folder(folder, fold, test), cases, test)
+    predictions = read_results(kind, predictions_folder(folder, fold, test), cases, test)
     clinical = read_clinical(paths)
     truths = {p.case_id: read_full_truth(cases[p.case_id], description) for p in predictions}
 
@@ -159,7 +166,9 @@ def _same_cases(
 ) -> list[Prediction]:
     """Predictions of the other model; they must be of the same cases."""
     folder = predictions_folder(other, fold, test)
-    found = read_results(Prediction, folder, cases, test)
+    planned = (other.fold(fold) / PLAN).is_file()  # boxes from elsewhere have none
+    kind = box_type(other, fold) if planned else Prediction
+    found = read_results(kind, folder, cases, test)
     differing = {p.case_id for p in found} ^ {p.case_id for p in predictions}
     if differing:
         raise UserError(

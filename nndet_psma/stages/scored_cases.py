@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from nndet_psma.artifacts.model_folder import TEST_PREDICTIONS, VAL_PREDICTIONS, ModelFolder
+from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.artifacts.results import Result
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.task.cases import RawCase, list_cases
 from nndet_psma.dataset.task.description import DatasetDescription
 from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.systems.system import model_system
 
 R = TypeVar("R", bound=Result)
 
@@ -24,6 +26,18 @@ def predictions_folder(folder: ModelFolder, fold: int, test: bool) -> Path:
 def results_folder(folder: ModelFolder, fold: int, test: bool) -> Path:
     """Folder of the scores."""
     return folder.fold(fold) / ("test_results" if test else "val_results")
+
+
+def box_type(folder: ModelFolder, fold: int) -> type[Prediction]:
+    """The type of the boxes that a model finds.
+
+    Raises:
+        UserError: it says something else of a case.
+    """
+    system, _ = model_system(folder, fold)
+    if not issubclass(system.result_type, Prediction):
+        raise UserError(f"models of {system.name} find no lesions", file=folder.fold(fold))
+    return system.result_type
 
 
 def labelled_cases(paths: TaskPaths, description: DatasetDescription, split: str) -> dict[str, RawCase]:

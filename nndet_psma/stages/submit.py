@@ -10,6 +10,7 @@ import numpy as np
 
 from nndet_psma import __version__
 from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.artifacts.results import Call, Judged, Result
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import write_json
@@ -24,12 +25,18 @@ from nndet_psma.hosts.boxes_pkl.files import (
 from nndet_psma.submission.coco import write_coco
 from nndet_psma.submission.foreign_boxes import foreign_prediction
 from nndet_psma.submission.forms import SubmittedCase, Which, choose, class_names
+from nndet_psma.submission.judgements import (
+    number_of_judgements,
+    write_judgements_csv,
+    write_judgements_json,
+)
 from nndet_psma.submission.maps import Shape, write_detection_maps, write_label_maps
 from nndet_psma.submission.tables import (
     write_boxes_json,
     write_lesion_tables,
     write_luna_tables,
 )
+from nndet_psma.systems.system import SYSTEMS
 
 JSON_SUFFIX = "_boxes.json"
 INDEX = "submission.json"
@@ -43,10 +50,10 @@ class SubmitJob:
     """What to hand over.
 
     Attributes:
-        predictions: one per case.
+        predictions: results of one type, one per case.
         format: a key of :data:`FORMATS`.
         target: folder to write to.
-        which: ``lesions`` or ``candidates``; None takes what the format is for.
+        which: ``lesions`` or ``candidates``; None takes what the format is for. This and what follows is of boxes.
         score_threshold: leave out what scores less.
         max_per_case: keep this many of the best.
         classes: names by class index; those of the lesions when empty.
@@ -54,7 +61,7 @@ class SubmitJob:
         shape: of lesions in maps.
     """
 
-    predictions: Sequence[Prediction]
+    predictions: Sequence[Result]
     format: str
     target: Path
     which: Which | None = None
@@ -71,43 +78,114 @@ class Submission:
 
     Attributes:
         files: all of them, ``submission.json`` last.
-        cases: as handed over.
+        told: what they hold, in words.
+        cases: boxes as handed over; empty for judgements.
         lost: by case, lesions that a map has no voxel for.
     """
 
     files: list[Path]
-    cases: list[SubmittedCase]
-    lost: dict[str, int]
+    told: str
+    cases: list[SubmittedCase] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Format:
+class _BoxFormat:
+    """Boxes that a format is for, and its writer."""
+
     which: Which
     write: Callable[[SubmitJob, list[SubmittedCase]], tuple[list[Path], dict[str, int]]]
+    kinds: tuple[type[Result], ...] = (Prediction,)
+
+    def submit(self, job: SubmitJob) -> Submission:
+        which = job.which or self.which
+        predictions = [each for each in job.predictions if isinstance(each, Prediction)]
+        cases = choose(predictions, which, score_threshold=job.score_threshold, max_per_case=job.max_per_case)
+        files, lost = self.write(job, cases)
+        index = {
+            "format": job.format,
+            "boxes": which,
+            "score_threshold": job.score_threshold,
+            "max_per_case": job.max_per_case,
+            "package_version": __version__,
+            "cases": [{"case_id": case.case_id, "lesions": len(case.lesions)} for case in cases],
+            "lesions_without_a_voxel": lost,
+        }
+        write_json(job.target / INDEX, index)
+        total = sum(len(case.lesions) for case in cases)
+        return Submission([*files, job.target / INDEX], f"{total} lesions of {len(cases)} cases", cases, lost)
+
+
+@dataclass(frozen=True)
+class _JudgementFormat:
+    """The writer of a form of judgements."""
+
+    write: Callable[[Path, Sequence[Judged | Call]], list[Path]]
+    which: None = None
+    kinds: tuple[type[Result], ...] = (Judged, Call)
+
+    def submit(self, job: SubmitJob) -> Submission:
+        if job.which is not None or job.score_threshold > 0 or job.max_per_case is not None:
+            raise UserError(
+                "boxes are chosen by score; judgements are all handed over",
+                remedy="Leave --boxes, --score_threshold and --max_per_case out",
+            )
+        found = (each for each in job.predictions if isinstance(each, Judged | Call))
+        results = sorted(found, key=lambda result: result.case_id)
+        files = self.write(job.target, results)
+        counts = {result.case_id: number_of_judgements(result) for result in results}
+        index = {
+            "format": job.format,
+            "package_version": __version__,
+            "cases": [{"case_id": case_id, "judgements": amount} for case_id, amount in counts.items()],
+        }
+        write_json(job.target / INDEX, index)
+        told = f"{sum(counts.values())} judgements of {len(counts)} cases"
+        return Submission([*files, job.target / INDEX], told)
 
 
 def submit(job: SubmitJob) -> Submission:
     """Write one form of the predictions into a folder, and ``submission.json``, which says what was chosen.
 
     Raises:
-        UserError: unknown format, no predictions, a case twice, or a limit that makes no sense.
+        UserError: unknown format or one for results of another type, no predictions, a case twice, or a limit that
+            makes no sense.
     """
     _check(job)
-    form = FORMATS[job.format]
-    which = job.which or form.which
-    cases = choose(job.predictions, which, score_threshold=job.score_threshold, max_per_case=job.max_per_case)
-    files, lost = form.write(job, cases)
-    index = {
-        "format": job.format,
-        "boxes": which,
-        "score_threshold": job.score_threshold,
-        "max_per_case": job.max_per_case,
-        "package_version": __version__,
-        "cases": [{"case_id": case.case_id, "lesions": len(case.lesions)} for case in cases],
-        "lesions_without_a_voxel": lost,
-    }
-    write_json(job.target / INDEX, index)
-    return Submission([*files, job.target / INDEX], cases, lost)
+    return FORMATS[job.format].submit(job)
+
+
+def read_submitted(
+    folder: Path, classes: Mapping[int, str] | None = None, kind: type[Result] | None = None
+) -> Sequence[Result]:
+    """All results in a folder.
+
+    Args:
+        folder: of predictions.
+        classes: names by class index, for nnDetection's files.
+        kind: type of the results; None looks which of the installed systems' types lie there.
+
+    Raises:
+        UserError: none is there, several types are, or a file cannot be read.
+    """
+    kinds = [kind] if kind is not None else _kinds_in(folder)
+    if len(kinds) > 1:
+        raise UserError(
+            "holds results of several types", file=folder, found=", ".join(each.suffix for each in kinds)
+        )
+    if not kinds or kinds[0] is Prediction:
+        return read_predictions(folder, classes)
+    files = sorted(folder.glob(f"*{kinds[0].suffix}"))
+    if not files:
+        raise UserError("holds no predictions", file=folder, expected=f"files *{kinds[0].suffix}")
+    return [kinds[0].read(file) for file in files]
+
+
+def _kinds_in(folder: Path) -> list[type[Result]]:
+    """Types of results that a folder holds, told by the names of its files; of one suffix only the first type."""
+    known: list[type[Result]] = [Prediction, Judged, Call, *(SYSTEMS[name].result_type for name in SYSTEMS)]
+    by_suffix = {kind.suffix: kind for kind in reversed(known)}
+    return [kind for suffix, kind in by_suffix.items() if any(folder.glob(f"*{suffix}"))]
 
 
 def read_predictions(folder: Path, classes: Mapping[int, str] | None = None) -> list[Prediction]:
@@ -186,6 +264,14 @@ def _image_grid(images: Path, case_id: str) -> Geometry:
 def _check(job: SubmitJob) -> None:
     if job.format not in FORMATS:
         raise UserError(f"unknown format '{job.format}'", expected=f"one of {', '.join(FORMATS)}")
+    kinds = FORMATS[job.format].kinds
+    foreign = next((each for each in job.predictions if not isinstance(each, kinds)), None)
+    if foreign is not None:
+        fitting = [name for name, form in FORMATS.items() if isinstance(foreign, form.kinds)]
+        raise UserError(
+            f"format '{job.format}' cannot hold results of the type {type(foreign).__name__}",
+            expected=f"one of {', '.join(fitting)}" if fitting else "another type of result",
+        )
     if not job.predictions:
         raise UserError("there are no predictions to submit", remedy="Run nndet_predict first")
     ids = [prediction.case_id for prediction in job.predictions]
@@ -213,22 +299,24 @@ def _nndet_files(job: SubmitJob, cases: list[SubmittedCase]) -> tuple[list[Path]
     return files, {}
 
 
-FORMATS: dict[str, _Format] = {
-    "boxes-json": _Format(_ACCEPTED, lambda job, cases: (write_boxes_json(job.target, cases), {})),
-    "lesions-csv": _Format(_ACCEPTED, lambda job, cases: (write_lesion_tables(job.target, cases), {})),
-    "luna-csv": _Format(_RANKED, lambda job, cases: (write_luna_tables(job.target, cases), {})),
-    "detection-map": _Format(
+FORMATS: dict[str, _BoxFormat | _JudgementFormat] = {
+    "boxes-json": _BoxFormat(_ACCEPTED, lambda job, cases: (write_boxes_json(job.target, cases), {})),
+    "lesions-csv": _BoxFormat(_ACCEPTED, lambda job, cases: (write_lesion_tables(job.target, cases), {})),
+    "luna-csv": _BoxFormat(_RANKED, lambda job, cases: (write_luna_tables(job.target, cases), {})),
+    "detection-map": _BoxFormat(
         _RANKED,
         lambda job, cases: write_detection_maps(job.target, cases, suffix=job.suffix, shape=job.shape),
     ),
-    "label-map": _Format(
+    "label-map": _BoxFormat(
         _ACCEPTED,
         lambda job, cases: write_label_maps(job.target, cases, suffix=job.suffix, shape=job.shape),
     ),
-    "coco-json": _Format(
+    "coco-json": _BoxFormat(
         _RANKED,
         lambda job, cases: (write_coco(job.target, cases, dict(job.classes) or class_names(cases)), {}),
     ),
-    "nndet-pkl": _Format(_RANKED, _nndet_files),
+    "nndet-pkl": _BoxFormat(_RANKED, _nndet_files),
+    "judgements-csv": _JudgementFormat(write_judgements_csv),
+    "judgements-json": _JudgementFormat(write_judgements_json),
 }
-"""By name: which boxes a format is for, and its writer."""
+"""By name: which results a format is for, and its writer."""

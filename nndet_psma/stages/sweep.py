@@ -91,10 +91,10 @@ def _copy_folds(
     """Weights and plan into ``target``; if they are there already, it is kept with its predictions."""
     sources = {fold: system.weights(folder, plan, fold) for fold in folds}
     for fold, files in sources.items():
-        for place, source in files.items():
+        for source in files.values():
             if not source.is_file():
                 raise UserError(
-                    f"{Path(place).parent} is not trained",
+                    f"a part of fold {fold} is not trained",
                     file=source,
                     remedy=f"Run nndet_train with -o exp.fold={fold}, or consolidate fewer folds with --folds",
                 )

@@ -22,6 +22,7 @@ from nndet_psma.inference.volumes import as_volume, canonical
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.preprocess.prepare import prepare_case
 from nndet_psma.systems.exchange import check_contents
+from nndet_psma.systems.system import model_system
 
 
 class Predictor:
@@ -38,6 +39,11 @@ class Predictor:
         self, folder: ModelFolder, fold: int, folds: Sequence[int] | None, options: Mapping[str, Any]
     ) -> None:
         inference = folder.inference_plan(fold)
+        system, _ = model_system(folder, fold)
+        if not issubclass(system.result_type, Prediction):
+            raise UserError(
+                f"models of {system.name} find no lesions", file=folder.fold(fold), remedy="Use nndet_predict"
+            )
         sources = list(inference.folds) if folds is None else list(folds)
         wrong = sorted(set(sources) - set(inference.folds))
         if wrong or not sources:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 from nndet_psma.artifacts.model_folder import RAW, ModelFolder
 from nndet_psma.artifacts.prediction import Prediction
@@ -21,7 +20,7 @@ from nndet_psma.systems.system import OpenOptions
 class DetectorPredictor(CasePredictor):
     """Every voter of a model, its raw boxes on disk, and the thresholds."""
 
-    result_type: ClassVar[type[Result]] = Prediction
+    result_type: type[Result] = Prediction
 
     def __init__(self, model: ModelFolder, fold: int, options: OpenOptions) -> None:
         inference = model.inference_plan(fold)

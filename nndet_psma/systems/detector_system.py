@@ -205,7 +205,7 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
             if rows:
                 found[stage.name] = rows
             else:
-                absent.append(f"metrics.csv of {stage.name} of fold {fold}")
+                absent.append(f"metrics.csv is missing ({stage.name} of fold {fold})")
         return found, absent
 
     def facts(self, plan: DP, precision: str = "no") -> Facts:

@@ -35,7 +35,7 @@ from nndet_psma.trainers.distributed import (
     together,
 )
 from nndet_psma.trainers.failure import FAILED_FILE, LossWatch, failed_step, write_failure
-from nndet_psma.trainers.loading import Share, load_batches
+from nndet_psma.trainers.loading import Share, load_batches, loader_workers
 from nndet_psma.trainers.loop_settings import LoopSettings
 from nndet_psma.trainers.metrics_log import METRICS_FILE, MetricsLog
 from nndet_psma.trainers.networks.sampling import seed_samplers
@@ -97,21 +97,24 @@ class _Loop:
         accelerator: Accelerator,
     ) -> None:
         self.stage, self.settings, self.accelerator = stage, settings, accelerator
+        self.trainer = trainer = settings.trainer
+        self.validate_every = trainer.validation_steps(stage.iterations)
         self.compute_losses = compute_losses
         self.finished = False
         model = model.to(accelerator.device)
-        if settings.channels_last:
+        on_gpu = accelerator.device.type == "cuda"
+        if on_gpu if trainer.channels_last is None else trainer.channels_last:
             model = model.to(memory_format=_channels_last(model))
         self.model: nn.Module = shared_norms(model, accelerator)
         self.optimizer = build_optimizer(
             self.model,
             stage,
             settings.optimizer,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
+            momentum=trainer.sgd_momentum,
+            weight_decay=trainer.weight_decay,
         )
-        self.precision = Precision(settings.precision, accelerator.device)
-        self.average = WeightAverage(self.model, settings.ema_decay) if settings.ema_decay else None
+        self.precision = Precision(trainer.precision, accelerator.device)
+        self.average = WeightAverage(self.model, trainer.ema_decay) if trainer.ema_decay else None
         self._restore()
         self.spread = spread(self.model, accelerator)
 
@@ -126,7 +129,7 @@ class _Loop:
         self.log = MetricsLog(
             self.settings.folder / METRICS_FILE,
             progress.metrics_rows,
-            self.settings.log_every,
+            self.trainer.log_every,
             progress.metrics_pending,
         )
 
@@ -138,7 +141,7 @@ class _Loop:
         with ExitStack() as ending:
             observers = self._observers(ending)
             stop = ending.enter_context(StopRequest())
-            source = load_batches(share, self.settings.workers, self.accelerator.device)
+            source = load_batches(share, loader_workers(self.trainer.num_workers), self.accelerator.device)
             ending.callback(source.close)
             (self.settings.folder / FAILED_FILE).unlink(missing_ok=True)
             clock = time.perf_counter()
@@ -191,7 +194,7 @@ class _Loop:
             parts = self.compute_losses(self.spread, batch)
         total = torch.stack([part.float() for part in parts.values()]).sum()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        norm = self.precision.step(total, parameters, self.optimizer, self.settings.clip_norm)
+        norm = self.precision.step(total, parameters, self.optimizer, self.trainer.clip_norm)
         return parts, norm
 
     def _judge(self, losses: dict[str, float], norm: float, batch: Any) -> None:
@@ -210,16 +213,20 @@ class _Loop:
         return 0 if total == 0 else stop.number or 15
 
     def _after_step(self, report: StepReport, observers: list[Observer], signal_number: int) -> None:
-        settings, last = self.settings, self.step == self.stage.iterations
+        last, every, validate = (
+            self.step == self.stage.iterations,
+            self.validate_every,
+            self.settings.validate,
+        )
         scores: dict[str, float] = {}
-        if settings.validate is not None and (last or self.step % settings.validate_every == 0):
-            scores = {"val_ap": self._validate(settings.validate)}
+        if validate is not None and every is not None and (last or self.step % every == 0):
+            scores = {"val_ap": self._validate(validate)}
         for observer in observers:
             if hasattr(observer, "note") and observer is not self.log:
                 observer.note(**scores)  # goes with what it sends next
             observer.on_step(report, self.model)
         self.log.note(**scores)  # goes into the row of the step just told
-        if last or signal_number or self.step % settings.save_every == 0:
+        if last or signal_number or self.step % self.trainer.save_every == 0:
             on_main(self.accelerator, self._save)
         if signal_number:
             raise Stopped(signal_number, self.step)
@@ -260,7 +267,7 @@ class _Loop:
         """The model with the weights that are to be kept."""
         if self.watch.skipped:
             LOGGER.info("stage %s: fp16 left out %d steps", self.stage.name, self.watch.skipped)
-        if self.settings.select == "best":
+        if self.trainer.select == "best":
             read_model(self.model, self.settings.folder / BEST_FOLDER / MODEL_FILE)
         elif self.average is not None:
             self.average.copy_to(self.model)

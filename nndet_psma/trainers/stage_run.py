@@ -19,7 +19,6 @@ from nndet_psma.preprocess.store import inputs_hash
 from nndet_psma.trainers.checkpoint import MODEL_FILE
 from nndet_psma.trainers.distributed import gather, global_means, join_processes, on_main, together
 from nndet_psma.trainers.identity import stage_hash
-from nndet_psma.trainers.loading import loader_workers
 from nndet_psma.trainers.loop import LoopSettings, Losses, train_loop
 from nndet_psma.trainers.networks.weights import write_model
 from nndet_psma.trainers.observer import Observer, StepReport
@@ -121,27 +120,14 @@ def _run_loop(run: StageRun[P], model: nn.Module, system: StageSystem[P]) -> nn.
 
 
 def _loop_settings(run: StageRun[P], system: StageSystem[P]) -> LoopSettings:
-    settings = run.job.settings
-    every = settings.validation_steps(run.stage.iterations)
-    on_gpu = run.accelerator.device.type == "cuda"
     return LoopSettings(
         folder=run.folder,
         made_from=run.made_from,
         seed=run.seed,
-        workers=loader_workers(settings.num_workers),
-        save_every=settings.save_every,
-        log_every=settings.log_every,
-        clip_norm=settings.clip_norm,
+        trainer=run.job.settings,
         optimizer=run.job.plan.optimizer,
-        momentum=settings.sgd_momentum,
-        weight_decay=settings.weight_decay,
-        precision=settings.precision,
-        ema_decay=settings.ema_decay,
-        channels_last=on_gpu if settings.channels_last is None else settings.channels_last,
         observers=_observers(run, system),
-        validate=None if every is None else lambda model: _validation_value(run, system, model),
-        validate_every=every or 1,
-        select=settings.select,
+        validate=lambda model: _validation_value(run, system, model),
         criterion=system.criterion,
         out_of_memory=lambda: system.remedy(run),
     )

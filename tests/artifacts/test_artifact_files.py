@@ -10,6 +10,7 @@ import pytest
 from artifact_samples import ARTIFACTS, FINGERPRINT, PLAN
 
 from nndet_psma.artifacts.artifact import Artifact
+from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.core.errors import UserError
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
@@ -61,8 +62,18 @@ def test_unknown_and_missing_keys_are_refused(artifact, tmp_path):
 
 
 def test_every_kind_has_its_own_schema_name():
-    kinds = Artifact.__subclasses__()
-    assert len({kind.schema for kind in kinds}) == len(kinds) >= len(ARTIFACTS)
+    """Detectors share theirs: what stands in the file tells slices from patches."""
+    kinds = [kind for kind in _kinds(Artifact) if not _kinds(kind)]
+    detectors = [kind for kind in kinds if issubclass(kind, DetectorPlan)]
+    assert {kind.schema for kind in detectors} == {DetectorPlan.schema}
+    others = [kind.schema for kind in kinds if kind not in detectors]
+    assert len({*others, DetectorPlan.schema}) == len(others) + 1 >= len(ARTIFACTS)
+
+
+def _kinds(base):
+    """Every class of this package below ``base``."""
+    direct = [kind for kind in base.__subclasses__() if kind.__module__.startswith("nndet_psma.")]
+    return [*direct, *(kind for each in direct for kind in _kinds(each))]
 
 
 def test_hash_depends_on_every_value():
@@ -104,7 +115,8 @@ def _set(content, path, value):
         (("batch_size",), 0, "batch_size must be at least 1"),
         (("spacing",), [3.0, 0.0, 1.0], "spacing must be positive"),
         (("neighbours",), -1, "neighbours must not be negative"),
-        (("margin_mm",), -1.0, "margins must not be negative"),
+        (("margin_mm",), -1.0, "margin_mm must not be negative, found -1.0"),
+        (("body_margin_mm",), -2.0, "body_margin_mm must not be negative, found -2.0"),
         (("margin_mm",), 0.5, "zone_mm 1 lies beyond margin_mm 0.5: nothing is seen there"),
         (("positive_fraction",), 0.0, r"positive_fraction must lie in \(0, 1\]"),
         (("hard_negative_fraction",), 1.5, r"hard_negative_fraction must lie in \[0, 1\]"),

@@ -78,14 +78,14 @@ def test_no_plan_yet(raw, capsys):
         ("trainer_cfg.iterations=many", "trainer_cfg.iterations: expected int, found 'many'"),
         ("nonsense", "Error parsing override 'nonsense'"),
         ("host=nnunett", "unknown host 'nnunett'; expected one of embedded, nnunet, nndet"),
-        ("host=nnunet", "host 'nnunet' cannot train MaskRCNN25D; expected module nnUNetTrainerNodeSeg"),
+        ("host=nnunet", "MaskRCNN25D trains in host 'embedded' only; found host 'nnunet'"),
         ("module=Mask", "unknown trainer (module) 'Mask'; expected one of MaskRCNN25D"),
         ("exp.fold=7", "fold 7 does not exist; expected 0 to 1 or all"),
         ("exp.fold=-1", "fold -1 does not exist"),
-        ("exp.fold=every", "exp.fold is 'every'; expected a number or all"),
-        ("exp.fold=true", "exp.fold is 'True'"),
+        ("exp.fold=every", "exp.fold: expected int or expected one of ['all'], found 'every'"),
+        ("exp.fold=true", "exp.fold: expected int or expected one of ['all'], found True"),
         ("exp.voter=hu_1_2", "no stage 'hu_1_2'; stages are wsi, "),
-        ("train.mode=again", "unknown train.mode 'again'; expected auto, resume or overwrite"),
+        ("train.mode=again", "train.mode: expected one of ['auto', 'resume', 'overwrite'], found 'again'"),
         ("train.mode=resume", "there is nothing to resume"),
         ("plan=OTHER", "OTHER.json"),
         ("+plan_overwrites.detectorr.scale=2", "detectorr: unknown key"),
@@ -104,7 +104,7 @@ def test_wrong_training_option(in_task, capsys, override, expected):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("planner=Foo", "unknown planner 'Foo'; expected one of PSMA25DPlanner"),
+        ("planner=Foo", "unknown planner 'Foo'; expected one of NodeSegPlanner, PSMA25DPlanner"),
         ("plan_cfg.num_folds=1", "num_folds must be at least 2"),
         ("plan_cfg.target=tpu", "plan_cfg.target: expected one of"),
     ],
@@ -118,7 +118,7 @@ def test_wrong_planning_option(raw, capsys, override, expected):
     [
         ("inference_kwargs.device=gpu", "unknown device 'gpu'; expected auto, cpu, cuda or cuda:N"),
         ("inference_kwargs.device=cuda:88", "device cuda:88 asked for"),
-        ("inference_kwargs.batch_size=-1", "inference_kwargs.batch_size is -1"),
+        ("inference_kwargs.batch_size=-1", "batch_size must be null or at least 1, found -1"),
     ],
 )
 def test_wrong_inference_option(models, capsys, override, expected):

@@ -130,8 +130,8 @@ def test_env_names_versions_but_no_folders(in_task, capsys):
 
 def test_eval_prints_what_is_asked_for(trained, monkeypatch, capsys):
     trained.enter(monkeypatch)
-    monkeypatch.setattr("nndet_psma.stages.evaluate._write", lambda evaluation: None)
-    monkeypatch.setattr("nndet_psma.stages.evaluate.BOOTSTRAP_DRAWS", 3)
+    monkeypatch.setattr("nndet_psma.stages.evaluate_boxes._write", lambda evaluation: None)
+    monkeypatch.setattr("nndet_psma.stages.evaluate_boxes.BOOTSTRAP_DRAWS", 3)
     printed = {}
     for options in ((), ("--boxes",), ("--case",), ("--analyze_boxes",)):
         assert eval.main(["900", MODEL, "-1", "--test", *options]) == 0

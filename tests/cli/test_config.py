@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 
 import pytest
+import yaml
 
+from nndet_psma.artifacts.run_config import InferenceConfig, PrepConfig, SweepConfig
+from nndet_psma.cli import config as command
 from nndet_psma.cli.arguments import add_overwrites
-from nndet_psma.cli.config import compose_config, plain
+from nndet_psma.cli.config import compose_config, presets
+from nndet_psma.cli.config_text import attribute_texts
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.schema import to_plain
 from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.trainers.settings import TrainerSettings
 
@@ -17,27 +22,94 @@ def test_defaults():
     config = compose_config("Task900_Tiny", [])
     assert config.exp.id == "MaskRCNN25D_PSMA25D"
     assert (config.exp.fold, config.host, config.sweep.criterion) == (0, "embedded", "auto")
-    assert plain(config.plan_overwrites) == {}
+    assert config.plan_overwrites == {}
 
 
-def test_defaults_of_files_and_code_agree():
-    """The yaml repeats the dataclasses' defaults so that users see them; they must not drift apart."""
+def test_defaults_are_those_of_the_dataclasses():
     config = compose_config("t", [])
-    assert DetectorOptions.parse(plain(config.plan_cfg)) == DetectorOptions()
-    assert TrainerSettings.parse(plain(config.trainer_cfg)) == TrainerSettings()
+    assert config.plan_cfg == DetectorOptions()
+    assert config.trainer_cfg == TrainerSettings()
+    assert (config.sweep, config.prep, config.inference_kwargs) == (
+        SweepConfig(),
+        PrepConfig(),
+        InferenceConfig(),
+    )
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_preset_composes(preset):
+    config = compose_config("Task007_X", [f"train={preset}"])
+    assert (config.task, config.system) == ("Task007_X", presets()[preset])
+    assert config.exp.id == f"{config.module}_{config.plan}"
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("exp.fol=1", "exp.fold"),
+        ("prep.chek=false", "prep.check"),
+        ("train.mod=auto", "train.mode"),
+        ("trainer_cfg.iteration=3", "trainer_cfg.iterations"),
+        ("plan_cfg.windwos=null", "plan_cfg.windows"),
+        ("sweep.criteron=f1", "sweep.criterion"),
+        ("inference_kwargs.devise=cpu", "inference_kwargs.device"),
+        ("modul=X", "module"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(override, nearest):
+    with pytest.raises(UserError, match=f"expected {nearest};"):
+        compose_config("t", [override])
+    with pytest.raises(UserError, match=f"unknown key; did you mean {nearest.rpartition('.')[2]}"):
+        compose_config("t", [f"+{override}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("exp.fold=1.5", r"exp.fold: expected int or expected one of \['all'\], found 1.5"),
+        ("prep.check=maybe", "prep.check: expected bool, found 'maybe'"),
+        ("sweep.trials=0", "trials must be at least 1, found 0"),
+        ("sweep.nested=5", "sweep.nested: expected bool, found 5"),
+        ("inference_kwargs.batch_size=0", "batch_size must be null or at least 1"),
+        ("plan_cfg.num_folds=1", "num_folds must be at least 2"),
+        ("~planner", "planner: missing key"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(override, message):
+    with pytest.raises(UserError, match=message):
+        compose_config("t", [override])
+
+
+def test_config_prints_every_key_with_its_meaning(capsys):
+    assert command.main(["-o", "train=nodeseg", "plan_cfg.num_folds=3"]) == 0
+    text = capsys.readouterr().out
+    assert yaml.safe_load(text) == to_plain(compose_config("TASK", ["train=nodeseg", "plan_cfg.num_folds=3"]))
+    lines = text.splitlines()
+    place = lines.index("  num_folds: 3")
+    assert lines[place - 1].startswith("  # folds of the cross-validation")
+    keys = [i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
+    assert all(lines[i - 1].lstrip().startswith("#") for i in keys)  # none is left unexplained
+    assert command.main(["--presets"]) == 0
+    assert "psma25d_xu2023" in capsys.readouterr().out
+
+
+def test_texts_come_from_the_docstring_of_the_class_and_its_bases():
+    texts = attribute_texts(DetectorOptions)
+    assert texts["seed"] == "of folds, training and bootstrap."
+    assert texts["channels"].startswith('"voters" trains one detector per HU window')
+    assert texts["channels"].endswith("all windows as channels.")
 
 
 def test_overrides_in_hydras_grammar():
     config = compose_config(
         "t",
         ["exp.tag=_b", "plan=OTHER", "+plan_overwrites.detector.scale=2.5", "plan_cfg.quantiles=[1.0,2.0]",
-         "train=psma25d", "+extra=3", "~trainer_cfg.save_every"],
+         "train=psma25d", "~trainer_cfg.save_every"],
     )  # fmt: skip
     assert config.exp.id == "MaskRCNN25D_OTHER_b"
-    assert plain(config.plan_overwrites) == {"detector": {"scale": 2.5}}
-    assert plain(config.plan_cfg.quantiles) == [1.0, 2.0]
-    assert config.extra == 3
-    assert "save_every" not in config.trainer_cfg
+    assert config.plan_overwrites == {"detector": {"scale": 2.5}}
+    assert config.plan_cfg.quantiles == [1.0, 2.0]
+    assert config.trainer_cfg.save_every == TrainerSettings().save_every
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,7 @@ def test_a_model_that_is_not_scored_is_one_line_and_exit_code_2(tmp_path, monkey
     assert main(["7", "M"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "not evaluated" in error
-    assert "nndet_eval Task007_Tiny M -1" in error
+    assert "is not consolidated. Run nndet_consolidate first" in error
 
 
 def test_help_needs_no_heavy_imports():

@@ -7,13 +7,13 @@ import os
 
 import pytest
 from artifact_samples import PLAN
+from plan_jobs import plan_jobs
 from tiny_place import MODEL, TASK, TRAIN_OPTIONS
 
 from nndet_psma.cli import umbrella
 from nndet_psma.cli.train_all import build_parser, main, run_command_line
 from nndet_psma.core.errors import UserError
 from nndet_psma.jobs import status as job_status
-from nndet_psma.jobs.graph import build_jobs
 from nndet_psma.jobs.record import JobRun, JobState, TrainAllRecord, read_run
 from nndet_psma.jobs.slurm import SlurmOptions, parse_extra, sbatch_parameters, submit_jobs
 from nndet_psma.jobs.status import current_states
@@ -75,7 +75,7 @@ def test_gpus_decide_how_many(in_task, capsys, monkeypatch):
     from nndet_psma.jobs.slots import Gpu
 
     monkeypatch.setattr("nndet_psma.jobs.slots.visible_gpus", lambda: [Gpu("0", 24.0), Gpu("1", 24.0)])
-    monkeypatch.setattr("nndet_psma.jobs.slots.jobs_per_gpu", lambda plan, settings, memory: 3)
+    monkeypatch.setattr("nndet_psma.jobs.slots.jobs_per_gpu", lambda plan, loads, settings, memory: 3)
     for arguments, most in (([], 6), (["--per-gpu", "2"], 4), (["--per-gpu", "auto", "--jobs", "5"], 5)):
         assert main(["900", "--dry-run", *arguments]) == 0
         assert f"at most {most} at once" in capsys.readouterr().out
@@ -170,14 +170,14 @@ def test_debug_executor_runs_the_real_trainer_here(in_task, capsys):
 
 
 def test_plain_table_off_a_terminal(in_task, capsys):
-    job = build_jobs(PLAN, [0], TASK, MODEL)[0]
+    job = plan_jobs(PLAN, [0], TASK, MODEL)[0]
     TrainAllRecord("local", [JobState(job, "hash", "failed", 3, 12.0, why="was killed")]).write(
         in_task.model / "train_all.json"
     )
     assert main(["900", "--status"]) == 1
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1] == ["job", "fold", "stage", "state", "attempts", "seconds", "note"]
-    steps = f"0/{in_task.plan.stages[0].iterations}"
+    steps = f"0/{job.iterations}"
     assert lines[2] == ["fold0/wsi", "0", "wsi", "failed", steps, "3", "12", "was", "killed"]
 
 
@@ -215,7 +215,7 @@ def _options(script):
 
 
 def _states(**options):
-    return [JobState(job, "hash") for job in build_jobs(PLAN, [0], TASK, MODEL, **options)]
+    return [JobState(job, "hash") for job in plan_jobs(PLAN, [0], TASK, MODEL, **options)]
 
 
 def test_parameters_of_a_job():

@@ -12,8 +12,9 @@ from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.cli import consolidate, eval, measure, plan, predict, prep, report, submit, sweep, train
 from nndet_psma.dataset.images.images import read_volume
-from nndet_psma.systems.nodeseg.nnunet.curves import STAGE, training_curve
+from nndet_psma.systems.nodeseg.nnunet.curves import training_curve
 from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+from nndet_psma.systems.nodeseg.system import STEP
 
 pytestmark = pytest.mark.slow
 
@@ -93,10 +94,10 @@ def test_thresholds_of_a_fold_can_be_tuned_again(model, capsys):
 
 
 def test_the_curve_counts_steps(model):
-    rows = training_curve(ModelFolder(model), 0)
+    rows = training_curve(ModelFolder(model), 0, ModelFolder(model).plan(0))
     assert [row["step"] for row in rows] == [3.0, 6.0]  # two epochs of three steps
     assert all(np.isfinite(row["loss"]) for row in rows)
-    assert STAGE == "nnU-Net"
+    assert STEP == "nnU-Net"
 
 
 def test_the_report_knows_nnunet(model, tmp_path):
@@ -104,7 +105,7 @@ def test_the_report_knows_nnunet(model, tmp_path):
     assert report.main(["900", MODEL, "--output", str(file), "--max_cases", "1"]) == 0
     page = file.read_text()
     assert "nnU-Net segments the images; voxels that touch are one lesion." in page
-    assert "nnU-Net ran this training" in page
+    assert "nothing is known of it before the first epoch" in page
     assert "nnU-Net, filters" in page
     assert "Training loss against steps; last values: nnU-Net" in page
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 from artifact_samples import PLAN
+from plan_jobs import plan_jobs
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.jobs import slots as slots_module
-from nndet_psma.jobs.graph import blocking_job, build_jobs, last_jobs, ready_jobs
+from nndet_psma.jobs.graph import blocking_job, last_jobs, ready_jobs
 from nndet_psma.jobs.slots import Gpu, job_slots, jobs_per_gpu, visible_gpus
 from nndet_psma.planners.training_memory import Training
 from nndet_psma.systems.psma25d.memory import Network, estimate_memory
@@ -19,7 +20,7 @@ from nndet_psma.trainers.settings import TrainerSettings
 
 
 def _jobs(folds=(0, 1), **options):
-    return build_jobs(PLAN, folds, "Task100_Nodes", "M_P", ["exp.tag=_b"], **options)
+    return plan_jobs(PLAN, folds, "Task100_Nodes", "M_P", ["exp.tag=_b"], **options)
 
 
 def test_order_and_needs():
@@ -48,7 +49,7 @@ def test_chain_of_stages():
     """A stage that starts from a voter waits for that voter; the fold's end is the last of the chain."""
     wsi, narrow, both = PLAN.stages
     plan = replace(PLAN, stages=[wsi, narrow, replace(both, start_from="narrow")])
-    jobs = build_jobs(plan, [0], "T", "M", sweep=True)
+    jobs = plan_jobs(plan, [0], "T", "M", sweep=True)
     assert [(job.name, job.needs) for job in jobs[2:]] == [
         ("fold0/both", ["fold0/narrow"]),
         ("sweep0", ["fold0/both"]),
@@ -64,7 +65,7 @@ def test_commands_are_those_a_user_would_type():
     assert jobs["consolidate"] == [
         "nndet_consolidate", "Task100_Nodes", "M_P", "--folds", "0", "1", "--sweep_boxes", "-o", "exp.tag=_b",
     ]  # fmt: skip
-    assert "-o" not in build_jobs(PLAN, [0], "T", "M", sweep=True)[-1].command
+    assert "-o" not in plan_jobs(PLAN, [0], "T", "M", sweep=True)[-1].command
 
 
 @pytest.mark.parametrize("fold", [-1, 2])
@@ -83,7 +84,7 @@ def test_a_fold_that_does_not_exist(fold):
 )
 def test_overrides_that_the_jobs_set_themselves(override, remedy):
     with pytest.raises(UserError, match=remedy):
-        build_jobs(PLAN, [0], "T", "M", [override])
+        plan_jobs(PLAN, [0], "T", "M", [override])
 
 
 def test_what_is_ready():

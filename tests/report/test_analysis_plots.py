@@ -21,11 +21,14 @@ from nndet_psma.report.charts.analysis import (
     slice_size_figure,
     spacing_figure,
 )
+from nndet_psma.systems.system import system_of
 
 ALL = [
     "spacing.png", "image_sizes.png", "lesion_sizes.png", "lesion_slices.png", "hu_histograms.png",
     "margin_coverage.png",
 ]  # fmt: skip
+
+FACTS = system_of(PLAN).facts(PLAN)
 
 
 def data_set(cases: int = 4, lesions: int = 3) -> Fingerprint:
@@ -62,7 +65,7 @@ def lines_at(axes) -> list[float]:
 
 
 def test_every_figure_is_written_as_a_png(tmp_path: Path):
-    files = draw_analysis(data_set(), PLAN, tmp_path / "analysis")
+    files = draw_analysis(data_set(), FACTS, tmp_path / "analysis")
     assert [file.name for file in files] == ALL
     assert sorted(file.name for file in (tmp_path / "analysis").iterdir()) == sorted(ALL)
     for file in files:
@@ -82,17 +85,17 @@ def test_what_has_no_data_is_left_out_and_an_old_figure_goes(tmp_path: Path):
 
 def test_a_single_case_with_one_lesion_is_drawn_with_and_without_plan(tmp_path: Path):
     one = data_set(cases=1, lesions=1)
-    assert len(draw_analysis(one, None, tmp_path)) == len(draw_analysis(one, PLAN, tmp_path)) == len(ALL)
+    assert len(draw_analysis(one, None, tmp_path)) == len(draw_analysis(one, FACTS, tmp_path)) == len(ALL)
 
 
 def test_the_plan_is_marked():
     made = data_set()
-    assert lines_at(margin_figure(made, PLAN).axes[0]) == [PLAN.margin_mm]
-    assert [lines_at(axes) for axes in spacing_figure(made, PLAN).axes] == [
+    assert lines_at(margin_figure(made, FACTS).axes[0]) == [PLAN.margin_mm]
+    assert [lines_at(axes) for axes in spacing_figure(made, FACTS).axes] == [
         [PLAN.spacing[0]],
         [PLAN.spacing[2]],
     ]
-    bars = hu_figure(made, PLAN).axes[0].patches
+    bars = hu_figure(made, FACTS).axes[0].patches
     assert [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars] == [
         (window.lower, window.upper) for window in PLAN.windows
     ]
@@ -103,7 +106,7 @@ def test_the_plan_is_marked():
 
 def test_margin_coverage_by_hand():
     """Four cases with lesions 0, 3 and 6 mm outside: a third, two thirds, all."""
-    axes = margin_figure(data_set(), PLAN).axes[0]
+    axes = margin_figure(data_set(), FACTS).axes[0]
     x, y = axes.lines[0].get_data()
     assert np.interp([0.0, 3.0, 6.0], x, y, left=0) == pytest.approx([100 / 3, 200 / 3, 100])
     assert "planned 6.48 mm: 100.0 %" in texts(axes)
@@ -129,7 +132,7 @@ def test_a_lesion_of_many_slices_and_a_wide_range_of_volumes():
     made = replace(FINGERPRINT, cases=[replace(FINGERPRINT.cases[0], lesions=long)])
     right = lesion_size_figure(made, None).axes[1]
     assert sum(patch.get_height() for patch in right.patches) == 5
-    assert slice_size_figure(made, PLAN) is not None
+    assert slice_size_figure(made, FACTS) is not None
 
 
 def test_no_half_written_figure_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,12 +10,13 @@ import torch
 from segmentation_plan import segmentation_plan
 
 from nndet_psma.artifacts.model_folder import CONSOLIDATED
-from nndet_psma.core.errors import UserError
 from nndet_psma.report.charts.charts import training_chart
 from nndet_psma.stages.report import ReportJob, write_report
 from nndet_psma.systems.nodeseg.nnunet.curves import training_curve
 from nndet_psma.systems.nodeseg.nnunet.model import SegmentationModel
 from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+from nndet_psma.systems.nodeseg.system import STEP
+from nndet_psma.systems.system import model_system
 
 LOG = {
     "train_losses": [0.5, np.float32(-0.25)],
@@ -40,7 +41,7 @@ def write_checkpoint(folder, plan, fold, log):
 def segmented(own_tiny):
     """The tiny model with the plan of a segmentation in the place of the detector's."""
     place = own_tiny
-    detector = place.folder.detector_plan(CONSOLIDATED)
+    detector = place.folder.plan(CONSOLIDATED)
     plan = segmentation_plan(task=detector.task, classes=detector.classes, modalities=detector.modalities)
     for fold in (CONSOLIDATED, *place.folder.trained_folds()):
         plan.write(place.folder.fold(fold) / "plan.json")
@@ -56,7 +57,7 @@ def page_of(place):
 def test_without_a_log_the_page_says_so(segmented):
     page = page_of(segmented)
     assert "nnU-Net segments the images; voxels that touch are one lesion." in page
-    assert "nnU-Net ran this training: its cost was not estimated" in page
+    assert "Cost: nnU-Net&#39;s training; nothing is known of it before the first epoch" in page
     assert "fold 0 has left no log" in page
     assert "GPU memory" not in page
     assert "no GPU visible" in page  # evidence of a decision
@@ -80,24 +81,25 @@ def test_a_damaged_checkpoint_costs_the_curve_not_the_page(segmented):
 def test_steps_are_those_that_were_trained(segmented):
     """Epochs of 250 steps as planned; of 10 where the run was told so."""
     write_checkpoint(segmented.folder, segmented.plan, 0, LOG)
-    rows = training_curve(segmented.folder, 0)
+    rows = training_curve(segmented.folder, 0, segmented.plan)
     assert [(row["step"], row["loss"], row["val_dice"]) for row in rows] == [
         (250.0, 0.5, 0.25),
         (500.0, -0.25, 0.75),
     ]
     (segmented.folder.fold(0) / "config.yaml").write_text("trainer_cfg:\n  iterations: 10\n  epochs: null\n")
-    assert [row["step"] for row in training_curve(segmented.folder, 0)] == [10.0, 20.0]
+    assert [row["step"] for row in training_curve(segmented.folder, 0, segmented.plan)] == [10.0, 20.0]
 
 
 def test_a_lean_checkpoint_has_no_curve(segmented):
     write_checkpoint(segmented.folder, segmented.plan, 0, None)
-    assert training_curve(segmented.folder, 0) == []
+    assert training_curve(segmented.folder, 0, segmented.plan) == []
 
 
-def test_a_detector_has_none_either(own_tiny):
-    with pytest.raises(UserError):
-        training_curve(own_tiny.folder, 0)
-    assert not isinstance(own_tiny.folder.plan(CONSOLIDATED), NodeSegPlan)
+def test_a_plan_of_a_detector_has_none(own_tiny):
+    """The system of the plan is asked: a segmentation's curve is never looked for in a detector's folder."""
+    system, plan = model_system(own_tiny.folder, CONSOLIDATED)
+    assert not isinstance(plan, NodeSegPlan)
+    assert STEP not in system.curves(own_tiny.folder, 0, plan)[0]
 
 
 def test_a_loss_below_zero_is_drawn():

@@ -6,8 +6,13 @@ import pytest
 from artifact_samples import PLAN
 
 from nndet_psma.report.training_cost import compared_rows, true_cost
-from nndet_psma.trainers.cost.cost import cost_rows
+from nndet_psma.systems.system import system_of
 from nndet_psma.trainers.watch.memory_check import MemoryCheck
+
+
+def estimate():
+    """Rows of the sample plan's estimated cost."""
+    return system_of(PLAN).facts(PLAN).cost
 
 
 def _stage(folder, rows, finished=True, memory=None):
@@ -49,7 +54,7 @@ def test_hours_and_memory_by_hand(folds):
 def test_nothing_trained_yet(tmp_path):
     cost = true_cost([tmp_path / "fold0"])
     assert (cost.stages, cost.hours_total, cost.memory_gb, cost.hours_per_stage) == ((), 0, 0, {})
-    rows = compared_rows(PLAN, cost, cores=2)
+    rows = compared_rows(estimate(), cost, 6)
     assert {row.measured for row in rows} == {""}
 
 
@@ -60,10 +65,8 @@ def test_a_stage_that_logged_no_step_costs_nothing(tmp_path):
 
 
 def test_measured_beside_estimated(folds):
-    rows = {row.key: row for row in compared_rows(PLAN, true_cost(folds), cores=2)}
-    assert [(r.key, r.value, r.rule, r.evidence) for r in rows.values()] == [
-        tuple(r) for r in cost_rows(PLAN, cores=2)
-    ]
+    rows = {row.key: row for row in compared_rows(estimate(), true_cost(folds), 6)}
+    assert [(r.key, r.value, r.rule, r.evidence) for r in rows.values()] == [tuple(r) for r in estimate()]
     assert rows["cost.wsi"].measured == "2.8 min per fold, 1.06 s per step"  # 340 s in 320 steps of two folds
     assert rows["cost.narrow"].measured == "6.0 min per fold, 1.8 s per step"
     assert rows["cost.both"].measured == ""
@@ -75,5 +78,6 @@ def test_a_real_training_has_a_cost(trained):
     cost = true_cost([trained.model / "fold0", trained.model / "fold1"])
     assert {stage.stage for stage in cost.stages} == {stage.name for stage in trained.plan.stages}
     assert all(stage.finished and stage.hours > 0 for stage in cost.stages)
-    rows = compared_rows(trained.plan, cost, cores=1)
+    facts = system_of(trained.plan).facts(trained.plan)
+    rows = compared_rows(facts.cost, cost, facts.trainings * 2)
     assert all(row.measured for row in rows)

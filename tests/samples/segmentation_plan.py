@@ -8,6 +8,7 @@ from tiny_place import TASK, TRAINING
 
 from nndet_psma.artifacts.plan import Decision, FoldPlan, Target
 from nndet_psma.systems.nodeseg.plan import Candidates, Channel, NodeSegPlan, SegmentationTraining
+from nndet_psma.systems.nodeseg.planner import STEPS
 
 
 def segmentation_plan(**changes: Any) -> NodeSegPlan:
@@ -39,7 +40,7 @@ def segmentation_plan(**changes: Any) -> NodeSegPlan:
         "candidates": Candidates(),
         "folds": [FoldPlan(TRAINING[:4], TRAINING[4:]), FoldPlan(TRAINING[4:], TRAINING[:4])],
         "seed": 0,
-        "postproc_defaults": {},
+        "postproc_defaults": {"steps": list(STEPS)},
         "postproc_grid": {},
         "decisions": {"network": Decision("small on CPU", "no GPU visible")},
     }

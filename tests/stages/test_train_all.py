@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 from artifact_samples import PLAN
+from plan_jobs import plan_jobs
 from tiny_place import TASK, environment, snapshot
 
 from nndet_psma.cli.config import compose_config
 from nndet_psma.cli.train_all import main, run_command_line
 from nndet_psma.core.errors import UserError
-from nndet_psma.jobs.graph import build_jobs
 from nndet_psma.jobs.local import debug_runner, local_runner
 from nndet_psma.jobs.record import JobRun, JobState, TrainAllRecord, last_lines, read_run
 from nndet_psma.jobs.scheduler import Scheduler, has_result
@@ -287,7 +287,7 @@ def _leave_weights(model, fold, stage):
 
 
 def _fresh(folds=(0,), **options):
-    return [JobState(job, "hash") for job in build_jobs(PLAN, folds, "T", "M", **options)]
+    return [JobState(job, "hash") for job in plan_jobs(PLAN, folds, "T", "M", **options)]
 
 
 def _run(model, runner, states=None, **options):
@@ -387,7 +387,7 @@ def test_hashes_follow_what_matters(in_task):
 
 
 def test_results_that_count(tmp_path):
-    jobs = {job.name: job for job in build_jobs(PLAN, [0], "T", "M", sweep=True, consolidate=True)}
+    jobs = {job.name: job for job in plan_jobs(PLAN, [0], "T", "M", sweep=True, consolidate=True)}
     files = {
         "fold0/narrow": "fold0/narrow/model.safetensors",
         "sweep0": "fold0/plan_inference.json",

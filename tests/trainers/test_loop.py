@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import signal
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.trainers.checkpoint import Best, Progress
 from nndet_psma.trainers.loop import LoopSettings, train_loop
 from nndet_psma.trainers.schedule import build_optimizer, learning_rate
+from nndet_psma.trainers.settings import TrainerSettings
 from nndet_psma.trainers.stopping import Stopped
 
 
@@ -55,8 +57,11 @@ def _stage(iterations: int = 6, **changes) -> Stage:
 
 
 def _settings(folder, **changes) -> LoopSettings:
-    values = {"made_from": "abc", "seed": 3, "workers": 0, "save_every": 2, "log_every": 1, **changes}
-    return LoopSettings(folder=folder, **values)
+    """Changes of ``trainer_cfg`` and of the loop's own settings by name."""
+    names = {field.name for field in fields(TrainerSettings)} - {"seed"}
+    values = {"made_from": "abc", "seed": 3, "num_workers": 0, "save_every": 2, "log_every": 1, **changes}
+    trainer = TrainerSettings(**{name: values.pop(name) for name in names & set(values)})
+    return LoopSettings(folder=folder, trainer=trainer, **values)
 
 
 def _train(folder, batches=None, stage=None, losses=_losses, **changes):
@@ -185,8 +190,8 @@ def test_workers_outlive_ctrl_c(tmp_path):
         return _losses(model, batch)
 
     with pytest.raises(Stopped, match="at step 3"):
-        _train(tmp_path, losses=everybody, workers=2)
-    assert _same(_train(tmp_path, workers=2), _train(tmp_path / "whole"))
+        _train(tmp_path, losses=everybody, num_workers=2)
+    assert _same(_train(tmp_path, num_workers=2), _train(tmp_path / "whole"))
 
 
 def test_observers_are_told_every_step_in_order(tmp_path):

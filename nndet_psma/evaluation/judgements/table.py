@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from nndet_psma.core.atomic import write_text
+from nndet_psma.core.csv_table import read_table, write_table
 from nndet_psma.core.errors import UserError
 from nndet_psma.evaluation.judgements.row import JudgedRow
-from nndet_psma.evaluation.tables.csv_table import read_table
 
 COLUMNS = ("case_id", "patient_id", "object_id", "truth", "decision")
 _PROBABILITY = "p_"
@@ -20,14 +17,12 @@ def write_objects(file: Path, rows: Sequence[JudgedRow], classes: Sequence[str])
     """Write the rows: ``case_id``, ``patient_id``, ``object_id`` (empty where a case is judged), ``truth`` (empty where
     it is not known), ``decision``, and ``p_CLASS`` for every class.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*COLUMNS, *(f"{_PROBABILITY}{name}" for name in classes)))
+    cells = []
     for row in rows:
         number = "" if row.object_id is None else row.object_id
         values = (row.probabilities.get(name, 0.0) for name in classes)
-        writer.writerow((row.case_id, row.patient_id, number, row.truth or "", row.decision, *values))
-    write_text(file, text.getvalue())
+        cells.append((row.case_id, row.patient_id, number, row.truth or "", row.decision, *values))
+    write_table(file, (*COLUMNS, *(f"{_PROBABILITY}{name}" for name in classes)), cells)
 
 
 def read_objects(file: Path) -> list[JudgedRow]:

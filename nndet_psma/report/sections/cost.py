@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nndet_psma.report.charts.charts import training_chart, validation_chart
+from nndet_psma.report.model_source import ModelSource
 from nndet_psma.report.page.content import Block, Folded, Missing, Note, Section, Table
-from nndet_psma.report.source import ReportSource
 from nndet_psma.report.training_cost import CostRow, compared_rows
 from nndet_psma.trainers.watch.memory_check import MemoryCheck
 
 
-def training_section(source: ReportSource) -> Section:
+def training_section(source: ModelSource) -> Section:
     """Loss and validation curves of every fold and stage, numbers of their ends, cost."""
     section = Section("training", "Training")
     stages = source.stages
@@ -26,13 +26,14 @@ def training_section(source: ReportSource) -> Section:
         section.blocks.append(source.missing["metrics"])
     if source.facts.cost_note:
         section.blocks.append(Note(f"Cost: {source.facts.cost_note}."))
+    if not source.facts.cost:
         return section
     section.blocks.extend(_cost(source))
     section.blocks.append(memory_table(source.memory) if source.memory else _no_memory(source))
     return section
 
 
-def _ends(source: ReportSource) -> Table:
+def _ends(source: ModelSource) -> Table:
     rows = [
         [f"fold {fold}", name, f"{rows[-1]['step']:.0f}", f"{rows[-1]['loss']:.3f}", _speed(rows[-1])]
         for fold, stages in source.metrics.items()
@@ -46,7 +47,7 @@ def _speed(row: Mapping[str, float]) -> str:
     return f"{row['images_per_second']:.1f}" if "images_per_second" in row else "–"
 
 
-def _cost(source: ReportSource) -> list[Block]:
+def _cost(source: ModelSource) -> list[Block]:
     """The planner's estimate beside what the folds' files tell."""
     rows = compared_rows(source.facts.cost, source.cost, source.facts.trainings * len(source.plan.folds))
     table = Table(
@@ -85,7 +86,7 @@ def memory_table(checks: Sequence[tuple[str, MemoryCheck]]) -> Table:
     return Table("GPU memory of the training, without CUDA's own (memory.json)", header, rows)
 
 
-def _no_memory(source: ReportSource) -> Block:
+def _no_memory(source: ModelSource) -> Block:
     if source.plan.target.device == "gpu":
         return Missing("GPU memory: no stage has left a memory.json (it was not trained on a GPU).")
     return Note("GPU memory: none was used; this plan is for a CPU, so there is no memory.json.")

@@ -10,12 +10,12 @@ from typing import Any
 from nndet_psma.artifacts.fingerprint import CaseFingerprint, Fingerprint
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.report.charts.charts import data_chart, window_chart
+from nndet_psma.report.model_source import ModelSource
 from nndet_psma.report.page.content import Block, Folded, Missing, Note, Section, Table
-from nndet_psma.report.source import ReportSource
 from nndet_psma.report.texts import THRESHOLDS, percent
 
 
-def plan_section(source: ReportSource) -> Section:
+def plan_section(source: ModelSource) -> Section:
     """Windows over the HU histogram, and every decision with its reason."""
     section = Section("plan", "What was planned, and why")
     section.blocks.append(
@@ -39,7 +39,7 @@ def plan_section(source: ReportSource) -> Section:
     return section
 
 
-def data_section(source: ReportSource) -> Section:
+def data_section(source: ModelSource) -> Section:
     """Sizes and counts of the training data, and the folds."""
     section = Section("data", "Training data")
     if source.fingerprint is None:
@@ -95,7 +95,7 @@ def _span(values: list[float]) -> str:
     return f"{median:.3g} ({ordered[0]:.3g} to {ordered[-1]:.3g})"
 
 
-def provenance_section(source: ReportSource) -> Section:
+def provenance_section(source: ModelSource) -> Section:
     """Thresholds and where they come from, hashes, versions."""
     section = Section("provenance", "Where the numbers come from")
     if source.inference is None:
@@ -118,7 +118,7 @@ def provenance_section(source: ReportSource) -> Section:
     return section
 
 
-def _target(source: ReportSource) -> str:
+def _target(source: ModelSource) -> str:
     """Planned machine; the memory of a CPU is not planned for where it is 0."""
     target = source.plan.target
     return f"{target.device}, {target.memory_gb:g} GB" if target.memory_gb else target.device
@@ -148,10 +148,12 @@ def _thresholds(inference: InferencePlan) -> list[Block]:
             rows.append([name, _setting(inference.settings[key]), meaning])
     header = ("Threshold", "Value", "Meaning")
     folds = ", ".join(str(fold) for fold in inference.folds)
-    return [
-        Note(f"Thresholds: {inference.source}.{goal} Weights of folds {folds} predict together."),
-        Table("Thresholds of the post-processing", header, rows),
+    blocks: list[Block] = [
+        Note(f"Thresholds: {inference.source}.{goal} Weights of folds {folds} predict together.")
     ]
+    if rows:
+        blocks.append(Table("Thresholds of the post-processing", header, rows))
+    return blocks
 
 
 def _setting(value: Any) -> str:
@@ -159,13 +161,13 @@ def _setting(value: Any) -> str:
     return "off" if value is None else value if isinstance(value, str) else f"{value:.4g}"
 
 
-def _interval_text(source: ReportSource) -> str:
+def _interval_text(source: ModelSource) -> str:
     scores = source.scores
     drawn = f"{scores.bootstrap_draws} draws of patients, seed {scores.seed}"
     return f"{percent(scores.level)} between percentiles of {drawn}"
 
 
-def _environments(source: ReportSource) -> list[Block]:
+def _environments(source: ModelSource) -> list[Block]:
     """One table; folds trained in the same environment share a column."""
     if not source.environments:
         return [source.missing["environment"]]

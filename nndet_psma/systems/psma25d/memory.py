@@ -70,7 +70,7 @@ _WORKSPACE_GB = 0.3  # cuDNN; an assumption that only a GPU can check
 
 @dataclass(frozen=True)
 class Network:
-    """What training memory depends on; fields as in ``artifacts.plan.Detector``.
+    """What training memory depends on; fields as in ``plan.Detector``.
 
     ``channels`` are the largest input channels of any stage, ``anchors`` those per cell of a level.
     """

@@ -17,7 +17,7 @@ from nndet_psma.planners.rules import input_size
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import Region, stage_region
 from nndet_psma.preprocess.warp import PlaneMap, plane_map, warp
-from nndet_psma.preprocess.windows import channel_sources, slice_channels
+from nndet_psma.preprocess.windows import channel_sources, normalised, slice_channels
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.trainers.networks.box_evidence import with_evidence
 
@@ -116,7 +116,7 @@ def _batches(
         for z in slices:
             mask = None if region.mask is None else region.mask[z]
             channels = slice_channels(case.arrays, sources, z, plan.neighbours, mask)
-            images.append((warp(channels, mapping) - detector.input_mean) / detector.input_std)
+            images.append(normalised(warp(channels, mapping), detector.input_mean, detector.input_std))
         yield slices, images
 
 

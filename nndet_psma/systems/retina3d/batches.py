@@ -1,24 +1,17 @@
-"""Batches of training patches: batch number ``i`` depends on (seed, i) alone, so training resumes exactly."""
+"""Batches of training patches."""
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from nndet_psma.artifacts.detector_plan import Stage
-from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.prepare import PreparedCase
-from nndet_psma.preprocess.region import Region, SearchMask, stage_region
-from nndet_psma.preprocess.store import read_case
-from nndet_psma.preprocess.windows import channel_sources
-from nndet_psma.systems.psma25d.batches import shared_zeros
+from nndet_psma.preprocess.region import Region
 from nndet_psma.systems.retina3d.augmentation import (
     Lesions,
     PatchMap,
@@ -31,13 +24,12 @@ from nndet_psma.systems.retina3d.augmentation import (
 )
 from nndet_psma.systems.retina3d.channels import VoxelBox, box_channels, box_slices, common_box, region_box
 from nndet_psma.systems.retina3d.plan import Retina3DPlan
-from nndet_psma.systems.retina3d.predict import normalised
 from nndet_psma.trainers.augmentation.draw import (
     AugmentationDraw,
     augment_intensity,
-    draw_augmentation,
     smoothing_margin,
 )
+from nndet_psma.trainers.batches import StoreBatches
 
 _TRIES = 100  # to hit a searched voxel of a region's box
 
@@ -50,14 +42,12 @@ class PatchRef:
     lesion: int | None
 
 
-class PatchBatches(Dataset[dict[str, Any]]):
-    """Item ``i`` is the whole batch of optimiser step ``i``.
+class PatchBatches(StoreBatches[Retina3DPlan, PatchRef]):
+    """Patches of which the planned share shows a lesion.
 
-    A batch is ``{"images": [B, C, z, y, x] float32, "targets": list of {"boxes" [N, 6], "labels" [N] from 0, "mask"
-    [z, y, x] with a segmentation head}, "slices": list of "case:z,y,x", the store voxel in the patch's centre, "slots":
-    place of every patch in the whole batch}``. Each slot has its own random stream, so a process can load its
-    :meth:`part` alone. The planned share of a batch shows a lesion, drawn among all lesions alike and whole wherever
-    it fits; the other patches lie anywhere in the stage's region, as patches of a prediction do.
+    It is drawn among all lesions alike and whole wherever it fits; the other patches lie anywhere in the stage's
+    region, as patches of a prediction do. Targets are ``{"boxes" [N, 6], "labels" [N] from 0, "mask" [z, y, x] with a
+    segmentation head}``, names are "case:z,y,x", the store voxel in the patch's centre.
 
     Args:
         store: folder of preprocessed cases.
@@ -74,71 +64,18 @@ class PatchBatches(Dataset[dict[str, Any]]):
     def __init__(
         self, store: Path, plan: Retina3DPlan, stage: Stage, case_ids: list[str], batch_size: int, seed: int
     ) -> None:
-        self.store, self.plan, self.stage, self.batch_size = store, plan, stage, batch_size
-        # stages share the plan's seed but must not see the same draws
-        self.seed = (seed, zlib.crc32(stage.name.encode()))
-        self.sources = channel_sources(plan, stage)
-        self.cases = [read_case(store, case_id) for case_id in case_ids]
-        self.regions = [stage_region(case, plan, stage) for case in self.cases]
+        detector = plan.detector3d
+        normal = (detector.input_mean, detector.input_std)
+        super().__init__(
+            store, plan, stage, case_ids, batch_size, seed, size=detector.patch_size, normal=normal
+        )
         self.lesions = [_lesions(*pair) for pair in zip(self.cases, self.regions, strict=True)]
         self.positive = [
             PatchRef(case, row)
             for case, of_case in enumerate(self.lesions)
             for row in range(len(of_case.ids))
         ]
-        if not self.positive:
-            raise UserError(
-                f"none of the {len(case_ids)} training cases has a lesion in the region of stage '{stage.name}'",
-                remedy="Check the folds (splits.json) and the CTV margin",
-            )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the arrays: a process that is spawned, not forked, opens them itself."""
-        limits = [None if region.mask is None else region.mask.limit for region in self.regions]
-        regions = [replace(region, mask=None) for region in self.regions]
-        return {
-            **self.__dict__,
-            "cases": [case.case_id for case in self.cases],
-            "regions": list(zip(regions, limits, strict=True)),
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.cases = [read_case(self.store, case_id) for case_id in state["cases"]]
-        self.regions = [
-            region
-            if limit is None or case.ctv_distance is None
-            else replace(region, mask=SearchMask(case.ctv_distance, limit))
-            for case, (region, limit) in zip(self.cases, state["regions"], strict=True)
-        ]
-
-    def __len__(self) -> int:
-        return self.stage.iterations
-
-    def __getitem__(self, step: int) -> dict[str, Any]:
-        return self.part(step, 0, 1)
-
-    def part(self, step: int, rank: int, world: int) -> dict[str, Any]:
-        """Slots ``rank, rank + world, ...`` of item ``step``, exactly as they are in the whole item.
-
-        Args:
-            step: number of the batch.
-            rank: of the process, from 0.
-            world: number of processes that share the batch.
-        """
-        refs = self._draw(np.random.default_rng((*self.seed, step)))
-        slots = range(rank, len(refs), world)
-        size = self.plan.detector3d.patch_size
-        images = shared_zeros((len(slots), self.plan.channels(self.stage), *size))
-        loaded = [
-            self._load(step, slot, refs[slot], image) for slot, image in zip(slots, images, strict=True)
-        ]
-        return {
-            "images": normalised(images, self.plan.detector3d),
-            "targets": [target for target, _ in loaded],
-            "slices": [name for _, name in loaded],
-            "slots": list(slots),
-        }
+        self._check_lesions(self.positive)
 
     def _draw(self, rng: np.random.Generator) -> list[PatchRef]:
         wanted = max(1, round(self.batch_size * self.plan.positive_fraction))
@@ -146,12 +83,9 @@ class PatchBatches(Dataset[dict[str, Any]]):
         others = rng.integers(len(self.cases), size=self.batch_size - wanted)
         return positive + [PatchRef(case, None) for case in others.tolist()]
 
-    def _load(self, step: int, slot: int, ref: PatchRef, out: Tensor) -> tuple[dict[str, Tensor], str]:
-        """Write the patch into ``out`` ``[C, z, y, x]``, which holds zeros; gives its target and name."""
-        # a spawn key, because entropy padded with zeros would give slot 0 the stream of the step itself
-        seed = np.random.SeedSequence((*self.seed, step), spawn_key=(slot,))
-        rng = np.random.default_rng(seed)
-        draw = draw_augmentation(self.plan.augmentation, rng)
+    def _load(
+        self, ref: PatchRef, draw: AugmentationDraw, rng: np.random.Generator, out: Tensor
+    ) -> tuple[dict[str, Tensor], str]:
         case, region = self.cases[ref.case], self.regions[ref.case]
         size = self.plan.detector3d.patch_size
         if ref.lesion is None:
@@ -241,9 +175,7 @@ def _kept(region: Region, box: VoxelBox) -> NDArray[np.bool_] | None:
 
 def _visible(case: PreparedCase, region: Region, box: VoxelBox) -> NDArray[np.int16]:
     """Instance ids in a box; what is masked away cannot be learnt."""
-    if case.instances is None:
-        raise UserError(f"case {case.case_id} was preprocessed without labels", remedy="Run nndet_prep")
-    instances = np.asarray(case.instances[box_slices(box)])
+    instances = np.asarray(case.labelled[box_slices(box)])
     return instances if region.mask is None else instances * region.mask[box_slices(box)]
 
 

@@ -1,7 +1,7 @@
 """The convolutions of the one-stage 3D detector, counted: parameters and floating-point operations.
 
-One list of layers gives parameters, FLOPs and (in ``planners.patch_memory``) memory, so that the three cannot disagree.
-It mirrors ``models.retinanet3d``; a test counts that network's own parameters against it.
+One list of layers gives parameters, FLOPs and (in ``memory``) memory, so that the three cannot disagree.
+It mirrors ``network``; a test counts that network's own parameters against it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Part = Literal["encoder", "lateral", "pyramid", "head", "predictor"]
 
 @dataclass(frozen=True)
 class PatchNetwork:
-    """What the cost of a patch depends on; fields as in ``artifacts.detector3d.Detector3D``.
+    """What the cost of a patch depends on; fields as in ``plan.Detector3D``.
 
     ``inputs`` are the channels of the image, ``anchors`` those per cell of a level.
     """

@@ -17,7 +17,7 @@ from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import Region, stage_region
-from nndet_psma.preprocess.windows import channel_sources
+from nndet_psma.preprocess.windows import channel_sources, normalised
 from nndet_psma.systems.retina3d.channels import VoxelBox, patch_channels, region_box
 from nndet_psma.systems.retina3d.join_patches import PatchBoxes, join_patches, place_boxes
 from nndet_psma.systems.retina3d.plan import Detector3D, Retina3DPlan, Steps
@@ -92,11 +92,6 @@ def unmirror(boxes: NDArray[np.floating[Any]], width: int) -> NDArray[np.floatin
     return back
 
 
-def normalised(image: Tensor, detector: Detector3D) -> Tensor:
-    """Channels in [0, 1] as the network wants them, in place."""
-    return image.sub_(detector.input_mean).div_(detector.input_std)
-
-
 def _patch(lower: Steps, size: Steps) -> VoxelBox:
     z, y, x = lower
     return z, y, x, z + size[0], y + size[1], x + size[2]
@@ -115,7 +110,8 @@ def _batches(
             channels = patch_channels(case.arrays, sources, place, region)
             if channels is not None:
                 found.append(place)
-                images.append(normalised(torch.from_numpy(channels), detector))
+                image = torch.from_numpy(channels)
+                images.append(normalised(image, detector.input_mean, detector.input_std))
             if len(found) == batch_size:
                 break
         return (found, torch.stack(images)) if found else None

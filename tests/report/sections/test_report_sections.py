@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nndet_psma.evaluation.detection.compare import Comparison
 from nndet_psma.evaluation.detection.scores import Score
 from nndet_psma.evaluation.detection.strata import Stratum
 from nndet_psma.report.files import read_comparisons, read_cost, read_environment, trained_precision
@@ -118,7 +119,7 @@ def test_comparison_with_a_model_that_accepts_nothing(source):
 def test_without_comparison_the_command_is_named(own_tiny):
     file = own_tiny.folder.fold(-1) / "test_results" / "comparison_Other_Model.json"
     file.write_text('{"first": 1}')
-    assert "comparison_Other_Model.json cannot be read" in read_comparisons(file.parent)[1]
+    assert "comparison_Other_Model.json cannot be read" in read_comparisons(file.parent, Comparison)[1]
     file.unlink()
     [missing] = comparison_section(read_source(None, ReportJob(own_tiny.folder))).blocks
     assert "none was made" in missing.what

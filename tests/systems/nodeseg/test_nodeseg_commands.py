@@ -9,14 +9,12 @@ from failing import fails
 from segmentation_plan import segmentation_plan
 from tiny_place import MODEL, TASK, TEST, TRAINING
 
-from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.plan import FoldPlan
-from nndet_psma.cli import consolidate, export_model, plan, predict, prep, sweep, train, train_all
+from nndet_psma.cli import consolidate, plan, predict, prep, sweep, train
 from nndet_psma.cli.config import compose_config, config_for_model
 from nndet_psma.core.errors import UserError
-from nndet_psma.stages.sweep import consolidate as consolidate_stage
 from nndet_psma.systems.nodeseg import system as nodeseg
 
 NODESEG = "nnUNetTrainerNodeSeg_NodeSeg"
@@ -49,7 +47,7 @@ def test_the_preset_sets_its_host():
 def test_host_and_module_must_fit():
     with pytest.raises(UserError, match="trains in host 'nnunet' only; found host 'embedded'"):
         compose_config("t", ["train=nodeseg", "host=embedded"])
-    with pytest.raises(UserError, match="host 'nnunet' cannot train RetinaNet3D"):
+    with pytest.raises(UserError, match="RetinaNet3D trains in host 'embedded' only; found host 'nnunet'"):
         compose_config("t", ["train=retina3d", "host=nnunet"])
 
 
@@ -60,20 +58,12 @@ def test_the_models_plan_chooses_the_system(model):
     assert (config.host, config.plan, config.sweep.trials) == ("nnunet", "NodeSeg", 7)
 
 
-def test_detectors_only_code_gets_a_detectors_plan(model, trained):
-    with pytest.raises(UserError, match="is a segmentation by nnU-Net, not a detector"):
-        model.detector_plan(0)
-    detector = ModelFolder(trained.model)
-    assert isinstance(detector.plan(0), DetectorPlan)
-    assert detector.detector_plan(0) == detector.plan(0)
-
-
 def test_prep_checks_our_way_before_nnunet_is_asked(raw, capsys, monkeypatch):
     """A label value without a class stops the command before the host does anything."""
     import nndet_psma.systems.nodeseg.nnunet.prepare as host
 
     called = []
-    monkeypatch.setattr(host, "prepare", lambda *args, **kwargs: called.append(args))
+    monkeypatch.setattr(host, "make_plan", lambda *args, **kwargs: called.append(args))
     table = raw.paths.labels("Tr") / "case_0.json"
     table.write_text(json.dumps({"instances": {"1": 7, "2": 0}}))
     fails(capsys, prep.main, ["900", "-np", "1", *SYSTEM], "case_0.json")
@@ -91,9 +81,10 @@ def test_prep_says_how_to_get_nnunet(raw, capsys, monkeypatch):
     [
         ([], "cases are not preprocessed for this plan"),
         (["exp.fold=7"], "fold 7 does not exist; expected 0 to 1 or all"),
-        (["exp.fold=every"], "exp.fold is 'every'; expected a number or all"),
+        (["exp.fold=every"], "exp.fold: expected int or expected one of ['all'], found 'every'"),
         (["exp.voter=wsi"], "a segmentation has no voters; found exp.voter=wsi"),
-        (["+plan_overwrites.batch_size=4"], "plan_overwrites come too late here"),
+        (["+plan_overwrites.training.epochs=4"], "plan_overwrites come too late here"),
+        (["+plan_overwrites.batch_size=4"], "plan_overwrites.batch_size cannot be put into nnU-Net's plans"),
         (["plan=OTHER"], "OTHER.json"),
     ],
 )
@@ -113,22 +104,13 @@ def test_no_plan_yet(raw, capsys):
         (sweep.main, ["0"], "weights are missing"),
         (sweep.main, ["1"], "fold1: holds no trained model"),
         (consolidate.main, ["--folds", "1"], "fold 1 is not trained"),
-        (consolidate.main, ["--no_model", "--sweep_boxes"], "with its weights only"),
+        (consolidate.main, ["--no_model", "--sweep_boxes"], "fold_0 is not trained"),
         (predict.main, [], "is not consolidated"),
         (predict.main, ["--fold", "0"], "thresholds are not tuned yet"),
     ],
 )
 def test_what_is_not_trained(model, capsys, main, rest, expected):
     fails(capsys, main, [TASK, NODESEG, *rest], expected)
-
-
-def test_commands_of_detectors_say_so(model, capsys, tmp_path):
-    InferencePlan("", [0], {}, "", None, "", []).write(model.fold(0) / "plan_inference.json")
-    target = tmp_path / "a.zip"
-    argv = [TASK, NODESEG, "--folds", "0", "-o", str(target)]
-    fails(capsys, export_model.main, argv, "cannot be written into an archive", "plain weights only")
-    assert not target.exists()
-    fails(capsys, train_all.main, ["900", "--dry-run", *SYSTEM], "nndet_train", "exp.fold=all --sweep")
 
 
 def test_plan_show_and_check(raw, capsys):
@@ -162,33 +144,18 @@ def test_plan_check_finds_what_does_not_fit(raw, capsys, changes, expected):
 @pytest.mark.parametrize(("argv", "mirrored"), [([], True), (["-ntta", "0"], False), (["-ntta", "1"], True)])
 def test_predict_hands_the_job_over(model, tmp_path, monkeypatch, argv, mirrored):
     """Mirror images are looked at unless told otherwise: thresholds were tuned with them."""
-    import nndet_psma.systems.nodeseg.nnunet.predict as host
+    import nndet_psma.stages.predict as stage
 
     InferencePlan("", [0], {}, "", None, "", []).write(model.fold(0) / "plan_inference.json")
     jobs = []
-
-    def segment(job, say):
-        jobs.append(job)
-        return host.PredictResult()
-
-    monkeypatch.setattr(host, "predict_cases", segment)
+    monkeypatch.setattr(stage, "predict_job", lambda job, say: jobs.append(job) or stage.PredictResult())
     rest = ["--fold", "0", "-d", str(tmp_path / "out"), "--num_parts", "2", "--part_id", "1", *argv]
     assert predict.main([TASK, NODESEG, *rest]) == 0
     job = jobs[0]
-    assert (job.mirrored, job.fold, job.num_parts, job.part_id) == (mirrored, 0, 2, 1)
+    assert (job.options.tta, job.fold, job.num_parts, job.part_id) == (mirrored, 0, 2, 1)
     assert [case.case_id for case in job.cases] == TEST
     options = json.loads((tmp_path / "out" / "predictions.json").read_text())["options"]
     assert options == {"region": "ctv", "num_tta": int(mirrored)}
-
-
-def test_consolidation_goes_to_the_host(model, monkeypatch):
-    import nndet_psma.systems.nodeseg.nnunet.sweep as host
-
-    calls = []
-    monkeypatch.setattr(host, "consolidate", lambda *args, **kwargs: calls.append((args, kwargs)))
-    consolidate_stage(None, model, [0], config=None, sweep_boxes=False)
-    [((paths, folder, folds, config, _), kwargs)] = calls
-    assert (paths, folder, folds, config, kwargs) == (None, model, [0], None, {"sweep_boxes": False})
 
 
 def test_detectors_look_at_no_mirror_image_unless_asked(trained, monkeypatch, tmp_path):
@@ -198,7 +165,7 @@ def test_detectors_look_at_no_mirror_image_unless_asked(trained, monkeypatch, tm
     jobs = []
     monkeypatch.setattr(stage, "predict_job", lambda job, say: jobs.append(job) or stage.PredictResult())
     assert predict.main(["900", MODEL, "-d", str(tmp_path)]) == 0
-    assert jobs[0].tta is False
+    assert jobs[0].options.tta is False
 
 
 def test_needs_nothing_when_nnunet_is_there():

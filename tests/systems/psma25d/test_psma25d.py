@@ -11,14 +11,18 @@ from planner_samples import box_lesion, hand_made_case, regions
 
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram, LesionFingerprint
 from nndet_psma.artifacts.plan import FoldPlan, Target
+from nndet_psma.cli.config import compose_config
 from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.task.description import DatasetDescription
+from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.planners import machine as prepare
 from nndet_psma.planners.describe import BOOKKEEPING, describe_plan
 from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.folds import FoldChoice
-from nndet_psma.planners.registry import PLANNERS
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.systems.psma25d.planner import PSMA25DPlanner
+from nndet_psma.systems.psma25d.system import PSMA25D
+from nndet_psma.systems.system import PlanJob
 
 CPU, GPU = Target("cpu", 0.0), Target("gpu", 24.0)
 # 5 of 1000 voxels between neighbouring limits: table 2 of Xu et al. 2023, as in test_rules
@@ -333,6 +337,20 @@ def test_target_with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert prepare.choose_target(DetectorOptions(target="cpu")) == CPU
 
 
-def test_unknown_planner_lists_the_known() -> None:
+def test_unknown_planner_lists_the_known(tmp_path: Path) -> None:
+    job: PlanJob = PlanJob(
+        paths=TaskPaths(tmp_path),
+        config=compose_config("Task900_X", ["planner=Nothing"]),
+        description=DatasetDescription(
+            "Task900_X", "X", 3, {0: "node"}, {0: "CT", 1: "CTV"}, None, False, {}
+        ),
+        cases=[],
+        fingerprint=hand_made(),
+        target=CPU,
+        folds=FoldChoice([], "", ""),
+        there=None,
+        processes=1,
+        say=print,
+    )
     with pytest.raises(UserError, match=r"unknown planner 'Nothing'.*PSMA25DPlanner"):
-        PLANNERS["Nothing"]
+        PSMA25D().make_plan(job)

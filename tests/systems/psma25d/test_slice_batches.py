@@ -224,7 +224,7 @@ def test_lesion_outside_the_region_is_no_target(tiny_task, plan, tmp_path):
 def _identity_map(batches):
     from nndet_psma.preprocess.warp import plane_map
 
-    return plane_map(batches.regions[0].centre, batches._scale, batches._size)
+    return plane_map(batches.regions[0].centre, batches.scale, batches.plane)
 
 
 def test_no_lesion_at_all(tiny_task, plan, tmp_path):
@@ -256,7 +256,7 @@ def _slow_image(batches, step, slot, name):
     case, region, plan = batches.cases[number], batches.regions[number], batches.plan
     seed = np.random.SeedSequence((*batches.seed, step), spawn_key=(slot,))
     draw = draw_augmentation(plan.augmentation, np.random.default_rng(seed))
-    mapping = augmented_map(draw, region.centre, batches._scale, batches._size)
+    mapping = augmented_map(draw, region.centre, batches.scale, batches.plane)
     height, width = mapping.size
     wide = mapping.part((-2, -2, height + 2, width + 2))
     kept = np.ones(case.geometry.shape[1:], bool)
@@ -291,7 +291,7 @@ def test_a_draw_that_changes_nothing_shows_the_stored_slices(tiny_task, plan):
     batches = _batches(tiny_task, plan, stage=0, cases=("case_1",))
     case = batches.cases[0]
     _, height, width = case.geometry.shape
-    rows, columns = batches._size
+    rows, columns = batches.plane
     assert (rows - height) % 2 == (columns - width) % 2 == 0  # so that pixels are voxels
     item = batches[0]
     for image, name in zip(item["images"], item["slices"], strict=True):

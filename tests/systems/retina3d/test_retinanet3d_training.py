@@ -18,10 +18,11 @@ from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.errors import UserError
 from nndet_psma.planners.training_memory import Training
 from nndet_psma.preprocess.store import read_case
-from nndet_psma.systems.retina3d.cost import stage_load
-from nndet_psma.systems.retina3d.remedy import what_to_lower
+from nndet_psma.stages.plan_check import check_trainer
+from nndet_psma.systems.retina3d.cost import stage_load, what_to_lower
 from nndet_psma.systems.retina3d.selection import match_volume
 from nndet_psma.systems.retina3d.trainer import RetinaNet3D
+from nndet_psma.systems.system import system_of
 from nndet_psma.trainers.checkpoint import Best
 from nndet_psma.trainers.registry import TRAINERS
 from nndet_psma.trainers.watch.memory_check import Peak, compare_memory
@@ -185,6 +186,11 @@ def test_what_does_not_fit(tiny_task, whole, tmp_path):
         RetinaNet3D().load(other, other.stages[0], whole / "first" / MODEL, CPU)
     with pytest.raises(UserError, match="has 1 neighbouring slices as channels; expected neighbours 0"):
         _train(tiny_task, tmp_path, replace(plan, neighbours=1))
+    file = tiny_task.paths.plan("PSMA25D")
+    with pytest.raises(
+        UserError, match="trainer 'RetinaNet3D' cannot train this plan; expected a plan of retina3d"
+    ):
+        check_trainer(system_of(tiny_task.plan), "RetinaNet3D", file)
 
 
 def test_memory_of_patches_against_the_estimate(tiny_task):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class NodeSegPredictor(CasePredictor):
     number), all on the grid of the image file. The batch size of ``options`` has no meaning here.
     """
 
-    result_type: ClassVar[type[Result]] = Prediction
+    result_type: type[Result] = Prediction
 
     def __init__(self, model: ModelFolder, fold: int, options: OpenOptions) -> None:
         inference = model.inference_plan(fold)

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
@@ -20,14 +20,18 @@ from nndet_psma.dataset.images.images import read_volume
 from nndet_psma.dataset.task.cases import list_cases
 from nndet_psma.dataset.task.description import read_description
 from nndet_psma.planners.describe import describe_plan
+from nndet_psma.stages.predict import PredictJob, predict_job
+from nndet_psma.stages.prep import prepare_task
+from nndet_psma.stages.sweep import consolidate, sweep_fold
+from nndet_psma.stages.train import train_fold
 from nndet_psma.systems.nodeseg.nnunet.environment import NnunetPaths
 from nndet_psma.systems.nodeseg.nnunet.model import SegmentationModel
-from nndet_psma.systems.nodeseg.nnunet.predict import SegmentationJob, predict_cases
-from nndet_psma.systems.nodeseg.nnunet.prepare import prepare
-from nndet_psma.systems.nodeseg.nnunet.sweep import consolidate, sweep_fold
-from nndet_psma.systems.nodeseg.nnunet.train import SegmentationRun, train_fold, variables
+from nndet_psma.systems.nodeseg.nnunet.train import variables
 from nndet_psma.systems.nodeseg.nnunet.weights import read_checkpoint
 from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+from nndet_psma.systems.nodeseg.settings import NodeSegSettings
+from nndet_psma.systems.nodeseg.system import NodeSeg
+from nndet_psma.systems.system import OpenOptions
 
 pytestmark = pytest.mark.slow
 
@@ -50,20 +54,33 @@ class Place:
         self.models = root / "models"
         self.heard = []
         self.config = compose_config(self.paths.name, OPTIONS)
-        self.prep = prepare(self.paths, self.config, self.heard.append)
+        self.prep = self.prepare(self.config)
         self.folder = train_fold(self.paths, self.models, self.config, 0, self.heard.append)
         self.model = SegmentationModel(self.folder)
-        self.plan = self.model.plan(0)
+        self.plan = self.folder.plan(0)
         self.nnunet = NnunetPaths.of(self.paths, self.plan.dataset)
 
+    def prepare(self, config):
+        return prepare_task(
+            self.paths,
+            NodeSeg(),
+            config,
+            full_check=False,
+            check=False,
+            processes=1,
+            preprocessing_processes=1,
+            say=self.heard.append,
+        )
+
     def environment(self, results):
-        found = variables(self.nnunet, self.model, self.plan, 0, SegmentationRun(validate=False), {})
+        found = variables(self.nnunet, self.model, self.plan, 0, NodeSegSettings(validate=False), {})
         return {**os.environ, **found, "nnUNet_results": str(results), "nnUNet_def_n_proc": "1"}
 
     def stock(self, command, *arguments, results):
-        tool = Path(sys.executable).with_name(command)
+        [script] = entry_points(group="console_scripts", name=command)
+        code = f"import sys; from {script.module} import {script.attr}; sys.argv[0] = '{command}'; {script.attr}()"
         done = subprocess.run(
-            [str(tool), *arguments],
+            [sys.executable, "-c", code, *arguments],
             env=self.environment(results),
             capture_output=True,
             text=True,
@@ -74,8 +91,9 @@ class Place:
     def predict(self, fold, target):
         description = read_description(self.paths.root)
         cases = list_cases(self.paths, description, "Ts")
-        job = SegmentationJob(self.folder, fold, cases, description, target, torch.device("cpu"))
-        return predict_cases(job, self.heard.append)
+        options = OpenOptions(device="cpu", tta=True)
+        job = PredictJob(self.folder, fold, cases, description, target, options)
+        return predict_job(job, self.heard.append)
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +135,15 @@ def test_windows_reach_the_network_scaled(place):
 
 
 def test_a_second_preparation_keeps_everything(place):
-    again = prepare(place.paths, place.config, place.heard.append)
-    assert (again.kept_plan, again.exported, again.made) == (True, [], [])
+    again = place.prepare(place.config)
+    assert (again.kept_plan, again.made) == (True, [])
+    assert "nnU-Net data set Dataset900_Tiny: 0 cases new, 0 images linked, 0 written" in place.heard
     files = [place.nnunet.plans("NodeSeg"), place.nnunet.raw / "dataset.json"]
     before = [file.read_text() for file in files]
     for option in ("plan_cfg.loss=dice", "plan_cfg.patch_size=[8,32,32]", "plan_cfg.crop=image"):
         other = compose_config(place.paths.name, [*OPTIONS, option])
         with pytest.raises(UserError, match="another plan of this name"):
-            prepare(place.paths, other, place.heard.append)
+            place.prepare(other)
         # nnU-Net's own command must not see the refused plan
         assert [file.read_text() for file in files] == before
 
@@ -152,7 +171,9 @@ def test_nnunets_own_command_trains_the_same_weights(place, tmp_path):
 @pytest.mark.parametrize("fold", [0, CONSOLIDATED])
 def test_nnunets_own_command_predicts_the_same(place, tmp_path, fold):
     if fold == CONSOLIDATED:
-        consolidate(None, place.folder, [0], place.config, place.heard.append, sweep_boxes=False)
+        consolidate(None, place.folder, [0], config=place.config, sweep_boxes=False)
+    else:
+        sweep_fold(place.paths, place.folder, 0, place.config, place.heard.append)
     result = place.predict(fold, tmp_path / "ours")
     assert not result.failed
     images = str(place.nnunet.raw / "imagesTs")
@@ -177,7 +198,7 @@ def test_nnunets_own_command_predicts_the_same(place, tmp_path, fold):
     assert found > 0  # an empty mask would agree with anything
     again = place.predict(fold, tmp_path / "ours")
     assert again.kept == ["test_0", "test_1"]
-    assert again.predictions == result.predictions
+    assert again.results == result.results
 
 
 def test_instances_and_boxes_agree(place, tmp_path):

@@ -1,0 +1,31 @@
+"""Everything the report of a model that judges objects or cases is made from, already read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nndet_psma.evaluation.judgements.compare import JudgementComparison
+from nndet_psma.evaluation.judgements.row import JudgedRow
+from nndet_psma.evaluation.judgements.scores import JudgementScores
+from nndet_psma.report.model_source import ModelSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedSource(ModelSource):
+    """Everything the report of judgements is made from.
+
+    Attributes:
+        scores: of what was judged.
+        rows: every judged object (or case), those without a truth included.
+        comparisons: with other models on the same cases.
+    """
+
+    scores: JudgementScores
+    rows: Sequence[JudgedRow] = ()
+    comparisons: Sequence[JudgementComparison] = ()
+
+    @property
+    def scored_cases(self) -> list[str]:
+        """Case ids of the rows."""
+        return [row.case_id for row in self.rows]

@@ -1,0 +1,53 @@
+"""The report of a model that judges objects or cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nndet_psma.artifacts.inference_plan import InferencePlan
+from nndet_psma.core.atomic import read_json
+from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.evaluation.judgements.compare import JudgementComparison
+from nndet_psma.evaluation.judgements.table import read_objects
+from nndet_psma.report.files import read_comparisons, read_judgement_scores
+from nndet_psma.report.judged_page import build_judged_page
+from nndet_psma.report.judged_source import JudgedSource
+from nndet_psma.stages.evaluate_judged import OBJECTS
+from nndet_psma.stages.predict import INDEX
+from nndet_psma.stages.report_model import ReportJob, read_model
+from nndet_psma.stages.scored_cases import predictions_folder
+
+
+def judged_page(paths: TaskPaths | None, job: ReportJob) -> str:
+    """The page as HTML."""
+    return build_judged_page(read_judged_source(paths, job))
+
+
+def read_judged_source(paths: TaskPaths | None, job: ReportJob) -> JudgedSource:
+    """Everything the report of judgements is made from; what is missing is noted with the command that makes it.
+
+    Raises:
+        UserError: the model is not scored, or its scores cannot be read.
+    """
+    scored = read_model(paths, job)
+    notes = scored.notes
+    comparisons, problem = read_comparisons(scored.results, JudgementComparison)
+    if problem or not comparisons:
+        notes.note("comparison", problem or "none was made")
+    predictions = predictions_folder(job.folder, job.fold, scored.test)
+    return JudgedSource(
+        **scored.fields,
+        scores=read_judgement_scores(scored.results / "scores.json", notes.commands.evaluate),
+        rows=notes.optional("objects", scored.results / OBJECTS, read_objects) or (),
+        comparisons=comparisons,
+        stale=scored.test and _is_stale(predictions / INDEX, scored.inference),
+        missing=notes.missing,
+    )
+
+
+def _is_stale(index: Path, inference: InferencePlan | None) -> bool:
+    """Whether the decisions of test cases were taken with other settings than those that are tuned now."""
+    if inference is None or not index.is_file():
+        return False
+    content = read_json(index)
+    return isinstance(content, dict) and content.get("thresholds") != inference.settings
