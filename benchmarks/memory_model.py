@@ -1,4 +1,5 @@
-"""Measure the constants of ``nndet_psma/systems/psma25d/memory.py``: what the detector keeps for the backward pass.
+"""Measure the constants of ``nndet_psma/systems/psma25d/planning/memory.py``: what the detector keeps for the
+backward pass.
 
 Run ``python benchmarks/memory_model.py`` and paste the two tables it prints. The network is built by
 ``systems.psma25d.network.build_detector`` and run on PyTorch's fake tensors, which have the shapes, types and autocast
@@ -16,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from nndet_psma.systems.psma25d.memory import BACKBONES, Network, activation_bytes, temporary_bytes
 from nndet_psma.systems.psma25d.network import build_detector
 from nndet_psma.systems.psma25d.plan import Detector
+from nndet_psma.systems.psma25d.planning.memory import BACKBONES, Network, activation_bytes, temporary_bytes
 
 SIDES = (256, 512)  # two sizes: the slope is per pixel, the rest (statistics, half copies of weights) is not
 

@@ -1,4 +1,4 @@
-"""Measure what ``nndet_psma/systems/retina3d/memory.py`` estimates: memory of training steps of ``retina3d``.
+"""Measure what ``nndet_psma/systems/retina3d/planning/memory.py`` estimates: memory of training steps of ``retina3d``.
 
 Run ``python benchmarks/patch_memory.py``. Parameters and what is kept for the backward pass are counted on PyTorch's
 fake tensors (no GPU, no memory); peaks are those of real training steps on the CPU.
@@ -14,11 +14,11 @@ import torch
 from memory_model import _peak_bytes, fake_gpu, saved_bytes
 from torch import Tensor
 
-from nndet_psma.systems.retina3d.layers import PatchNetwork, patch_flops, patch_parameters
-from nndet_psma.systems.retina3d.memory import activation_bytes_3d, temporary_bytes_3d
 from nndet_psma.systems.retina3d.network import build_retinanet3d
 from nndet_psma.systems.retina3d.plan import Detector3D
-from nndet_psma.systems.retina3d.plan_network import plan_topology, stage_channels
+from nndet_psma.systems.retina3d.planning.layers import PatchNetwork, patch_flops, patch_parameters
+from nndet_psma.systems.retina3d.planning.memory import activation_bytes_3d, temporary_bytes_3d
+from nndet_psma.systems.retina3d.planning.network import plan_topology, stage_channels
 
 Steps = tuple[int, int, int]
 

@@ -1,4 +1,5 @@
-"""FLOPs per pixel (``nndet_psma/systems/psma25d/cost.py``), and what a CPU core makes of them (``trainers/cost``).
+"""FLOPs per pixel (``nndet_psma/systems/psma25d/planning/cost.py``), and what a CPU core makes of them
+(``trainers/cost``).
 
 Run ``python benchmarks/training_cost.py`` (about two minutes on one core). It prints the table of FLOPs, counted by
 PyTorch on fake tensors; training steps of seven networks on one core beside the estimate; detectron2's published step
@@ -21,10 +22,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.report.training_cost import true_cost
-from nndet_psma.systems.psma25d.cost import image_flops, step_seconds
-from nndet_psma.systems.psma25d.memory import BACKBONES, Network
 from nndet_psma.systems.psma25d.network import build_detector
 from nndet_psma.systems.psma25d.plan import Detector
+from nndet_psma.systems.psma25d.planning.cost import image_flops, step_seconds
+from nndet_psma.systems.psma25d.planning.memory import BACKBONES, Network
 from nndet_psma.systems.system import system_of
 from nndet_psma.trainers.cost.cost import estimate_cost
 from nndet_psma.trainers.cost.devices import CPU_CORE, Device, gpu_for

@@ -1,4 +1,4 @@
-"""Peak memory of training against the planner's estimate (``nndet_psma/systems/psma25d/memory.py``).
+"""Peak memory of training against the planner's estimate (``nndet_psma/systems/psma25d/planning/memory.py``).
 
     python benchmarks/training_memory.py [--device cuda] [--json FILE]
 
@@ -85,7 +85,7 @@ def _measure(device: str, setting: list[Any], optimizer: str, precision: str) ->
     from memory_model import detector, network_of
 
     from nndet_psma.planners.training_memory import Training
-    from nndet_psma.systems.psma25d.memory import estimate_memory
+    from nndet_psma.systems.psma25d.planning.memory import estimate_memory
 
     backbone, norm, count, side, boxes = setting
     torch.set_num_threads(1)

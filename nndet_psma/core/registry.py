@@ -54,6 +54,12 @@ class Registry(Generic[T]):
             f"unknown {self.kind} '{name}'", expected=f"one of {', '.join(self) or 'none registered'}"
         )
 
+    def package_of(self, name: str) -> tuple[str, str] | None:
+        """Name and version of the installed package whose entry point brings ``name``; None where none does."""
+        found = (entry.dist for entry in self._entries() if entry.name == name)
+        package = next((each for each in found if each is not None), None)
+        return None if package is None else (package.name, package.version)
+
     def __contains__(self, name: object) -> bool:
         return name in set(self)
 

@@ -97,9 +97,13 @@ def _convert_optional(hint: Any, value: Any, key: str) -> Any:
     if len(problems) > 1 and problems[0].key == problems[-1].key:
         raise SchemaError(
             key,
-            " or ".join(error.problem.partition(", found")[0] for error in problems) + f", found {value!r}",
+            f"expected {' or '.join(map(_expected, problems))}, found {value!r}",
         )
     raise problems[-1]
+
+
+def _expected(error: SchemaError) -> str:
+    return error.problem.partition(", found")[0].removeprefix("expected ")
 
 
 def _convert_container(origin: type, args: tuple[Any, ...], value: Any, key: str) -> Any:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
-from nndet_psma.artifacts.plan import Plan
+from nndet_psma.artifacts.plan import Plan, Target
 from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.artifacts.run_config import RunConfig
 from nndet_psma.core.atomic import write_json
+from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.checks.checks import check_report, raise_if_errors
 from nndet_psma.dataset.faults.findings import Finding
 from nndet_psma.dataset.task.cases import RawCase, list_cases
@@ -19,13 +20,13 @@ from nndet_psma.dataset.task.clinical import read_clinical
 from nndet_psma.dataset.task.description import DatasetDescription, read_description
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.planners.fingerprint.measure import measure_fingerprint
-from nndet_psma.planners.folds import choose_folds
+from nndet_psma.planners.folds import FoldChoice, choose_folds
 from nndet_psma.planners.kept_plan import refuse_other_plan
 from nndet_psma.planners.machine import choose_target
 from nndet_psma.planners.options import PlannerOptions
 from nndet_psma.report.analysis import draw_analysis
 from nndet_psma.stages.plan_check import check_plan, patients_of
-from nndet_psma.systems.system import AnySystem, PlanJob
+from nndet_psma.systems.system import AnySystem, PlanJob, system_of
 
 CHECK_FILE = "check.json"
 
@@ -67,25 +68,19 @@ def prepare_task(
     Raises:
         UserError: the data set has errors (all are listed by ``say``; the first is raised), or planning is refused.
     """
+    system.require()
     description = read_description(paths.root)
-    there = _existing_plan(paths, config, description)
+    there = _existing_plan(paths, system, config, description)
     findings = _check(paths, full_check, processes, say) if check and config.prep.check else []
     cases = list_cases(paths, description)
     fingerprint = _fingerprint(paths, config, description, cases, processes, say)
-    options = config.plan_cfg
-    folds = choose_folds(
-        fingerprint,
-        paths.splits,
-        num_folds=options.num_folds,
-        stratify_by=options.stratify_by,
-        seed=options.seed,
-    )
-    target = choose_target(options)
+    folds, target = _folds_and_target(paths, config, fingerprint, there)
     job = PlanJob(
         paths, config, description, cases, fingerprint, target, folds, there, preprocessing_processes, say
     )
     plan, kept = _plan(system, job)
     say(f"plan {plan.plan_id}: {'kept' if kept else 'written'}")
+    system.hand_over(job, plan)
     if config.prep.fingerprint:
         draw_analysis(fingerprint, system.facts(plan), paths.analysis / plan.plan_id)
     made: list[str] = []
@@ -96,13 +91,41 @@ def prepare_task(
 
 
 def _existing_plan(
-    paths: TaskPaths, config: RunConfig[Any, Any], description: DatasetDescription
+    paths: TaskPaths, system: AnySystem, config: RunConfig[Any, Any], description: DatasetDescription
 ) -> Plan | None:
     """A plan that is going to be kept, perhaps edited by hand, is judged before anything costly is done."""
     file = paths.plan(config.plan)
     if config.prep.plan and (config.prep.overwrite or not file.is_file()):
         return None
-    return check_plan_file(paths, file, description)
+    plan = check_plan_file(paths, file, description)
+    if type(plan) is not system.plan_type:
+        owner = system_of(plan).name
+        raise UserError(
+            f"another plan of this name exists, one of {owner}",
+            file=file,
+            remedy=f"Keep it with -o train={owner}, replace it with -o prep.overwrite=true, or write -o plan=NAME",
+        )
+    return plan
+
+
+def _folds_and_target(
+    paths: TaskPaths,
+    config: RunConfig[PlannerOptions, Any],
+    fingerprint: Fingerprint,
+    there: Plan | None,
+) -> tuple[FoldChoice, Target]:
+    """Chosen anew, or those of the plan where planning is switched off."""
+    if not config.prep.plan and there is not None:
+        return FoldChoice(there.folds, "", ""), there.target
+    options = config.plan_cfg
+    folds = choose_folds(
+        fingerprint,
+        paths.splits,
+        num_folds=options.num_folds,
+        stratify_by=options.stratify_by,
+        seed=options.seed,
+    )
+    return folds, choose_target(options)
 
 
 def check_plan_file(paths: TaskPaths, file: Path, description: DatasetDescription) -> Plan:

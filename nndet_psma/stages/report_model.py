@@ -130,7 +130,7 @@ def _curves(job: ReportJob, system: AnySystem, plan: Plan, notes: Notes) -> dict
         if curves:
             found[fold] = curves
         absent += without
-    if absent or not found:
+    if absent or not _folds(job):
         notes.note("metrics", "; ".join(absent) or "no fold folder is left")
     return found
 

@@ -76,7 +76,8 @@ def consolidate(
     plan = plans[folds[0]]
     system = system_of(plan)
     target = folder.fold(CONSOLIDATED)
-    _copy_folds(system, folder, folds, plan, target, weights)
+    stages = {step.name for step in system.steps(plan, config.trainer_cfg, folds[0])}
+    _copy_folds(system, folder, folds, plan, target, weights, stages)
     if not sweep_boxes or paths is None:
         return InferencePlan.read(target / INFERENCE_PLAN)
     job = TuneJob(paths, folder, config, say)
@@ -86,15 +87,23 @@ def consolidate(
 
 
 def _copy_folds(
-    system: AnySystem, folder: ModelFolder, folds: list[int], plan: Plan, target: Path, weights: bool
+    system: AnySystem,
+    folder: ModelFolder,
+    folds: list[int],
+    plan: Plan,
+    target: Path,
+    weights: bool,
+    stages: set[str],
 ) -> None:
     """Weights and plan into ``target``; if they are there already, it is kept with its predictions."""
     sources = {fold: system.weights(folder, plan, fold) for fold in folds}
     for fold, files in sources.items():
-        for source in files.values():
+        for place, source in files.items():
             if not source.is_file():
+                stage = Path(place).parent.name
+                part = f"stage '{stage}' of fold {fold}" if stage in stages else f"fold {fold}"
                 raise UserError(
-                    f"a part of fold {fold} is not trained",
+                    f"{part} is not trained",
                     file=source,
                     remedy=f"Run nndet_train with -o exp.fold={fold}, or consolidate fewer folds with --folds",
                 )

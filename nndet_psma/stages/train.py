@@ -23,7 +23,7 @@ from nndet_psma.core.schema import to_plain
 from nndet_psma.dataset.task.description import read_description
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.stages.plan_check import check_plan, check_trainer, patients_of
-from nndet_psma.systems.system import TrainJob, system_of
+from nndet_psma.systems.system import SYSTEMS, TrainJob, system_of
 from nndet_psma.trainers.distributed import is_main
 
 CONFIG = "config.yaml"
@@ -61,7 +61,9 @@ def train_fold(
     file = paths.plan(config.plan)
     prepared = read_plan(file)
     system = system_of(prepared)
-    plan = system.overwrite(prepared, config.plan_overwrites)
+    system.require()
+    check_trainer(system, config.module, file)
+    plan = system.to_train(prepared, config)
     if not 0 <= fold < len(plan.folds):
         raise UserError(
             f"fold {fold} does not exist", expected=f"0 to {len(plan.folds) - 1} or all", file=file
@@ -70,7 +72,6 @@ def train_fold(
     job = TrainJob(paths, config, plan, fold, folder, say)
     names = system.check_prepared(job, prepared)
     check_plan(plan, file, read_description(paths.root), names, patients_of(paths, names))
-    check_trainer(system, config.module, file)
     if config.train.mode == "resume" and not job.folder.is_dir():
         raise UserError("there is nothing to resume", file=job.folder, remedy="Leave train.mode at auto")
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -96,10 +97,11 @@ def _write_provenance(folder: Path, plan: Plan, config: RunConfig[Any, Any]) -> 
     plan.write(folder / PLAN)
     content = to_plain(config)
     write_text(folder / CONFIG, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    own = SYSTEMS.package_of(config.system)  # a third party's where the system is
     environment = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": package_versions(),
+        "packages": package_versions() | dict([own] if own else []),
         "plan": plan.content_hash(),
         "config": hash_json(content),
     }

@@ -66,7 +66,7 @@ def plan_fan_out(paths: TaskPaths, models: Path, config: RunConfig[Any, Any], wi
     """
     prepared = read_plan(paths.plan(config.plan))
     system = system_of(prepared)
-    plan = system.overwrite(prepared, config.plan_overwrites)
+    plan = system.to_train(prepared, config)
     folder = ModelFolder(models / paths.name / config.exp.id)
     folds = list(range(len(plan.folds)) if wish.folds is None else wish.folds)
     jobs = build_jobs(

@@ -21,6 +21,7 @@ from nndet_psma.artifacts.model_folder import (
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.plan_file import SYSTEMS as PLAN_OWNERS
 from nndet_psma.artifacts.results import Result
+from nndet_psma.artifacts.run_config import RunConfig
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.registry import Registry
 from nndet_psma.core.schema import to_plain
@@ -91,6 +92,13 @@ class System(ABC, Generic[P, O, S]):
         """The reason why this system is the one for a data set when the user names none; None where it is not."""
         return None
 
+    def require(self) -> None:
+        """Say how to get the packages that the engine needs where they are not installed.
+
+        Raises:
+            UserError: one is not.
+        """
+
     @abstractmethod
     def make_plan(self, job: PlanJob[P, O, S]) -> P:
         """The plan, made without a GPU.
@@ -109,6 +117,17 @@ class System(ABC, Generic[P, O, S]):
             return plan
         content = {k: v for k, v in plan.to_json().items() if k not in ("schema", "version")}
         return type(plan).parse(_merged(content, changes), "plan_overwrites")
+
+    def to_train(self, plan: P, config: RunConfig[O, S]) -> P:
+        """The prepared plan as it is trained: with ``plan_overwrites`` put in.
+
+        Raises:
+            UserError: the configuration asks for what a training cannot do any more, or names a wrong key.
+        """
+        return self.overwrite(plan, config.plan_overwrites)
+
+    def hand_over(self, job: PlanJob[P, O, S], plan: P) -> None:
+        """Tell the engine what was planned; engines that read our plan need not be told."""
 
     def check_plan(self, plan: P, file: Path) -> None:
         """Contradictions that only the system can see in a plan that was read from ``file``.
@@ -306,8 +325,8 @@ class System(ABC, Generic[P, O, S]):
         """What the plan means, in words and figures; the cost is that of training in mixed ``precision``."""
 
     def curves(self, model: ModelFolder, fold: int, plan: P) -> tuple[dict[str, MetricRows], list[str]]:
-        """Rows of the training's metrics by step, and the steps that have left none."""
-        return {}, [f"fold {fold} has left none"]
+        """Rows of the training's metrics by step, and the steps that have left none; neither where none are kept."""
+        return {}, []
 
     def sections(self, plan: P) -> Sequence[Callable[[Any], Any]]:
         """Sections of the report of its own: functions from a report's source to a section."""

@@ -186,6 +186,7 @@ class Facts:
         trainings: of a fold.
         cost: rows (key, value, rule, evidence) of the estimated cost; empty where nothing is known before training.
         cost_note: why, where the cost is not estimated.
+        trained_note: the same once it is trained; "" for the cost note.
     """
 
     summary: str
@@ -197,3 +198,4 @@ class Facts:
     trainings: int = 1
     cost: Sequence[tuple[str, str, str, str]] = ()
     cost_note: str = ""
+    trained_note: str = ""

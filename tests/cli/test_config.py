@@ -66,7 +66,7 @@ def test_an_unknown_key_names_the_nearest(override, nearest):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("exp.fold=1.5", r"exp.fold: expected int or expected one of \['all'\], found 1.5"),
+        ("exp.fold=1.5", r"exp.fold: expected int or one of \['all'\], found 1.5"),
         ("prep.check=maybe", "prep.check: expected bool, found 'maybe'"),
         ("sweep.trials=0", "trials must be at least 1, found 0"),
         ("sweep.nested=5", "sweep.nested: expected bool, found 5"),

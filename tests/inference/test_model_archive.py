@@ -16,6 +16,7 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.inference import model_archive
 from nndet_psma.inference.model_archive import MAX_RATIO, read_manifest, unpack_model
 from nndet_psma.stages.export_model import ExportJob, export_model
+from nndet_psma.systems.exchange import check_contents
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def _rewritten(whole: Path, target: Path, change) -> Path:
 def _refused(file: Path, tmp_path: Path, message: str) -> None:
     target = tmp_path / "out" / "model"
     with pytest.raises(UserError, match=message) as caught:
-        unpack_model(file, target)
+        unpack_model(file, target, check_contents)
     assert str(file) in str(caught.value)
     assert not target.exists()
     assert not target.parent.exists() or list(target.parent.iterdir()) == []
@@ -51,7 +52,7 @@ def _refused(file: Path, tmp_path: Path, message: str) -> None:
 
 
 def test_round_trip(whole, trained, tmp_path):
-    manifest = unpack_model(whole, tmp_path / "model")
+    manifest = unpack_model(whole, tmp_path / "model", check_contents)
     assert manifest == read_manifest(whole)
     assert (manifest.task, manifest.model, manifest.folds) == (TASK, MODEL, [0, 1])
     found = {str(p.relative_to(tmp_path / "model")) for p in (tmp_path / "model").rglob("*") if p.is_file()}
@@ -183,7 +184,7 @@ def test_a_flipped_byte_anywhere_is_found(whole, tmp_path):
         damaged[position] ^= 0x10
         (tmp_path / "bad.zip").write_bytes(bytes(damaged))
         try:
-            unpack_model(tmp_path / "bad.zip", tmp_path / "model")
+            unpack_model(tmp_path / "bad.zip", tmp_path / "model", check_contents)
         except UserError:
             assert not (tmp_path / "model").exists()
         else:
@@ -225,7 +226,7 @@ def test_contents_that_do_not_fit(whole, tmp_path, change, message):
     file = _rewritten(whole, tmp_path / "bad.zip", change)
     target = tmp_path / "model"
     with pytest.raises(UserError, match=message):
-        unpack_model(file, target)
+        unpack_model(file, target, check_contents)
     assert not target.exists()
 
 
@@ -266,13 +267,13 @@ def _other_stage(members):
 def test_forged_with_valid_hashes(whole, tmp_path, change, message):
     file = _rewritten(whole, tmp_path / "bad.zip", _with_valid_hashes(change))
     with pytest.raises(UserError, match=message):
-        unpack_model(file, tmp_path / "model")
+        unpack_model(file, tmp_path / "model", check_contents)
     assert not (tmp_path / "model").exists()
 
 
 def test_not_a_zip(tmp_path):
     with pytest.raises(UserError, match="file does not exist"):
-        unpack_model(tmp_path / "none.zip", tmp_path / "model")
+        unpack_model(tmp_path / "none.zip", tmp_path / "model", check_contents)
     (tmp_path / "text.zip").write_text("hello")
     with pytest.raises(UserError, match="is no zip"):
         read_manifest(tmp_path / "text.zip")

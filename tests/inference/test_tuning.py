@@ -10,21 +10,21 @@ import pytest
 from fake_models import boxes_2d, raw_of
 
 from nndet_psma.artifacts.raw_predictions import write_raw
+from nndet_psma.artifacts.run_config import SweepConfig
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
 from nndet_psma.inference.tuning import (
     TABLE_NAME,
-    SweepOptions,
     patient_groups,
     sweep_case,
     tune,
-    untuned,
     write_sweep,
 )
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.postproc.sweep.candidates import sweep_grid
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.store import write_case
+from nndet_psma.systems.psma25d.system import PSMA25D
 
 GRID = Geometry((4, 10, 12), (4.0, 2.0, 2.0))
 
@@ -86,7 +86,7 @@ def test_case_without_labels(file, tmp_path):
 
 def test_tuned_plan(store, file, tiny_task, tmp_path):
     plan = tiny_task.plan
-    tuned, result = tune([file], store, plan, SweepOptions(), folds=[0])
+    tuned, result = tune([sweep_case(file, store)], [file], plan, SweepConfig(), folds=[0])
     # one of two lesions by a box of 0.9, a false box of 0.4: the threshold goes between
     assert 0.4 < tuned.settings["score_threshold"] <= 0.9
     assert tuned.value == pytest.approx(2 / 3)  # precision 1, sensitivity 1/2
@@ -108,10 +108,16 @@ def test_tuned_plan(store, file, tiny_task, tmp_path):
 
 
 def test_another_search_takes_the_old_table_away(store, file, tiny_task, tmp_path):
-    write_sweep(tmp_path / "sweep.json", tune([file], store, tiny_task.plan, SweepOptions(), folds=[0])[1])
+    write_sweep(
+        tmp_path / "sweep.json",
+        tune([sweep_case(file, store)], [file], tiny_task.plan, SweepConfig(), folds=[0])[1],
+    )
     assert (tmp_path / TABLE_NAME).is_file()
-    options = SweepOptions(search="two_phase")
-    write_sweep(tmp_path / "sweep.json", tune([file], store, tiny_task.plan, options, folds=[0])[1])
+    options = SweepConfig(search="two_phase")
+    write_sweep(
+        tmp_path / "sweep.json",
+        tune([sweep_case(file, store)], [file], tiny_task.plan, options, folds=[0])[1],
+    )
     content = json.loads((tmp_path / "sweep.json").read_text())
     assert (content["search"], content["table"]) == ("two_phase", None)
     assert len(content["rows"]) == content["num_settings"]
@@ -126,7 +132,7 @@ def test_groups_hold_whole_patients():
 
 
 def test_untuned_plan_says_so(tiny_task):
-    plan = untuned(tiny_task.plan, [0, 1])
+    plan = PSMA25D().untuned(tiny_task.plan, [0, 1])
     assert "not tuned" in plan.source
     assert plan.value is None
     assert PostprocSettings(**plan.settings).score_threshold == 0.0

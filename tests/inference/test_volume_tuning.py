@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from artifact_samples import PLAN
 from fake_models import boxes_2d, raw_of
+from patch_plan import on_patches
 
 from nndet_psma.artifacts.raw_predictions import read_raw, write_raw
+from nndet_psma.artifacts.run_config import SweepConfig
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.cli.sweep import report_thresholds
@@ -23,8 +26,6 @@ from nndet_psma.inference.postprocessing import make_prediction
 from nndet_psma.inference.records import make_record
 from nndet_psma.inference.tuning import (
     TABLE_NAME,
-    SweepOptions,
-    plan_dim,
     sweep_case,
     tune,
     volume_case,
@@ -34,6 +35,7 @@ from nndet_psma.postproc.steps.settings import VOLUME_STEPS, PostprocSettings
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.store import write_case
 from nndet_psma.systems.retina3d.plan import Detector3D
+from nndet_psma.systems.system import system_of
 
 GRID = Geometry((6, 10, 12), (4.0, 2.0, 2.0))
 DETECTOR = Detector3D(
@@ -71,6 +73,13 @@ def detections(*rows):
     )
 
 
+def tuned_by(files, store, plan, options, **more):
+    """What the system of the plan tunes on the files."""
+    job = SimpleNamespace(paths=SimpleNamespace(store=lambda identifier: store))
+    cases = system_of(plan).sweep_cases(job, plan, files)
+    return tune(cases, files, plan, options, **more)
+
+
 @pytest.fixture
 def place(tmp_path):
     """Two cases; a false box in each."""
@@ -87,9 +96,7 @@ def place(tmp_path):
 @pytest.fixture
 def plan():
     return replace(
-        PLAN,
-        detector=None,
-        detector3d=DETECTOR,
+        on_patches(PLAN, DETECTOR),
         postproc_defaults={"steps": list(VOLUME_STEPS), "nms_iou": 0.1, "score_threshold": 0.0},
         postproc_grid={
             "nms_iou": [0.1, 0.3],
@@ -120,7 +127,7 @@ def test_a_lost_lesion_is_one_lesion_that_can_only_be_missed(place):
 
 
 def test_tuned_for_map(place, plan, tmp_path, capsys):
-    tuned, result = tune(*place, plan, SweepOptions(), folds=[0], groups=[["case_0"], ["case_1"]])
+    tuned, result = tuned_by(*place, plan, SweepConfig(), folds=[0], groups=[["case_0"], ["case_1"]])
     assert (tuned.criterion, result.judged, result.search) == ("map", "lesions", "joint")
     # class 0: every box right before any wrong one, AP 1; class 1: never proposed, 0
     assert tuned.value == pytest.approx(0.5)
@@ -143,7 +150,7 @@ def test_tuned_for_map(place, plan, tmp_path, capsys):
 
 
 def test_criterion_by_name(place, plan):
-    tuned, _ = tune(*place, plan, SweepOptions(criterion="sensitivity@fp=0.5"), folds=[0])
+    tuned, _ = tuned_by(*place, plan, SweepConfig(criterion="sensitivity@fp=0.5"), folds=[0])
     assert (tuned.criterion, tuned.value) == ("sensitivity@fp=0.5", 0.5)
     assert PostprocSettings(**tuned.settings).steps == VOLUME_STEPS
 
@@ -154,34 +161,32 @@ def test_folds_of_a_case_are_fused(place, plan):
         name = file.stem
         parts = [detections((FOUND, 0.8), ((2, 0, 0, 4, 2, 2), 0.3)), detections()]
         write_raw(file, raw_of({"v": parts}, GRID, case_id=name))
-    _, result = tune(*place, plan, SweepOptions(), folds=[0])
+    _, result = tuned_by(*place, plan, SweepConfig(), folds=[0])
     assert len(result.table.variants) == 2 * 2 * 2 * 2
     assert result.settings.score_threshold == pytest.approx(0.4)
 
 
 def test_slices_and_volumes_are_not_mixed(place, plan):
-    assert (plan_dim(plan), plan_dim(PLAN)) == (3, 2)
+    assert (plan.box_dim, PLAN.box_dim) == (3, 2)
     slices = replace(plan, postproc_defaults={})
     with pytest.raises(UserError, match=r"SliceLinking does not fit the detector.*Put BoxSlicing"):
-        tune(*place, slices, SweepOptions(), folds=[0])
+        tuned_by(*place, slices, SweepConfig(), folds=[0])
     volumes = replace(PLAN, postproc_defaults={"steps": list(VOLUME_STEPS)})
     with pytest.raises(UserError, match="BoxSlicing does not fit the detector"):
-        tune(*place, volumes, SweepOptions(), folds=[0])
+        tuned_by(*place, volumes, SweepConfig(), folds=[0])
     flat = boxes_2d([(0, 1, 1, 3, 4, 0.9)])
     for file in place[0]:
         write_raw(file, raw_of({"v": [flat]}, GRID, case_id=file.stem))
     with pytest.raises(UserError, match="found slice boxes"):
-        tune(*place, plan, SweepOptions(), folds=[0])
+        tuned_by(*place, plan, SweepConfig(), folds=[0])
 
 
 def test_value_of_the_sweep_is_that_of_the_evaluation(tmp_path):
     """Two classes, crowded random boxes: the tuned mAP is the one that nndet_eval reports, per class and together."""
     rng = np.random.default_rng(4)
     plan = replace(
-        PLAN,
+        on_patches(PLAN, DETECTOR),
         classes={"0": "node", "1": "local"},
-        detector=None,
-        detector3d=DETECTOR,
         postproc_defaults={"steps": list(VOLUME_STEPS), "nms_iou": 0.3, "hit_iou": 0.1},
         postproc_grid={"nms_iou": [0.1, 0.3], "min_extent_mm": [None, 5.0], "fold_iou": [0.2, 0.5]},
     )
@@ -200,7 +205,7 @@ def test_value_of_the_sweep_is_that_of_the_evaluation(tmp_path):
             parts.append(detections(*rows))
         files.append(tmp_path / f"{case.case_id}.npz")
         write_raw(files[-1], raw_of({"v": parts}, GRID, case_id=case.case_id))
-    tuned, _ = tune(files, tmp_path / "store", plan, SweepOptions(), folds=[0])
+    tuned, _ = tuned_by(files, tmp_path / "store", plan, SweepConfig(), folds=[0])
     settings = PostprocSettings(**tuned.settings)
     raw = [read_raw(file) for file in files]
 

@@ -14,7 +14,7 @@ from nndet_psma.jobs import slots as slots_module
 from nndet_psma.jobs.graph import blocking_job, last_jobs, ready_jobs
 from nndet_psma.jobs.slots import Gpu, job_slots, jobs_per_gpu, visible_gpus
 from nndet_psma.planners.training_memory import Training
-from nndet_psma.systems.psma25d.memory import Network, estimate_memory
+from nndet_psma.systems.psma25d.planning.memory import Network, estimate_memory
 from nndet_psma.systems.system import system_of
 from nndet_psma.trainers.settings import TrainerSettings
 

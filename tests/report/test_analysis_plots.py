@@ -117,7 +117,7 @@ def test_margin_coverage_by_hand():
     [spacing_figure, image_size_figure, lesion_size_figure, slice_size_figure, hu_figure, margin_figure],
 )
 def test_axes_name_units_and_titles_name_nobody(draw):
-    figure = draw(data_set(), PLAN)
+    figure = draw(data_set(), FACTS)
     assert not any("SECRET" in text for text in texts(figure))
     labels = [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
     assert labels

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from nndet_psma.systems.retina3d.plan import Detector3D
+from dataclasses import fields
+from typing import Any
+
+from nndet_psma.artifacts.detector_plan import DetectorPlan
+from nndet_psma.systems.retina3d.plan import Detector3D, Retina3DPlan
 
 SMALL = Detector3D(
     patch_size=(8, 32, 32),
@@ -16,3 +20,9 @@ SMALL = Detector3D(
     nms_iou=0.1,
     detections_per_patch=20,
 )
+
+
+def on_patches(plan: DetectorPlan, detector: Detector3D, **changes: Any) -> Retina3DPlan:
+    """A plan of slices with a detector on patches in the place of its own, and ``changes``."""
+    shared = {each.name: getattr(plan, each.name) for each in fields(DetectorPlan)}
+    return Retina3DPlan(**{**shared, "detector": None, "detector3d": detector, **changes})

@@ -13,12 +13,13 @@ from nndet_psma.artifacts.prediction import PredictedLesion, Prediction, SliceBo
 from nndet_psma.boxes.box import boxes_from_instances
 from nndet_psma.core.errors import UserError
 from nndet_psma.stages import evaluate as stage
+from nndet_psma.stages import evaluate_boxes
 
 
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch):
-    monkeypatch.setattr(stage, "BOOTSTRAP_DRAWS", 5)
-    monkeypatch.setattr(stage, "_ABLATION_DRAWS", 0)
+    monkeypatch.setattr(evaluate_boxes, "BOOTSTRAP_DRAWS", 5)
+    monkeypatch.setattr(evaluate_boxes, "_ABLATION_DRAWS", 0)
 
 
 def _evaluate(place, **options):

@@ -16,6 +16,7 @@ from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.stages.export_model import ExportJob, anonymous_plan, export_model
 from nndet_psma.stages.import_model import ImportJob, import_model
+from nndet_psma.systems.system import system_of
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_decisions_that_name_a_case_or_a_path_are_left_out(trained):
     plan = replace(
         trained.plan, decisions=told, detector=replace(trained.plan.detector, weights="own/weights.pt")
     )
-    kept = anonymous_plan(plan, ["extra_1"])
+    kept = anonymous_plan(system_of(plan), plan, ["extra_1"])
     assert kept.decisions["c"] == told["c"]
     for key, text in (("a", "evidence"), ("b", "rule"), ("d", "evidence"), ("e", "evidence")):
         assert getattr(kept.decisions[key], text).startswith("left out of the export")

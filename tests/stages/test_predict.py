@@ -13,17 +13,14 @@ from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.images.images import write_volume
 from nndet_psma.dataset.task.cases import RawCase
-from nndet_psma.inference.input_cases import input_cases, part_of
-from nndet_psma.stages.predict import (
-    PredictJob,
+from nndet_psma.inference.input_cases import (
     description_from_plan,
-    folder_cases,
-    predict_cases,
-    predict_job,
-    read_inference_plan,
+    input_cases,
+    part_of,
     without_ctv_modality,
-    write_index,
 )
+from nndet_psma.stages.predict import PredictJob, predict_cases, predict_job, write_index
+from nndet_psma.systems.system import OpenOptions
 
 
 @pytest.fixture
@@ -35,19 +32,20 @@ def images(tmp_path):
     return tmp_path / "in"
 
 
+def folder_cases(path, plan, *, without_ctv):
+    return input_cases(path, description_from_plan(plan), without_ctv=without_ctv)
+
+
 def _job(trained, images, target, **changes):
     plan = ModelFolder(trained.model).plan(-1)
-    whole = changes.get("whole_slices", False)
+    whole = changes.pop("without_ctv", False)
     values = {
         "folder": ModelFolder(trained.model),
         "fold": -1,
         "cases": folder_cases(images, plan, without_ctv=whole),
         "description": description_from_plan(plan),
         "target": target,
-        "whole_slices": False,
-        "tta": False,
-        "device": "cpu",
-        "batch_size": None,
+        "options": OpenOptions("cpu", tta=changes.pop("tta", False), without_ctv=whole),
     }
     return PredictJob(**{**values, **changes})
 
@@ -107,7 +105,7 @@ def test_without_ctv(trained, images, tmp_path):
         file.unlink()
     (images / "b_0000.nii.gz").rename(images / "plain.nii.gz")  # a single modality needs no number
     predictions = predict_cases(
-        _job(trained, images, tmp_path / "out", whole_slices=True,
+        _job(trained, images, tmp_path / "out", without_ctv=True,
              description=without_ctv_modality(description_from_plan(trained.plan))),
         lambda text: None,
     )  # fmt: skip
@@ -143,7 +141,7 @@ def test_other_thresholds_need_no_detector(own_copy, images, tmp_path, monkeypat
     replace(tuned, settings=settings).write(folder.fold(-1) / "plan_inference.json")
     monkeypatch.setattr(VoterEnsemble, "predict", lambda *_: pytest.fail("asked again"))
     result = predict_job(_job(own_copy, images, tmp_path / "out"), lambda text: None)
-    assert [len(p.lesions) for p in result.predictions] == [0, 0]
+    assert [len(p.lesions) for p in result.results] == [0, 0]
     assert (tmp_path / "out/a_boxes.json").read_bytes() != before
 
 
@@ -155,7 +153,7 @@ def test_a_bad_case_does_not_stop_the_others(trained, images, tmp_path):
     write_volume(images / "c_0001.nii.gz", ctv * 0, GRID)
     said = []
     result = predict_job(_job(trained, images, tmp_path / "out"), said.append)
-    assert [p.case_id for p in result.predictions] == ["b"]
+    assert [p.case_id for p in result.results] == ["b"]
     assert list(result.failed) == ["a", "c"]
     assert "truncated" in str(result.failed["a"])
     assert "the CTV of case c is empty" in str(result.failed["c"])
@@ -214,11 +212,11 @@ def test_two_parts_make_one_folder(trained, images, tmp_path):
     for part in (0, 1):
         job = _job(trained, images, tmp_path / "out", num_parts=2, part_id=part)
         result = predict_job(job, lambda text: None)
-        assert [p.case_id for p in result.predictions] == [["a"], ["b"]][part]
-        file = write_index(job, result, read_inference_plan(job.folder, -1), {})
+        assert [p.case_id for p in result.results] == [["a"], ["b"]][part]
+        file = write_index(job, result, job.folder.inference_plan(-1), {})
     assert [case["case_id"] for case in json.loads(file.read_text())["cases"]] == ["a", "b"]
     whole = _job(trained, images, tmp_path / "whole")
-    write_index(whole, predict_job(whole, lambda text: None), read_inference_plan(whole.folder, -1), {})
+    write_index(whole, predict_job(whole, lambda text: None), whole.folder.inference_plan(-1), {})
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "whole")
 
 

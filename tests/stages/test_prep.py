@@ -20,6 +20,7 @@ from nndet_psma.planners.describe import describe_plan
 from nndet_psma.preprocess.store import read_case
 from nndet_psma.stages import prep
 from nndet_psma.stages.prep import prepare_task
+from nndet_psma.systems.psma25d.system import PSMA25D
 
 CASES = [f"case_{i}" for i in range(6)]
 
@@ -109,7 +110,7 @@ def test_edited_plan_is_refused_kept_or_overwritten(own):
     file = own.paths.plan("PSMA25D")
     edited = replace(read_plan(file), margin_mm=9.0, batch_size=3)
     edited.write(file)
-    message = r"another plan of this name exists.*found other values of margin_mm, batch_size\. Keep it with"
+    message = r"another plan of this name exists.*found other values of batch_size, margin_mm\. Keep it with"
     with pytest.raises(UserError, match=message):
         _run(own)
     assert read_plan(file) == edited
@@ -146,7 +147,7 @@ def test_without_a_plan_there_is_none_to_keep(raw_place, tmp_path):
 
 def test_parts_can_be_left_out(own, monkeypatch):
     monkeypatch.setattr(prep, "measure_fingerprint", lambda *_, **__: pytest.fail("measured"))
-    monkeypatch.setattr(prep, "build_store", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr(PSMA25D, "prepare", lambda *_: pytest.fail("built"))
     monkeypatch.setattr(prep, "check_report", lambda *_, **__: pytest.fail("checked"))
     parts = ["prep.fingerprint=false", "prep.process=false", "prep.check=false"]
     result, said = _run(own, *parts, check=True)
@@ -202,8 +203,8 @@ def test_another_grid_is_told_even_without_the_check(own, grid):
 
 def test_plan_overwrites(prepared):
     plan = prepared[1].plan
-    assert override_plan(plan, {}) is plan
-    changed = override_plan(
+    assert PSMA25D().overwrite(plan, {}) is plan
+    changed = PSMA25D().overwrite(
         plan, {"detector": {"scale": 2}, "batch_size": 7, "postproc_grid": {"min_votes": [1]}}
     )
     assert changed.detector == replace(plan.detector, scale=2.0)
@@ -225,13 +226,13 @@ def test_plan_overwrites(prepared):
 )
 def test_wrong_plan_overwrites(prepared, overwrites, message):
     with pytest.raises(UserError, match=rf"plan_overwrites: invalid nndet_psma\.plan: .*{message}"):
-        override_plan(prepared[1].plan, overwrites)
+        PSMA25D().overwrite(prepared[1].plan, overwrites)
 
 
 def test_overwrites_of_the_command_line():
     config = compose_config(TASK, ["+plan_overwrites.detector.scale=2.0", "+plan_overwrites.windows=[]"])
-    assert plain_overwrites(config) == {"detector": {"scale": 2.0}, "windows": []}
-    assert plain_overwrites(compose_config(TASK, [])) == {}
+    assert config.plan_overwrites == {"detector": {"scale": 2.0}, "windows": []}
+    assert compose_config(TASK, []).plan_overwrites == {}
 
 
 def test_description_of_the_plan(prepared):

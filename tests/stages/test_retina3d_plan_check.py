@@ -13,12 +13,13 @@ from nndet_psma.artifacts.plan import FoldPlan, Target
 from nndet_psma.cli import plan as plan_command
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.task.description import read_description
-from nndet_psma.jobs.slots import jobs_per_gpu
 from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.folds import FoldChoice
 from nndet_psma.stages.prep import check_plan_file
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
+from nndet_psma.systems.retina3d.plan import Retina3DPlan
 from nndet_psma.systems.retina3d.planner import Retina3DPlanner
+from nndet_psma.systems.retina3d.system import Retina3D
 from nndet_psma.trainers.settings import TrainerSettings
 
 
@@ -42,27 +43,27 @@ def plan(place: Workplace) -> PSMA25DPlan:
     return made
 
 
-def check(place: Workplace, plan: PSMA25DPlan) -> PSMA25DPlan:
+def check(place: Workplace, plan: Retina3DPlan) -> PSMA25DPlan:
     file = place.paths.plan("RETINA3D")
     plan.write(file)
     return check_plan_file(place.paths, file, read_description(place.paths.root))
 
 
-def test_the_plan_holds_together(place: Workplace, plan: PSMA25DPlan) -> None:
+def test_the_plan_holds_together(place: Workplace, plan: Retina3DPlan) -> None:
     assert check(place, plan) == plan
 
 
-def test_planner_and_trainer_must_fit(place: Workplace, plan: PSMA25DPlan) -> None:
+def test_planner_and_trainer_must_fit(place: Workplace, plan: Retina3DPlan) -> None:
     with pytest.raises(
-        UserError, match=r"trainer 'MaskRCNN25D' cannot train .*a plan with detector.*detector3d"
+        UserError, match=r"trainer 'MaskRCNN25D' cannot train .*a plan of psma25d; found one of retina3d"
     ):
         check(place, replace(plan, trainer="MaskRCNN25D"))
     slices = PSMA25DPlan.read(place.paths.plan("PSMA25D"))
-    with pytest.raises(UserError, match=r"trainer 'RetinaNet3D' cannot train .*a plan with detector3d"):
+    with pytest.raises(UserError, match=r"trainer 'RetinaNet3D' cannot train .*a plan of retina3d; found"):
         check(place, replace(slices, trainer="RetinaNet3D"))
 
 
-def test_steps_must_take_boxes_of_the_detector(place: Workplace, plan: PSMA25DPlan) -> None:
+def test_steps_must_take_boxes_of_the_detector(place: Workplace, plan: Retina3DPlan) -> None:
     steps = ["SliceLinking" if step == "BoxSlicing" else step for step in plan.postproc_defaults["steps"]]
     wrong = replace(plan, postproc_defaults={**plan.postproc_defaults, "steps": steps})
     with pytest.raises(UserError, match=r"postproc_defaults: .*SliceLinking does not fit the detector"):
@@ -70,7 +71,7 @@ def test_steps_must_take_boxes_of_the_detector(place: Workplace, plan: PSMA25DPl
 
 
 def test_show_takes_the_only_plan_there_is(
-    place: Workplace, plan: PSMA25DPlan, capsys: pytest.CaptureFixture
+    place: Workplace, plan: Retina3DPlan, capsys: pytest.CaptureFixture
 ) -> None:
     number = place.paths.name[4:7]
     assert plan_command.main(["show", number]) == 0
@@ -82,17 +83,17 @@ def test_show_takes_the_only_plan_there_is(
     assert "cost.retina3d" in shown
 
 
-def test_a_miss_lists_plans_only(place: Workplace, plan: PSMA25DPlan, capsys: pytest.CaptureFixture) -> None:
+def test_a_miss_lists_plans_only(place: Workplace, plan: Retina3DPlan, capsys: pytest.CaptureFixture) -> None:
     assert plan_command.main(["show", place.paths.name[4:7], "NOBODY"]) == 2
     error = capsys.readouterr().err
     assert "found PSMA25D, RETINA3D" in error
     assert "check" not in error
 
 
-def test_jobs_side_by_side_on_a_gpu(plan: PSMA25DPlan) -> None:
+def test_jobs_side_by_side_on_a_gpu(plan: Retina3DPlan) -> None:
     """The CPU's network is small: a job needs CUDA's context (0.6 GB), the workspace (1 GB) and little more."""
     settings = TrainerSettings()
     # 0.92 * 16 = 14.72 GB hold nine jobs of 1.6 GB; of jobs below 1.84 GB at least eight
-    assert 8 <= jobs_per_gpu(plan, settings, 16.0) <= 9
-    assert jobs_per_gpu(plan, settings, 1.0) == 1
-    assert jobs_per_gpu(plan, replace(settings, batch_size=200), 16.0) < 8
+    assert 8 <= Retina3D().jobs_per_gpu(plan, settings, 16.0) <= 9
+    assert Retina3D().jobs_per_gpu(plan, settings, 1.0) == 1
+    assert Retina3D().jobs_per_gpu(plan, replace(settings, batch_size=200), 16.0) < 8

@@ -16,6 +16,7 @@ from nndet_psma.cli import consolidate
 from nndet_psma.cli.config import compose_config
 from nndet_psma.core.errors import UserError
 from nndet_psma.stages import sweep as stage
+from nndet_psma.systems.psma25d.system import PSMA25D
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_interrupted_consolidation_leaves_the_old_model(place, monkeypatch):
     def interrupt(source, target):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage.shutil, "copyfile", interrupt)
+    monkeypatch.setattr(PSMA25D, "copy_weights", lambda self, source, target: interrupt(source, target))
     assert consolidate.main(["900", MODEL, "--folds", "1"]) == 130
     assert snapshot(place.model / "consolidated") == before
     assert not list(place.model.glob(".tmp-*"))
@@ -151,8 +152,8 @@ def test_nested_can_be_left_out_and_another_search_chosen(place):
             "sweep.search=grid",
             "unknown sweep search 'grid'; expected one of joint, two_phase, coarse, optuna",
         ),
-        ("sweep.nested=5", "sweep.nested is 5; expected true or false"),
-        ("sweep.trials=0", "sweep.trials is 0; expected a number from 1"),
+        ("sweep.nested=5", "sweep.nested: expected bool, found 5"),
+        ("sweep.trials=0", "trials must be at least 1, found 0"),
     ],
 )
 def test_wrong_options(place, override, message):

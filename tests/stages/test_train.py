@@ -72,5 +72,5 @@ def test_folds():
     assert folds_to_train(compose_config("t", ["exp.fold=all"]), plan) == [0, 1, 2]
     assert folds_to_train(compose_config("t", ["exp.fold=2"]), plan) == [2]
     for wrong in ("1.5", "null", "true", "[0,1]"):
-        with pytest.raises(UserError, match="expected a number or all"):
+        with pytest.raises(UserError, match=r"exp\.fold: expected int or one of"):
             folds_to_train(compose_config("t", [f"exp.fold={wrong}"]), plan)

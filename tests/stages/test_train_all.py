@@ -465,7 +465,7 @@ def test_table(tmp_path):
     checkpoint = tmp_path / "fold0/narrow/checkpoint/progress.json"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_text(json.dumps({"step": 40}))
-    rows = table_rows(states, tmp_path, {"wsi": 100, "narrow": 200, "both": 200})
+    rows = table_rows(states, tmp_path)
     assert rows[0] == ("fold0/wsi", "0", "wsi", "done", "1", "60", "")
     assert rows[1][:5] == ("fold0/narrow", "0", "narrow", "running 40/200", "2")
     assert 105 <= int(rows[1][5]) <= 110  # 5 s of the first attempt, 100 s and a little of this one

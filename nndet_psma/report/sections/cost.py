@@ -24,8 +24,10 @@ def training_section(source: ModelSource) -> Section:
         section.blocks.append(Folded("Numbers of every stage", [_ends(source)]))
     if "metrics" in source.missing:
         section.blocks.append(source.missing["metrics"])
+    elif chart is None:
+        section.blocks.append(Note("This system keeps no training curves."))
     if source.facts.cost_note:
-        section.blocks.append(Note(f"Cost: {source.facts.cost_note}."))
+        section.blocks.append(Note(source.facts.trained_note or f"Cost: {source.facts.cost_note}."))
     if not source.facts.cost:
         return section
     section.blocks.extend(_cost(source))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nndet_psma.artifacts.model_folder import ModelFolder
+from nndet_psma.artifacts.run_config import RunConfig
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
 from nndet_psma.jobs.graph import Step
@@ -43,9 +44,12 @@ class NodeSeg(BoxSystem[NodeSegPlan, NodeSegOptions, NodeSegSettings]):
     tta = True
     searched_without_ctv: ClassVar[str] = "the body is searched, or the whole image where there is no CT"
 
+    def require(self) -> None:
+        """nnU-Net."""
+        require_nnunet()
+
     def make_plan(self, job: PlanJob[NodeSegPlan, NodeSegOptions, NodeSegSettings]) -> NodeSegPlan:
         """Export the cases, let nnU-Net plan with our choices."""
-        require_nnunet()
         from nndet_psma.systems.nodeseg.nnunet.prepare import make_plan
 
         return make_plan(job, lambda plan: self.overwrite(plan, job.config.plan_overwrites))
@@ -61,11 +65,33 @@ class NodeSeg(BoxSystem[NodeSegPlan, NodeSegOptions, NodeSegSettings]):
             )
         return super().overwrite(plan, changes)
 
+    def to_train(self, plan: NodeSegPlan, config: RunConfig[NodeSegOptions, NodeSegSettings]) -> NodeSegPlan:
+        """The plan as it is: nnU-Net reads its own, which is made already."""
+        if config.exp.voter is not None:
+            raise UserError(
+                "a segmentation has no voters",
+                found=f"exp.voter={config.exp.voter}",
+                remedy="Leave exp.voter out",
+            )
+        if config.plan_overwrites:
+            raise UserError(
+                "nnU-Net's plans are made by nndet_prep, so plan_overwrites come too late here",
+                remedy="Give them to nndet_prep (with -o prep.overwrite=true), or set trainer_cfg",
+            )
+        return plan
+
+    def hand_over(
+        self, job: PlanJob[NodeSegPlan, NodeSegOptions, NodeSegSettings], plan: NodeSegPlan
+    ) -> None:
+        """Folds and training settings into nnU-Net's files."""
+        from nndet_psma.systems.nodeseg.nnunet.prepare import hand_over
+
+        hand_over(job, plan)
+
     def prepare(
         self, job: PlanJob[NodeSegPlan, NodeSegOptions, NodeSegSettings], plan: NodeSegPlan
     ) -> list[str]:
-        """Folds and training settings into nnU-Net's files, then its preprocessing."""
-        require_nnunet()
+        """nnU-Net's preprocessing."""
         from nndet_psma.systems.nodeseg.nnunet.prepare import prepare
 
         return prepare(job, plan)
@@ -74,18 +100,6 @@ class NodeSeg(BoxSystem[NodeSegPlan, NodeSegOptions, NodeSegSettings]):
         self, job: TrainJob[NodeSegPlan, NodeSegOptions, NodeSegSettings], prepared: NodeSegPlan
     ) -> list[str]:
         """Cases that nnU-Net has preprocessed; those of the fold must be among them."""
-        require_nnunet()
-        if job.config.exp.voter is not None:
-            raise UserError(
-                "a segmentation has no voters",
-                found=f"exp.voter={job.config.exp.voter}",
-                remedy="Leave exp.voter out",
-            )
-        if job.config.plan_overwrites:
-            raise UserError(
-                "nnU-Net's plans are made by nndet_prep, so plan_overwrites come too late here",
-                remedy="Give them to nndet_prep (with -o prep.overwrite=true), or set trainer_cfg",
-            )
         from nndet_psma.systems.nodeseg.nnunet.train import prepared_cases
 
         return prepared_cases(job)
@@ -136,6 +150,17 @@ class NodeSeg(BoxSystem[NodeSegPlan, NodeSegOptions, NodeSegSettings]):
 
         return SegmentationModel(model).files(plan, fold)
 
+    def exported(
+        self, model: ModelFolder, plan: NodeSegPlan, source: int, folds: Sequence[int]
+    ) -> dict[str, Path]:
+        """Refused: what nnU-Net reads are checkpoints."""
+        raise UserError(
+            "a segmentation by nnU-Net cannot be written into an archive, which holds no checkpoints",
+            file=model.fold(source),
+            remedy="Pass on the folder 'consolidated': its checkpoints hold plain weights only; plan.json and "
+            "plan_inference.json in it name cases",
+        )
+
     def copy_weights(self, source: Path, target: Path) -> None:
         """Checkpoints are cut down to weights and plain values: the copy can be given away."""
         from nndet_psma.systems.nodeseg.nnunet.model import FINAL
@@ -167,6 +192,8 @@ class NodeSeg(BoxSystem[NodeSegPlan, NodeSegOptions, NodeSegSettings]):
             windows=plan.windows,
             voters={VOTER: "nnU-Net"},
             cost_note="nnU-Net's training; nothing is known of it before the first epoch, which tells its seconds",
+            trained_note="nnU-Net ran this training: its cost was not estimated, and its own log beside the checkpoint "
+            "tells the seconds of every epoch.",
         )
 
 

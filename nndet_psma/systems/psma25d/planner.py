@@ -32,11 +32,11 @@ from nndet_psma.planners.windows import (
     quantile_windows,
 )
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
-from nndet_psma.systems.psma25d.plan_augmentation import choose_augmentation
-from nndet_psma.systems.psma25d.plan_detector import plan_detector
-from nndet_psma.systems.psma25d.profile import choose_profile
-from nndet_psma.systems.psma25d.schedule import schedule_for
-from nndet_psma.systems.psma25d.stages import plan_stages
+from nndet_psma.systems.psma25d.planning.augmentation import choose_augmentation
+from nndet_psma.systems.psma25d.planning.detector import plan_detector
+from nndet_psma.systems.psma25d.planning.profile import choose_profile
+from nndet_psma.systems.psma25d.planning.schedule import schedule_for
+from nndet_psma.systems.psma25d.planning.stages import plan_stages
 
 
 @PLANNERS.register

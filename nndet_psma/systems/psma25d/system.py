@@ -43,7 +43,7 @@ class PSMA25D(DetectorSystem[PSMA25DPlan]):
         return "CT with a CTV, as in Xu et al. 2023" if {Role.CT, Role.CTV} <= roles else None
 
     def stage_load(self, plan: PSMA25DPlan, stage: Stage) -> StageLoad:
-        """See :func:`nndet_psma.systems.psma25d.cost.stage_load`."""
-        from nndet_psma.systems.psma25d.cost import stage_load
+        """See :func:`nndet_psma.systems.psma25d.planning.cost.stage_load`."""
+        from nndet_psma.systems.psma25d.planning.cost import stage_load
 
         return stage_load(plan, stage)

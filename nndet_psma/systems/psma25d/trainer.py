@@ -17,10 +17,10 @@ from nndet_psma.core.logs import LOGGER
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import stage_region
 from nndet_psma.systems.psma25d.batches import SliceBatches
-from nndet_psma.systems.psma25d.cost import SliceLoad, stage_load, what_to_lower
 from nndet_psma.systems.psma25d.mining import hard_negatives, keep_scores, mine, mined_before
 from nndet_psma.systems.psma25d.pictures import SlicePictures, centre_channel
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
+from nndet_psma.systems.psma25d.planning.cost import SliceLoad, stage_load, what_to_lower
 from nndet_psma.systems.psma25d.predict import predict_region, predict_slices
 from nndet_psma.systems.psma25d.selection import CRITERION, match_slices
 from nndet_psma.systems.psma25d.starting import load_detector, starting_detector

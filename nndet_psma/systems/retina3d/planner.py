@@ -26,10 +26,10 @@ from nndet_psma.planners.shared import (
 from nndet_psma.planners.volume_rules import Triple, affordable_spacing, volume_sizes, volume_spacing
 from nndet_psma.planners.windows import distinct_windows, make_window, quantile_windows
 from nndet_psma.systems.retina3d.plan import Retina3DPlan
-from nndet_psma.systems.retina3d.plan_detector import plan_patch_detector
-from nndet_psma.systems.retina3d.profile import choose_patch_profile
-from nndet_psma.systems.retina3d.schedule import patch_augmentation, patch_schedule
-from nndet_psma.systems.retina3d.sweep_values import patch_defaults, patch_grid
+from nndet_psma.systems.retina3d.planning.detector import plan_patch_detector
+from nndet_psma.systems.retina3d.planning.profile import choose_patch_profile
+from nndet_psma.systems.retina3d.planning.schedule import patch_augmentation, patch_schedule
+from nndet_psma.systems.retina3d.planning.sweep_values import patch_defaults, patch_grid
 
 STAGE = "retina3d"
 _POSITIVE_FRACTION = 0.5  # nnDetection's oversample_foreground_percent

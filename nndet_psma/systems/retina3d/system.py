@@ -32,7 +32,7 @@ class Retina3D(DetectorSystem[Retina3DPlan]):
         return f"the task has no {missing}" if missing and description.dim == 3 else None
 
     def stage_load(self, plan: Retina3DPlan, stage: Stage) -> StageLoad:
-        """See :func:`nndet_psma.systems.retina3d.cost.stage_load`."""
-        from nndet_psma.systems.retina3d.cost import stage_load
+        """See :func:`nndet_psma.systems.retina3d.planning.cost.stage_load`."""
+        from nndet_psma.systems.retina3d.planning.cost import stage_load
 
         return stage_load(plan, stage)

@@ -14,10 +14,10 @@ from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.errors import UserError
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.systems.retina3d.batches import PatchBatches
-from nndet_psma.systems.retina3d.cost import PatchLoad, stage_load, what_to_lower
 from nndet_psma.systems.retina3d.network import PatchDetector, build_retinanet3d
 from nndet_psma.systems.retina3d.pictures import PatchPictures
 from nndet_psma.systems.retina3d.plan import Retina3DPlan
+from nndet_psma.systems.retina3d.planning.cost import PatchLoad, stage_load, what_to_lower
 from nndet_psma.systems.retina3d.predict import predict_patches
 from nndet_psma.systems.retina3d.selection import CRITERION, match_volume
 from nndet_psma.trainers.distributed import together

@@ -8,8 +8,8 @@ import pytest
 from artifact_samples import PLAN
 
 from nndet_psma.planners.training_memory import Training
-from nndet_psma.systems.psma25d.cost import what_to_lower
-from nndet_psma.systems.psma25d.memory import Network, estimate_memory
+from nndet_psma.systems.psma25d.planning.cost import what_to_lower
+from nndet_psma.systems.psma25d.planning.memory import Network, estimate_memory
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_detector3d import SMALL
+from small_detector3d import SMALL, on_patches
 
 from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.boxes.box import boxes_from_instances
@@ -100,10 +100,9 @@ def place(tiny_task):
     plan = tiny_task.plan
     detector = replace(SMALL, patch_size=(6, 16, 16))
     stage = Stage("only", "search", ["hu_110_190"], None, True, 1, 0.1, [], 0)
-    plan = replace(
+    plan = on_patches(
         plan,
-        detector=None,
-        detector3d=detector,
+        detector,
         neighbours=0,
         stages=[stage],
         postproc_grid={},

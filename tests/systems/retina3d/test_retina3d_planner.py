@@ -17,10 +17,10 @@ from nndet_psma.planners.folds import FoldChoice
 from nndet_psma.planners.registry import PLANNERS
 from nndet_psma.planners.training_memory import Training
 from nndet_psma.postproc.sweep.candidates import sweep_grid
-from nndet_psma.systems.retina3d.cost import patch_step_seconds, stage_load
-from nndet_psma.systems.retina3d.layers import PatchNetwork, patch_flops
 from nndet_psma.systems.retina3d.plan import Retina3DPlan
 from nndet_psma.systems.retina3d.planner import Retina3DPlanner, wide_window
+from nndet_psma.systems.retina3d.planning.cost import patch_step_seconds, stage_load
+from nndet_psma.systems.retina3d.planning.layers import PatchNetwork, patch_flops
 from nndet_psma.trainers.cost.cost import cost_rows, estimate_cost
 from nndet_psma.trainers.cost.devices import CPU_CORE_3D
 from nndet_psma.trainers.cost.stage_load import StageLoads

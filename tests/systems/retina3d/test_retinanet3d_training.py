@@ -19,7 +19,7 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.planners.training_memory import Training
 from nndet_psma.preprocess.store import read_case
 from nndet_psma.stages.plan_check import check_trainer
-from nndet_psma.systems.retina3d.cost import stage_load, what_to_lower
+from nndet_psma.systems.retina3d.planning.cost import stage_load, what_to_lower
 from nndet_psma.systems.retina3d.selection import match_volume
 from nndet_psma.systems.retina3d.trainer import RetinaNet3D
 from nndet_psma.systems.system import system_of

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nndet_psma.artifacts.detector_plan import Augmentation
 from nndet_psma.preprocess.warp import plane_map, warp
-from nndet_psma.systems.psma25d.plan_augmentation import PAPER
+from nndet_psma.systems.psma25d.planning.augmentation import PAPER
 from nndet_psma.trainers.augmentation.draw import (
     augment_intensity,
     augmented_map,

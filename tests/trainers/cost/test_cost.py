@@ -9,8 +9,8 @@ from artifact_samples import PLAN
 
 from nndet_psma.artifacts.plan import Target
 from nndet_psma.planners.training_memory import Training
-from nndet_psma.systems.psma25d.cost import SliceLoad, step_seconds
-from nndet_psma.systems.psma25d.memory import Network, estimate_memory
+from nndet_psma.systems.psma25d.planning.cost import SliceLoad, step_seconds
+from nndet_psma.systems.psma25d.planning.memory import Network, estimate_memory
 from nndet_psma.systems.system import system_of
 from nndet_psma.trainers.cost import cost
 from nndet_psma.trainers.cost.cost import hours_text

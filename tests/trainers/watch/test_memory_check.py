@@ -10,8 +10,8 @@ import torch
 from artifact_samples import PLAN
 
 from nndet_psma.planners.training_memory import Training
-from nndet_psma.systems.psma25d.cost import stage_load
-from nndet_psma.systems.psma25d.memory import Network, estimate_memory
+from nndet_psma.systems.psma25d.planning.cost import stage_load
+from nndet_psma.systems.psma25d.planning.memory import Network, estimate_memory
 from nndet_psma.trainers.observer import StepReport
 from nndet_psma.trainers.watch.memory_check import (
     MEMORY_FILE,

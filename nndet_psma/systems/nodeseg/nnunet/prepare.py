@@ -66,12 +66,17 @@ def make_plan(job: Job, overwritten: Callable[[NodeSegPlan], NodeSegPlan]) -> No
     return made
 
 
+def hand_over(job: Job, plan: NodeSegPlan) -> None:
+    """Folds and training settings into nnU-Net's files, where its own commands find them."""
+    nnunet = NnunetPaths.of(job.paths, plan.dataset)
+    write_splits(nnunet, plan.folds)
+    _hand_over_training(nnunet, plan)
+
+
 def prepare(job: Job, plan: NodeSegPlan) -> list[str]:
-    """Folds and training settings into nnU-Net's files, then its preprocessing; ids of the cases made now."""
+    """nnU-Net's preprocessing; ids of the cases made now."""
     nnunet = NnunetPaths.of(job.paths, plan.dataset)
     with _entered(nnunet):
-        write_splits(nnunet, plan.folds)
-        _hand_over_training(nnunet, plan)
         return preprocess_cases(nnunet, plan.plan_id, plan.configuration, job.processes)
 
 

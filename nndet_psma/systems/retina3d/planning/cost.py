@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.planners.training_memory import MemoryEstimate, Training
-from nndet_psma.systems.retina3d.layers import PatchNetwork, patch_flops
-from nndet_psma.systems.retina3d.memory import estimate_patch_memory
 from nndet_psma.systems.retina3d.plan import Retina3DPlan
+from nndet_psma.systems.retina3d.planning.layers import PatchNetwork, patch_flops
+from nndet_psma.systems.retina3d.planning.memory import estimate_patch_memory
 from nndet_psma.trainers.cost.devices import CPU_CORE_3D, Device
 from nndet_psma.trainers.cost.stage_load import StageLoad
 

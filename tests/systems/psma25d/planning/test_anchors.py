@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nndet_psma.systems.psma25d.plan_anchors import (
+from nndet_psma.systems.psma25d.planning.anchors import (
     DEFAULT_RATIOS,
     DEFAULT_SIZES,
     anchor_sides,
@@ -76,7 +76,7 @@ def test_offsets_are_even_and_nested():
 def test_placed_score_is_that_of_shifted_boxes():
     """Against boxes and anchors with corners, all grid points around, for one box and two levels."""
     from nndet_psma.boxes.box import pairwise_iou
-    from nndet_psma.systems.psma25d.plan_anchors import _PERIOD
+    from nndet_psma.systems.psma25d.planning.anchors import _PERIOD
 
     height, width = 11.0, 7.0
     sizes, ratios, strides = [[8.0], [12.0]], [1.0, 1.5], (4, 8)

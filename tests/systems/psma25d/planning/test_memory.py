@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nndet_psma.artifacts.plan import Target
 from nndet_psma.core.errors import UserError
 from nndet_psma.planners.training_memory import Training
-from nndet_psma.systems.psma25d.memory import (
+from nndet_psma.systems.psma25d.planning.memory import (
     BACKBONES,
     LADDER,
     MIN_PIXELS,

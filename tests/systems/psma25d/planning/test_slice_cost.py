@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from places import REPOSITORY
 
 from nndet_psma.artifacts.plan import Target
-from nndet_psma.systems.psma25d.cost import STAGE_FLOPS, image_flops, step_seconds
-from nndet_psma.systems.psma25d.memory import BACKBONES, Network
+from nndet_psma.systems.psma25d.planning.cost import STAGE_FLOPS, image_flops, step_seconds
+from nndet_psma.systems.psma25d.planning.memory import BACKBONES, Network
 from nndet_psma.trainers.cost.devices import CPU_CORE, Device, gpu_for
 
 FOLDER = REPOSITORY / "benchmarks"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nndet_psma.artifacts.plan import Target
-from nndet_psma.systems.psma25d.schedule import schedule_for
+from nndet_psma.systems.psma25d.planning.schedule import schedule_for
 
 CPU, GPU = Target("cpu", 0.0), Target("gpu", 80.0)
 

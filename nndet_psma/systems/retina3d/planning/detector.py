@@ -10,22 +10,22 @@ from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.ledger import Ledger
 from nndet_psma.planners.training_memory import Training
 from nndet_psma.planners.volume_rules import Triple, VolumeSizes
-from nndet_psma.systems.retina3d.layers import PatchNetwork
 from nndet_psma.systems.retina3d.plan import Detector3D
-from nndet_psma.systems.retina3d.plan_anchors import (
+from nndet_psma.systems.retina3d.planning.anchors import (
     SHAPES_PER_LEVEL,
     PatchAnchorFit,
     PatchAnchorScore,
     fit_patch_anchors,
 )
-from nndet_psma.systems.retina3d.plan_network import (
+from nndet_psma.systems.retina3d.planning.layers import PatchNetwork
+from nndet_psma.systems.retina3d.planning.network import (
     FINEST_LEVEL,
     Topology,
     choose_levels,
     plan_topology,
     stage_channels,
 )
-from nndet_psma.systems.retina3d.plan_patch import (
+from nndet_psma.systems.retina3d.planning.patch import (
     LEAST_BATCH,
     USUAL_BATCH,
     Build,
@@ -35,7 +35,7 @@ from nndet_psma.systems.retina3d.plan_patch import (
     choose_patch,
     size_text,
 )
-from nndet_psma.systems.retina3d.profile import PatchProfile, choose_patch_profile
+from nndet_psma.systems.retina3d.planning.profile import PatchProfile, choose_patch_profile
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import ClassVar, NamedTuple
 from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.planners.training_memory import MemoryEstimate, Training
-from nndet_psma.systems.psma25d.memory import Network, Stages, estimate_memory, max_images_for
 from nndet_psma.systems.psma25d.plan import Detector, PSMA25DPlan
+from nndet_psma.systems.psma25d.planning.memory import Network, Stages, estimate_memory, max_images_for
 from nndet_psma.trainers.cost.devices import CPU_CORE, Device
 from nndet_psma.trainers.cost.stage_load import StageLoad
 

@@ -9,8 +9,13 @@ from nndet_psma.artifacts.fingerprint import Histogram
 from nndet_psma.artifacts.plan import Target
 from nndet_psma.postproc.steps.order import step_order
 from nndet_psma.postproc.steps.settings import VOLUME_STEPS, PostprocSettings
-from nndet_psma.systems.retina3d.schedule import LIGHT_PATCHES, PATCHES, patch_augmentation, patch_schedule
-from nndet_psma.systems.retina3d.sweep_values import STEPS, patch_defaults, patch_grid
+from nndet_psma.systems.retina3d.planning.schedule import (
+    LIGHT_PATCHES,
+    PATCHES,
+    patch_augmentation,
+    patch_schedule,
+)
+from nndet_psma.systems.retina3d.planning.sweep_values import STEPS, patch_defaults, patch_grid
 
 CPU, GPU = Target("cpu", 0.0), Target("gpu", 24.0)
 

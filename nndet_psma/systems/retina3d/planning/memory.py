@@ -8,7 +8,7 @@ one patch.
 from __future__ import annotations
 
 from nndet_psma.planners.training_memory import PLAIN, MemoryEstimate, StepBytes, Training
-from nndet_psma.systems.retina3d.layers import (
+from nndet_psma.systems.retina3d.planning.layers import (
     BOX_VALUES,
     Layer,
     PatchNetwork,

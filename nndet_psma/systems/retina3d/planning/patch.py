@@ -13,10 +13,10 @@ from nndet_psma.artifacts.plan import Target
 from nndet_psma.core.errors import UserError
 from nndet_psma.planners.training_memory import PLAIN, USABLE_SHARE, MemoryEstimate, Training
 from nndet_psma.planners.volume_rules import CONTEXT, Triple, VolumeSizes
-from nndet_psma.systems.retina3d.layers import PatchNetwork, patch_flops
-from nndet_psma.systems.retina3d.memory import estimate_patch_memory
-from nndet_psma.systems.retina3d.plan_network import LEAST_CELLS, Steps, Topology, plan_topology
-from nndet_psma.systems.retina3d.profile import PatchProfile
+from nndet_psma.systems.retina3d.planning.layers import PatchNetwork, patch_flops
+from nndet_psma.systems.retina3d.planning.memory import estimate_patch_memory
+from nndet_psma.systems.retina3d.planning.network import LEAST_CELLS, Steps, Topology, plan_topology
+from nndet_psma.systems.retina3d.planning.profile import PatchProfile
 
 LEAST_BATCH, USUAL_BATCH, MOST_BATCH = 2, 4, 8
 """nnU-Net's least, nnDetection's, and its double: with more, the rate in proportion to the batch becomes large."""

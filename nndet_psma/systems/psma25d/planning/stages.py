@@ -6,7 +6,7 @@ from typing import Literal
 
 from nndet_psma.artifacts.channels import Window
 from nndet_psma.artifacts.detector_plan import Stage
-from nndet_psma.systems.psma25d.schedule import Schedule
+from nndet_psma.systems.psma25d.planning.schedule import Schedule
 
 WSI = "wsi"
 ALL_WINDOWS = "multiwindow"

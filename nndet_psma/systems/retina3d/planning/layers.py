@@ -11,7 +11,7 @@ from math import prod
 from typing import Literal
 
 from nndet_psma.systems.retina3d.plan import Detector3D
-from nndet_psma.systems.retina3d.plan_network import Topology
+from nndet_psma.systems.retina3d.planning.network import Topology
 
 HEAD_LAYERS = 2
 """Convolutions before the predictor of a head."""

@@ -15,10 +15,10 @@ from nndet_psma.artifacts.plan import Target
 from nndet_psma.core.errors import UserError
 from nndet_psma.planners.training_memory import Training
 from nndet_psma.planners.volume_rules import VolumeSizes
-from nndet_psma.systems.retina3d.layers import patch_flops
-from nndet_psma.systems.retina3d.plan_detector import network_for
-from nndet_psma.systems.retina3d.plan_network import plan_topology
-from nndet_psma.systems.retina3d.plan_patch import (
+from nndet_psma.systems.retina3d.planning.detector import network_for
+from nndet_psma.systems.retina3d.planning.layers import patch_flops
+from nndet_psma.systems.retina3d.planning.network import plan_topology
+from nndet_psma.systems.retina3d.planning.patch import (
     LEAST_BATCH,
     MOST_BATCH,
     USUAL_BATCH,
@@ -27,7 +27,7 @@ from nndet_psma.systems.retina3d.plan_patch import (
     patch_candidates,
     steps_down,
 )
-from nndet_psma.systems.retina3d.profile import choose_patch_profile
+from nndet_psma.systems.retina3d.planning.profile import choose_patch_profile
 
 CPU, GPU = Target("cpu", 0.0), Target("gpu", 24.0)
 ISOTROPIC, COARSE = (1.0, 1.0, 1.0), (5.0, 0.8, 0.8)

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 from places import REPOSITORY
 
-from nndet_psma.systems.psma25d.memory import (
+from nndet_psma.systems.psma25d.planning.memory import (
     _STAGE_PARAMETERS,
     activation_bytes,
     parameter_count,
@@ -43,7 +43,7 @@ def test_parameters(measure, backbone):
     with measure.fake_gpu(False):
         model = build_detector(det, 9, 2)
         measured = sum(p.numel() for p in model.parameters())
-    from nndet_psma.systems.psma25d.memory import Network
+    from nndet_psma.systems.psma25d.planning.memory import Network
 
     assert parameter_count(Network.of(det, channels=9, classes=2)) == pytest.approx(measured, rel=0.001)
 

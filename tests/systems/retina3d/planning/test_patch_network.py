@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nndet_psma.systems.retina3d.plan_network import (
+from nndet_psma.systems.retina3d.planning.network import (
     LEAST_CELLS,
     MAX_STAGES,
     Topology,

@@ -15,7 +15,16 @@ from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.ledger import Ledger
 from nndet_psma.planners.plane_rules import PlaneSizes
 from nndet_psma.planners.training_memory import Training
-from nndet_psma.systems.psma25d.memory import (
+from nndet_psma.systems.psma25d.plan import Detector
+from nndet_psma.systems.psma25d.planning.anchors import (
+    DEFAULT_RATIOS,
+    DEFAULT_SIZES,
+    AnchorFit,
+    AnchorScore,
+    fit_anchors,
+    score_anchors,
+)
+from nndet_psma.systems.psma25d.planning.memory import (
     CPU_BATCH,
     LADDER,
     PAPER_BATCH,
@@ -25,16 +34,7 @@ from nndet_psma.systems.psma25d.memory import (
     estimate_memory,
     max_images_for,
 )
-from nndet_psma.systems.psma25d.plan import Detector
-from nndet_psma.systems.psma25d.plan_anchors import (
-    DEFAULT_RATIOS,
-    DEFAULT_SIZES,
-    AnchorFit,
-    AnchorScore,
-    fit_anchors,
-    score_anchors,
-)
-from nndet_psma.systems.psma25d.profile import Profile
+from nndet_psma.systems.psma25d.planning.profile import Profile
 
 _MIN_SCORE = 0.02
 _NMS_IOU = 0.3

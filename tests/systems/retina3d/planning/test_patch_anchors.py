@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nndet_psma.systems.retina3d.plan_anchors import (
+from nndet_psma.systems.retina3d.planning.anchors import (
     PatchAnchorScore,
     doubled_shapes,
     fit_patch_anchors,

@@ -11,13 +11,18 @@ import pytest
 from places import REPOSITORY
 
 from nndet_psma.planners.training_memory import Training
-from nndet_psma.systems.retina3d.layers import PatchNetwork, network_layers, patch_flops, patch_parameters
-from nndet_psma.systems.retina3d.memory import (
+from nndet_psma.systems.retina3d.planning.layers import (
+    PatchNetwork,
+    network_layers,
+    patch_flops,
+    patch_parameters,
+)
+from nndet_psma.systems.retina3d.planning.memory import (
     activation_bytes_3d,
     estimate_patch_memory,
     temporary_bytes_3d,
 )
-from nndet_psma.systems.retina3d.plan_network import Topology
+from nndet_psma.systems.retina3d.planning.network import Topology
 
 FOLDER = REPOSITORY / "benchmarks"
 TWO_STAGES = Topology([(1, 1, 1), (1, 2, 2)], [(1, 3, 3), (3, 3, 3)])

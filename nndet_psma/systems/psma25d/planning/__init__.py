@@ -1,0 +1,1 @@
+"""What the planner of this system decides by, and what a plan costs."""
