@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nndet_psma.cli.arguments import console, say
 
 if TYPE_CHECKING:
-    from nndet_psma.evaluation.detection.scores import Score
+    from nndet_psma.evaluation.detection.scores import OperatingRow, Score
     from nndet_psma.stages.evaluate_boxes import BoxEvaluation
 
 
@@ -36,6 +36,7 @@ def _print_scores(evaluation: BoxEvaluation) -> None:
     for row in summary_rows(evaluation):
         table.add_row(*row)
     console().print(table)
+    _print_thresholds(evaluation)
 
 
 def _print_cases(evaluation: BoxEvaluation) -> None:
@@ -43,15 +44,36 @@ def _print_cases(evaluation: BoxEvaluation) -> None:
         say(f"{name}: {'undefined' if value is None else f'{value:.3f}'}")
 
 
+def _print_thresholds(evaluation: BoxEvaluation) -> None:
+    """On which cases the thresholds behind the ``accepted_`` and ``paper_`` scores were chosen."""
+    accepted = evaluation.scores.accepted
+    if accepted is not None:
+        source = f" ({accepted.source})" if accepted.source else ""
+        say(f"thresholds of the accepted boxes were chosen on {accepted.chosen_on}{source}")
+
+
 def _print_operating_points(evaluation: BoxEvaluation) -> None:
+    """Fixed thresholds in one table; those chosen on the scored cases in another."""
+    scores = evaluation.scores
+    _print_points(
+        "operating points of all candidates, IoU 0.1; fixed thresholds, chosen on no cases",
+        [(f"{row.point.threshold:.2f}", row) for row in scores.operating_points],
+    )
+    best = scores.best_f1
+    if best is not None:
+        title = f"optimistic: threshold chosen on {scores.optimistic.chosen_on}"
+        _print_points(title, [(f"{best.point.threshold:.3f} (best F1)", best)])
+
+
+def _print_points(title: str, rows: list[tuple[str, OperatingRow]]) -> None:
     from rich.table import Table
 
     columns = ("sensitivity", "PPV", "F1", "FP per case", "FP per patient")
-    table = Table("score from", *columns, title="operating points, IoU 0.1")
-    for row in evaluation.scores.operating_points:
+    table = Table("score from", *columns, title=title)
+    for name, row in rows:
         point = row.point
         values = (point.sensitivity, point.ppv, point.f1, point.fp_per_case, point.fp_per_patient)
-        table.add_row(f"{point.threshold:.2f}", *("-" if v is None else f"{v:.3f}" for v in values))
+        table.add_row(name, *("-" if v is None else f"{v:.3f}" for v in values))
     console().print(table)
 
 

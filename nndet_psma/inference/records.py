@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from nndet_psma.dataset.task.cases import RawCase
 from nndet_psma.dataset.task.description import DatasetDescription
 from nndet_psma.dataset.task.instances import read_labels
 from nndet_psma.evaluation.detection.record import CaseRecord, Truth, build_record, truth_from_instances
+from nndet_psma.postproc.steps.box_slicing import covered_centres
 
 
 def read_truth(case: RawCase, description: DatasetDescription) -> tuple[Truth, Geometry]:
@@ -28,35 +30,45 @@ def make_record(
 ) -> CaseRecord:
     """Record of one case.
 
-    AP, FROC and operating points rank ``prediction.candidates``; the paper's protocol judges the slice boxes of
-    ``prediction.lesions``. Its images are the axial slices that were examined or hold a lesion.
+    What ranks (AP, FROC, operating points, and the AUC of images and patients) sees ``prediction.candidates``; what
+    judges a choice sees ``prediction.lesions``: their boxes in 3D, and the paper's protocol their slice boxes. Its
+    images are the axial slices that were examined, hold a lesion or have a box.
     """
-    boxes = map_boxes(_boxes(prediction.candidates), prediction.image, grid)
-    detections = Detections.build(
-        boxes, [c.score for c in prediction.candidates], [c.label for c in prediction.candidates]
-    )
-    slices = _slice_detections(prediction, grid)
+    slices = _slice_detections(prediction.lesions, prediction.image, grid)
+    ranked = _slice_detections(prediction.candidates, prediction.image, grid)
     examined = map_boxes(np.array([prediction.examined]), prediction.image, grid)[0]
-    kept = _examined_slices(examined, truth, slices, grid.shape[0])
+    kept = _examined_slices(examined, truth, (slices, ranked), grid.shape[0])
     return build_record(
         prediction.case_id,
         patient_id,
         replace(truth, slice_indices=np.searchsorted(kept, truth.slice_indices), num_slices=len(kept)),
-        detections,
-        slices.with_columns(slice=np.searchsorted(kept, slices.columns["slice"])),
+        _detections(prediction.candidates, prediction.image, grid),
+        _renumbered(slices, kept),
         slice_iou=slice_iou,
+        slice_candidates=_renumbered(ranked, kept),
+        accepted=_detections(prediction.lesions, prediction.image, grid),
     )
 
 
-def _boxes(lesions: list[PredictedLesion]) -> Boxes:
-    return np.array([lesion.box for lesion in lesions]) if lesions else empty_boxes(3)
+def _renumbered(slices: Detections, kept: NDArray[np.int64]) -> Detections:
+    return slices.with_columns(slice=np.searchsorted(kept, slices.columns["slice"]))
 
 
-def _slice_detections(prediction: Prediction, grid: Geometry) -> Detections:
-    parts = [(s, lesion.label) for lesion in prediction.lesions for s in lesion.slices]
-    owner = [index for index, lesion in enumerate(prediction.lesions) for _ in lesion.slices]
+def _detections(lesions: list[PredictedLesion], image: Geometry, grid: Geometry) -> Detections:
+    boxes = np.array([lesion.box for lesion in lesions]) if lesions else empty_boxes(3)
+    return Detections.build(
+        map_boxes(boxes, image, grid),
+        [lesion.score for lesion in lesions],
+        [lesion.label for lesion in lesions],
+        dim=3,
+    )
+
+
+def _slice_detections(lesions: list[PredictedLesion], image: Geometry, grid: Geometry) -> Detections:
+    parts = [(s, lesion.label) for lesion in lesions for s in lesion.slices]
+    owner = [index for index, lesion in enumerate(lesions) for _ in lesion.slices]
     thin = np.array([s.box for s, _ in parts]) if parts else empty_boxes(3)
-    boxes = map_boxes(thin, prediction.image, grid)
+    boxes = map_boxes(thin, image, grid)
     rows, slices = _covered_slices(boxes, grid.shape[0])
     once = _first_of_equals(boxes[rows], np.array(owner, dtype=np.int64)[rows], slices)
     rows, slices = rows[once], slices[once]
@@ -80,18 +92,21 @@ def _first_of_equals(boxes: Boxes, owner: NDArray[np.int64], slices: NDArray[np.
 
 
 def _covered_slices(boxes: Boxes, depth: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row and slice index of every slice whose centre a thin box covers; the nearest one where it covers none."""
-    rows, slices = [], []
-    for row, (low, high) in enumerate(boxes[:, [0, 3]]):
-        covered = np.arange(np.ceil(low - 0.5 - 1e-6), np.floor(high - 0.5 - 1e-6) + 1)
-        if len(covered) == 0:
-            covered = np.array([np.floor((low + high) / 2)])
-        covered = np.unique(np.clip(covered, 0, depth - 1)).astype(np.int64)
-        rows += [row] * len(covered)
-        slices += covered.tolist()
-    return np.array(rows, dtype=np.int64), np.array(slices, dtype=np.int64)
+    """Row and slice index of every slice whose centre a thin box covers, by the rule of :func:`covered_centres`.
+
+    What lies beyond the image counts on its first or last slice.
+    """
+    begin, end = covered_centres(boxes[:, 0], boxes[:, 3])
+    begin, end = np.clip(begin, 0, depth - 1), np.clip(end, 1, depth)
+    count = np.maximum(end - begin, 1)
+    rows = np.repeat(np.arange(len(boxes)), count)
+    step = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+    return rows, begin[rows] + step
 
 
-def _examined_slices(examined: Boxes, truth: Truth, slices: Detections, depth: int) -> NDArray[np.int64]:
+def _examined_slices(
+    examined: Boxes, truth: Truth, found: Sequence[Detections], depth: int
+) -> NDArray[np.int64]:
     inside = np.arange(max(0, round(examined[0])), min(depth, round(examined[3])))
-    return np.unique(np.concatenate([inside, truth.slice_indices, slices.columns["slice"]])).astype(np.int64)
+    with_box = [each.columns["slice"] for each in found]
+    return np.unique(np.concatenate([inside, truth.slice_indices, *with_box])).astype(np.int64)

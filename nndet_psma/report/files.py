@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import SchemaError, from_plain
 from nndet_psma.evaluation.detection.record import CaseRecord
-from nndet_psma.evaluation.detection.scores import Scores
+from nndet_psma.evaluation.detection.scores import Scores, upgraded_scores, with_accepted_auc
 from nndet_psma.evaluation.judgements.scores import JudgementScores
 from nndet_psma.inference.ablation import AblationRow
 from nndet_psma.report.training_cost import TrueCost, true_cost
@@ -25,12 +25,12 @@ _LATER_KEYS = ("nested", "search", "judged")  # of newer files only
 
 
 def read_scores(file: Path, command: str) -> Scores:
-    """``scores.json``; ``command`` makes it anew.
+    """``scores.json`` of any version; ``command`` makes it anew.
 
     Raises:
         UserError: it has another layout.
     """
-    return _read_scores(Scores, file, command)
+    return _read_scores(Scores, file, command, upgraded_scores)
 
 
 def read_judgement_scores(file: Path, command: str) -> JudgementScores:
@@ -49,7 +49,7 @@ def read_records(file: Path) -> list[CaseRecord]:
 
 def read_ablation(file: Path) -> list[AblationRow]:
     """``ablation.json``; SchemaError for another layout."""
-    return [from_plain(AblationRow, each) for each in read_json(file)]
+    return [from_plain(AblationRow, _named(each)) for each in read_json(file)]
 
 
 def read_sweep(file: Path) -> dict[str, Any]:
@@ -64,10 +64,17 @@ def read_comparisons(results: Path, kind: type[T]) -> tuple[list[T], str]:
     found, problem = [], ""
     for file in sorted(results.glob(COMPARISONS)):
         try:
-            found.append(from_plain(kind, read_json(file)))
+            found.append(from_plain(kind, _named(read_json(file))))
         except (UserError, SchemaError) as error:
             problem = problem or f"{file.name} cannot be read ({error})"
     return found, problem
+
+
+def _named(content: Any) -> Any:
+    """Content with scores by key under today's names."""
+    if not isinstance(content, dict) or "scores" not in content:
+        return content
+    return {**content, "scores": with_accepted_auc(content["scores"])}
 
 
 def read_environment(folder: Path) -> dict[str, Any] | None:
@@ -106,8 +113,10 @@ def read_memory(folders: Sequence[Path]) -> list[tuple[str, MemoryCheck]]:
     return found
 
 
-def _read_scores(kind: type[T], file: Path, command: str) -> T:
+def _read_scores(
+    kind: type[T], file: Path, command: str, upgraded: Callable[[Any], Any] = lambda content: content
+) -> T:
     try:
-        return from_plain(kind, read_json(file))
+        return from_plain(kind, upgraded(read_json(file)))
     except SchemaError as error:
         raise UserError(f"invalid scores: {error}", file=file, remedy=f"Run {command} again") from None

@@ -10,6 +10,7 @@ import numpy as np
 from nndet_psma.artifacts.raw_predictions import RawPrediction
 from nndet_psma.boxes.box import Boxes
 from nndet_psma.boxes.geometry import Geometry, map_boxes
+from nndet_psma.postproc.steps.box_slicing import covered_centres
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.postproc.steps.steps import postprocess_case
 
@@ -60,8 +61,6 @@ def removed_boxes(
 
 
 def covered_slices(box: Boxes, depth: int) -> tuple[int, ...]:
-    """Slices whose centre a 3D box ``[6]`` covers; the nearest one where it covers none."""
-    first = int(np.ceil(box[0] - 0.5 - 1e-6))
-    last = int(np.floor(box[3] - 0.5 - 1e-6))
-    slices = range(first, last + 1) or [int(np.floor((box[0] + box[3]) / 2))]
-    return tuple(sorted({min(max(z, 0), depth - 1) for z in slices}))
+    """Slices whose centre a 3D box ``[6]`` covers; the nearest one where it covers none, or lies beyond the image."""
+    begin, end = covered_centres(box[0], box[3])
+    return tuple(sorted({min(max(z, 0), depth - 1) for z in range(int(begin), int(end))}))

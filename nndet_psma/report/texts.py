@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import re
 
+from nndet_psma.evaluation.detection.operating_points import (
+    NO_CASES,
+    OTHER_CASES,
+    SCORED_CASES,
+    UNKNOWN_CASES,
+)
 from nndet_psma.evaluation.detection.scores import Score
 
 _PLAIN = {
@@ -21,11 +27,27 @@ _PLAIN = {
     ),
     "paper_auc": (
         "Slice AUC",
-        "Chance that a slice with a lesion gets a higher best score than a slice without one (0.5 is guessing).",
+        "Chance that a slice with a lesion gets a higher best score than a slice without one (0.5 is guessing); every "
+        "candidate counts.",
+    ),
+    "paper_auc_accepted": (
+        "Slice AUC, accepted boxes",
+        "The same when only accepted boxes score a slice: most slices tie at 0, so it is no measure of the ranking.",
     ),
     "patient_auc": (
         "Patient AUC",
-        "The same for patients: chance that a patient with lesions scores higher than one without.",
+        "The slice AUC for patients: chance that a patient with lesions scores higher than one without.",
+    ),
+    "accepted_sensitivity": (
+        "Accepted: sensitivity",
+        "Share of the lesions that an accepted lesion finds in 3D (IoU 0.10, one for one).",
+    ),
+    "accepted_ppv": ("Accepted: precision (PPV)", "Share of the accepted lesions that find a lesion in 3D."),
+    "accepted_f1": ("Accepted: F1", "Harmonic mean of the two."),
+    "accepted_fp_per_case": ("Accepted: false alarms per case", "Accepted lesions that find none, per case."),
+    "accepted_fp_per_patient": (
+        "Accepted: false alarms per patient",
+        "Accepted lesions that find none, per patient.",
     ),
 }
 _AP = "Area under precision against sensitivity when boxes count from the best score down; 1 is perfect."
@@ -82,6 +104,8 @@ CRITERIA = {
     "ap": ("average precision", "AP"),
     "froc": ("FROC score", "FROC score"),
     "map": ("mean average precision at IoU 0.10 to 0.50", "mAP"),
+    "auc": ("AUC of the slices", "slice AUC"),
+    "patient_auc": ("AUC of the patients", "patient AUC"),
     "fp": ("false alarms per case", "false alarms per case"),
 }
 
@@ -89,6 +113,13 @@ HIT_RULES = {
     "overlap": "Shared volume is at least this share of the smaller of the two boxes.",
     "distance": "The centres of box and lesion lie at most this far apart.",
     "centre": "The centre of the box lies inside the lesion's box.",
+}
+
+CHOSEN_ON = {
+    NO_CASES: "not tuned: starting values of the plan",
+    OTHER_CASES: "chosen on other cases than these",
+    SCORED_CASES: "chosen on cases that are scored here, so these numbers are optimistic",
+    UNKNOWN_CASES: "chosen on cases that are not recorded",
 }
 
 DISCLAIMER = (
@@ -142,6 +173,11 @@ def hit_rule(key: str) -> tuple[str, str]:
     kind, _, value = rule.partition("_")
     name = {"overlap": "Overlap of", "distance": "Centres within", "centre": "Centre inside"}.get(kind, kind)
     return f"{name} {value.replace('mm', ' mm')}".strip(), HIT_RULES.get(kind, "")
+
+
+def hit_name(key: str) -> str:
+    """Name of a hit rule by its own key: ``0.10`` as "IoU of 0.10", ``distance_5mm`` as "Centres within 5 mm"."""
+    return f"IoU of {key}" if key[0].isdigit() else hit_rule(key)[0]
 
 
 def is_class_score(key: str) -> bool:

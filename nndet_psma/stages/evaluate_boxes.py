@@ -26,9 +26,12 @@ from nndet_psma.dataset.task.clinical import patient_of, read_clinical
 from nndet_psma.dataset.task.description import DatasetDescription, read_description
 from nndet_psma.dataset.task.instances import read_labels
 from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.evaluation.detection.accepted import MAIN_RULE, TunedThresholds
 from nndet_psma.evaluation.detection.case_scores import case_scores
 from nndet_psma.evaluation.detection.compare import Comparison, compare_records
+from nndet_psma.evaluation.detection.operating_points import RATES
 from nndet_psma.evaluation.detection.record import CaseRecord
+from nndet_psma.evaluation.detection.score import Score
 from nndet_psma.evaluation.detection.scores import Scores, score_records
 from nndet_psma.evaluation.detection.tables import write_case_table, write_lesion_table
 from nndet_psma.evaluation.detection.truth import Truth, truth_from_instances
@@ -98,6 +101,7 @@ def evaluate_boxes(
         slice_iou=settings.hit_iou,
         bootstrap_draws=BOOTSTRAP_DRAWS,
         seed=seed,
+        thresholds=TunedThresholds(inference.source, bool(inference.criterion), inference.cases),
     )
     raw = _read_raw(folder, fold, [p.case_id for p in predictions], test, inference.folds)
     rows = ablation(raw, settings, plan.classes, to_record, bootstrap_draws=_ABLATION_DRAWS, seed=seed)
@@ -205,14 +209,23 @@ def _write(evaluation: BoxEvaluation) -> None:
 
 
 def summary_rows(evaluation: BoxEvaluation) -> list[tuple[str, str, str]]:
-    """(score, value, interval) rows for the terminal, the further hit rules at the end."""
+    """(score, value, interval) rows for the terminal: accepted lesions first, the further hit rules at the end."""
     rows: list[tuple[str, str, str]] = []
-    for key, score in {**evaluation.scores.scores, **evaluation.scores.other_hits}.items():
+    named = {**accepted_by_name(evaluation), **evaluation.scores.scores, **evaluation.scores.other_hits}
+    for key, score in named.items():
         if repeats_the_only_class(key, evaluation) or score.value is None:
             continue
         interval = "" if score.ci_low is None else f"{score.ci_low:.3f} to {score.ci_high:.3f}"
         rows.append((key, f"{score.value:.3f}", interval))
     return rows
+
+
+def accepted_by_name(evaluation: BoxEvaluation) -> dict[str, Score]:
+    """Rates of the accepted lesions at IoU 0.1, as ``accepted_sensitivity`` and so on; empty where not known."""
+    accepted = evaluation.scores.accepted
+    if accepted is None:
+        return {}
+    return {f"accepted_{name}": getattr(accepted.by_rule[MAIN_RULE], name) for name in RATES}
 
 
 def repeats_the_only_class(key: str, evaluation: BoxEvaluation) -> bool:

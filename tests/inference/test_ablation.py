@@ -49,6 +49,17 @@ def test_rows_by_hand(raw):
     }
 
 
+def test_images_are_ranked_by_what_the_threshold_drops(raw):
+    """Above 0.65 voter b keeps the lesion alone, and its image too: 1 in either way. Above 0.85 nothing is left: the
+    four images tie (1/2), while the candidates still rank slice 1 (0.8) over slice 0 (0.6) and the empty ones."""
+    for threshold, cut in ((0.65, 1.0), (0.85, 0.5)):
+        rows = {
+            (r.voters, r.filters): r.scores for r in _rows(raw, replace(SETTINGS, score_threshold=threshold))
+        }
+        assert rows["b", False]["paper_auc"].value == 1.0
+        assert rows["b", False]["paper_auc_accepted"].value == cut
+
+
 def test_detector_alone_means_without_any_filter(raw):
     """Boxes of 8 x 6 mm and less: the size filter takes all of them, and only rows with filters feel it."""
     rows = _rows(raw, replace(SETTINGS, min_size_mm=50.0))

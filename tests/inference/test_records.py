@@ -70,6 +70,18 @@ def test_candidates_rank_and_lesions_decide():
     assert [p.score for p in record.predictions] == [0.9, 0.1]
     assert record.claims(0.1) == (0, -1)
     assert len(record.slices.predictions) == 2  # the weak one was not accepted
+    # slices 2 to 5 were examined: the weak candidate ranks its image all the same
+    assert record.slices.image_scores == (0.0, 0.9, 0.7, 0.1)
+    assert [p.score for p in record.accepted.predictions] == [0.9]
+    assert record.accepted.matches["0.10"] == (0,)
+
+
+def test_images_hold_candidates_beyond_what_was_examined():
+    """Slices 2 to 5 were examined; a candidate on slice 6 makes it a fifth image."""
+    far = _lesion((6, 6, 6, 7, 8, 8), [((6, 6, 6, 7, 8, 8), 0.2)], score=0.2)
+    record = _record(_prediction([], [far]), _truth())
+    assert record.slices.image_scores == (0.0, 0.0, 0.0, 0.0, 0.2)
+    assert record.accepted.predictions == ()
 
 
 def test_image_with_flipped_rows():

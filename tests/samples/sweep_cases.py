@@ -1,9 +1,12 @@
 """Small sweep cases and the slow way to score one setting, shared by the tests of the searches."""
 
+from dataclasses import replace
+
 import numpy as np
 from postproc_cases import A, slice_boxes, slow_iou
 
 from nndet_psma.boxes.detections import Detections
+from nndet_psma.postproc.steps.ranking import ranking_settings
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.postproc.steps.steps import postprocess_case
 from nndet_psma.postproc.sweep.sweep import SweepCase
@@ -98,3 +101,49 @@ def metrics_from(counts, cases):
     both = sensitivity + precision
     f1 = 2 * sensitivity * precision / both if both else 0.0
     return sensitivity, precision, f1, (boxes - true) / len(cases)
+
+
+def with_healthy(cases, patients):
+    """The same cases of some patients, those of names in capitals without lesions."""
+    healthy = {"truth": Detections.empty(cases[0].truth.dim), "num_lesions": 0}
+    return [
+        replace(case, patient=name, **(healthy if name.isupper() else {}))
+        for case, name in zip(cases, patients, strict=True)
+    ]
+
+
+def slow_auc(scores, positive):
+    """Share of pairs in which the positive scores higher; equal scores are half a pair."""
+    pairs = [
+        (high > low) + (high == low) / 2
+        for high, is_hit in zip(scores, positive, strict=True)
+        for low, other in zip(scores, positive, strict=True)
+        if is_hit and not other
+    ]
+    return sum(pairs) / len(pairs) if pairs else 0.5
+
+
+def slow_ranking(cases, settings, metric, voter=None):
+    """``auc`` or ``patient_auc`` of the candidates, with plain loops; ``settings`` are one or one for each case."""
+    own = settings if isinstance(settings, list) else [settings] * len(cases)
+    scores, positive, patients, ill = [], [], {}, {}
+    for case, each in zip(cases, own, strict=True):
+        raw = case.raw if voter is None else {voter: case.raw[voter]}
+        slices = postprocess_case(raw, ranking_settings(each), spacing=case.spacing).slices
+        best = [0.0] * case.num_slices
+        for z, score in zip(slices.columns["slice"].tolist(), slices.scores.tolist(), strict=True):
+            best[z] = max(best[z], round(score, 6))  # as files of predictions hold it
+        lesions = set()
+        for row in range(len(case.truth)):
+            if case.truth.dim == 2:
+                lesions.add(int(case.truth.columns["slice"][row]))
+            else:
+                lesions |= set(range(int(case.truth.boxes[row, 0]), int(case.truth.boxes[row, 3])))
+        scores += best
+        positive += [z in lesions for z in range(case.num_slices)]
+        name = case.patient or case.case_id
+        patients[name] = max(patients.get(name, 0.0), *best)
+        ill[name] = ill.get(name, False) or case.num_lesions > 0
+    if metric == "patient_auc":
+        return slow_auc(list(patients.values()), list(ill.values()))
+    return slow_auc(scores, positive)

@@ -1,6 +1,7 @@
 """Small cases of a detector on volumes and the evident way to score a setting, shared by the tests of its sweep."""
 
 import numpy as np
+from sweep_cases import slow_ranking
 
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.evaluation.detection.average_precision import average_precision, mean_of_defined
@@ -97,7 +98,9 @@ def slow_metrics(cases, settings):
 
 
 def slow_curve(cases, settings, metric):
-    """mAP, AP or FROC score by the functions of the evaluation."""
+    """mAP, AP or FROC score by the functions of the evaluation; AUC by plain loops."""
+    if metric in ("auc", "patient_auc"):
+        return slow_ranking(cases, settings, metric)
     iou = (settings[0] if isinstance(settings, list) else settings).hit_iou
     records = slow_candidates(cases, settings)
     if metric == "froc":

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nndet_psma.evaluation.detection.accepted import accepted_values, drawn_accepted
 from nndet_psma.evaluation.detection.drawn_scores import drawn_others, drawn_values
 from nndet_psma.evaluation.detection.froc import froc_score
 from nndet_psma.evaluation.detection.record import CaseRecord
@@ -81,7 +82,7 @@ class Comparison:
         bootstrap_draws: draws of patients.
         seed: of the draws.
         level: of the intervals.
-        scores: difference of every score by its key.
+        scores: difference of every score by its key; the rates of the accepted lesions are ``accepted_...``.
         patients: McNemar's test; None when a case has no slice-wise part.
     """
 
@@ -130,7 +131,8 @@ def compare_records(
     sides = []
     for records in (first, second):
         tables = build_tables(records, classes)
-        sides.append((_values(tables), drawn_values(tables, weights) | drawn_others(tables, weights)))
+        drawn = drawn_accepted(tables.accepted, weights) | drawn_values(tables, weights)
+        sides.append((_values(tables), drawn | drawn_others(tables, weights)))
     (here, drawn_here), (there, drawn_there) = sides
     return Comparison(
         first=names[0],
@@ -182,7 +184,7 @@ def _right(records: Sequence[CaseRecord]) -> dict[str, bool]:
 
 def _values(tables: ScoreTables) -> dict[str, float | None]:
     others = {other_key(rule): froc_score(ranked) for rule, ranked in tables.others.items()}
-    return score_values(tables) | others
+    return accepted_values(tables.accepted) | score_values(tables) | others
 
 
 def _difference(

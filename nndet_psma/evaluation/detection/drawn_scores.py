@@ -67,32 +67,6 @@ def drawn_others(tables: ScoreTables, draws: Weights) -> dict[str, Values]:
     }
 
 
-def drawn_points(ranked: RankedDetections, thresholds: Sequence[float], draws: Weights) -> dict[str, Values]:
-    """``sensitivity``, ``ppv``, ``f1``, ``fp_per_case``, ``fp_per_patient`` ``[D, T]``; NaN where undefined.
-
-    Counts at a fixed threshold are sums over cases, so one product of matrices does all draws.
-    """
-    size = len(ranked.lesions_per_case)
-    tp, called = np.zeros((size, len(thresholds))), np.zeros((size, len(thresholds)))
-    for column, threshold in enumerate(thresholds):
-        counted = ranked.scores >= threshold
-        called[:, column] = np.bincount(ranked.cases[counted], minlength=size)
-        tp[:, column] = np.bincount(ranked.cases[counted & ranked.hits], minlength=size)
-    hits, predicted = draws @ tp, draws @ called
-    lesions, cases = (draws @ ranked.lesions_per_case)[:, None], draws.sum(axis=1)[:, None]
-    leads = np.ones(size, dtype=bool) if ranked.leads is None else ranked.leads
-    patients = draws[:, leads].sum(axis=1)[:, None]
-    shape = hits.shape
-    whole = np.broadcast_to(lesions, shape)
-    return {
-        "sensitivity": divided(hits, whole),
-        "ppv": divided(hits, predicted),
-        "f1": np.where(whole > 0, divided(2 * hits, predicted + whole), np.nan),
-        "fp_per_case": divided(predicted - hits, np.broadcast_to(cases, shape)),
-        "fp_per_patient": divided(predicted - hits, np.broadcast_to(patients, shape)),
-    }
-
-
 def _curves(family: _Family, draws: Weights) -> dict[float, DrawnCurves]:
     return dict(zip(family, drawn_curves(list(family.values()), draws, FP_RATES), strict=True))
 
@@ -110,8 +84,13 @@ def _paper_values(table: SliceTable | None, draws: Weights) -> dict[str, Values]
     f1 = np.where(
         np.isnan(sensitivity), np.nan, np.nan_to_num(divided(2 * sensitivity * some, sensitivity + some))
     )
-    auc = drawn_auc(table.image_ranks, table.image_positive, table.image_cases, draws)
-    return dict(zip(PAPER_KEYS, (sensitivity, precision, f1, auc), strict=True))
+    auc, accepted = (
+        np.full(len(draws), np.nan)
+        if ranks is None
+        else drawn_auc(ranks, table.image_positive, table.image_cases, draws)
+        for ranks in (table.image_ranks, table.accepted_ranks)
+    )
+    return dict(zip(PAPER_KEYS, (sensitivity, precision, f1, auc, accepted), strict=True))
 
 
 def _patient_auc(table: PatientTable, draws: Weights) -> Values:

@@ -3,6 +3,7 @@
 A draw is a row of multiplicities of the cases. Every function equals its namesake for single weights
 (:func:`~nndet_psma.evaluation.detection.average_precision.average_precision`,
 :meth:`~nndet_psma.evaluation.detection.froc.FrocCurve.sensitivity_at`,
+:func:`~nndet_psma.evaluation.detection.operating_points.operating_points`,
 :func:`~nndet_psma.evaluation.statistics.auc.rank_auc`), with NaN for None. What makes it quick: precision has its
 peaks at hits, so only those are visited; where false positives reach a rate is found by bisection; rankings that
 differ in their hits alone share the running totals.
@@ -90,6 +91,32 @@ def drawn_auc(
         pairs = positives.sum(axis=1) * negatives.sum(axis=1)
         found.append(divided((positives * (below + negatives / 2)).sum(axis=1), pairs))
     return np.concatenate(found) if found else np.zeros(0)
+
+
+def drawn_points(ranked: RankedDetections, thresholds: Sequence[float], draws: Weights) -> dict[str, Values]:
+    """Rates ``[D, T]`` of :data:`~nndet_psma.evaluation.detection.operating_points.RATES`; NaN where undefined.
+
+    Counts at a fixed threshold are sums over cases, so one product of matrices does all draws.
+    """
+    size = len(ranked.lesions_per_case)
+    tp, called = np.zeros((size, len(thresholds))), np.zeros((size, len(thresholds)))
+    for column, threshold in enumerate(thresholds):
+        counted = ranked.scores >= threshold
+        called[:, column] = np.bincount(ranked.cases[counted], minlength=size)
+        tp[:, column] = np.bincount(ranked.cases[counted & ranked.hits], minlength=size)
+    hits, predicted = draws @ tp, draws @ called
+    lesions, cases = (draws @ ranked.lesions_per_case)[:, None], draws.sum(axis=1)[:, None]
+    leads = np.ones(size, dtype=bool) if ranked.leads is None else ranked.leads
+    patients = draws[:, leads].sum(axis=1)[:, None]
+    shape = hits.shape
+    whole = np.broadcast_to(lesions, shape)
+    return {
+        "sensitivity": divided(hits, whole),
+        "ppv": divided(hits, predicted),
+        "f1": np.where(whole > 0, divided(2 * hits, predicted + whole), np.nan),
+        "fp_per_case": divided(predicted - hits, np.broadcast_to(cases, shape)),
+        "fp_per_patient": divided(predicted - hits, np.broadcast_to(patients, shape)),
+    }
 
 
 def mean_of_drawn(values: Sequence[Values]) -> Values:

@@ -2,6 +2,8 @@
 
 A prediction counts when its score is **at least** the threshold. All predictions count, not only the best
 hundred.
+
+A point says on which cases its threshold was chosen: chosen on the cases that are scored it is optimistic.
 """
 
 from __future__ import annotations
@@ -12,6 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from nndet_psma.evaluation.detection.ranking import Counts, RankedDetections, Weights
+
+RATES = ("sensitivity", "ppv", "f1", "fp_per_case", "fp_per_patient")
+"""Rates of an operating point, by name."""
+
+NO_CASES, OTHER_CASES, SCORED_CASES = "no cases", "other cases", "the scored cases"
+UNKNOWN_CASES = "unknown cases"
+"""On which cases a threshold was chosen."""
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ What the text says, and how it is read here:
 * AUC is "image-based": the score of an image is the highest score of its predictions, 0 without one. An image
   is an axial slice, of all ``num_slices`` of a case; it is positive when it holds a lesion. The text does not
   say whether slices outside the search region count; leaving out such easy negatives would lower the AUC. An
-  image counts as found whatever the box hits.
+  image counts as found whatever the box hits. A score that ranks must see everything that is ranked: the images are
+  scored by all candidates (``auc``), not by the boxes that tuned thresholds and votes leave. Cut by those, most images
+  tie at 0, and the area says how well the cut was chosen; it is kept beside (``auc_accepted``).
 
-A prediction counts when its score is at least the threshold. Metrics are per lesion, per prediction and per
-image over all cases together, not averages over patients.
+A prediction counts when its score is at least the threshold, which ``auc`` does not see. Metrics are per lesion, per
+prediction and per image over all cases together, not averages over patients.
 """
 
 from __future__ import annotations
@@ -44,13 +46,16 @@ class PaperScores:
         sensitivity: lesions hit on any slice / lesions; None without lesions.
         precision: hitting slice predictions / slice predictions; None without predictions.
         f1: harmonic mean of the two; 0 when lesions are there and none is hit; None without lesions.
-        auc: image-level area under the ROC curve; None when all images are alike.
+        auc: image-level area under the ROC curve of all candidates; None when all images are alike, or when a record
+            does not hold its candidates.
+        auc_accepted: the same of the counted slice predictions alone.
     """
 
     sensitivity: float | None
     precision: float | None
     f1: float | None
     auc: float | None
+    auc_accepted: float | None
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ class SliceTable:
         lesion_cases: ``[L]``.
         prediction_hit: ``[P]`` whether the counted prediction hits a lesion.
         prediction_cases: ``[P]``.
-        image_ranks: ``[I]`` rank of the image score.
+        image_ranks: ``[I]`` rank of the image score by all candidates; None when a record does not hold them.
+        accepted_ranks: ``[I]`` rank of the image score by the counted predictions.
         image_positive: ``[I]`` whether the slice holds a lesion.
         image_cases: ``[I]``.
     """
@@ -71,7 +77,8 @@ class SliceTable:
     lesion_cases: NDArray[np.int64]
     prediction_hit: NDArray[np.bool_]
     prediction_cases: NDArray[np.int64]
-    image_ranks: NDArray[np.int64]
+    image_ranks: NDArray[np.int64] | None
+    accepted_ranks: NDArray[np.int64]
     image_positive: NDArray[np.bool_]
     image_cases: NDArray[np.int64]
 
@@ -81,9 +88,10 @@ def slice_table(records: Sequence[CaseRecord], *, threshold: float = 0.0) -> Sli
 
     Args:
         records: cases.
-        threshold: lowest score that counts.
+        threshold: lowest score of a slice prediction that counts.
     """
-    lesion_hit, prediction_hit, image_scores, image_positive = [], [], [], []
+    lesion_hit, prediction_hit, accepted, image_positive = [], [], [], []
+    ranked: list[tuple[float, ...] | None] = []
     for record in records:
         if record.slices is None:
             return None
@@ -91,16 +99,18 @@ def slice_table(records: Sequence[CaseRecord], *, threshold: float = 0.0) -> Sli
         scores, positive = _images(record.slices, threshold)
         lesion_hit.append(lesions)
         prediction_hit.append(predictions)
-        image_scores.append(scores)
+        accepted.append(scores)
         image_positive.append(positive)
+        ranked.append(record.slices.image_scores)
     return SliceTable(
         _join(lesion_hit, bool),
         _cases(lesion_hit),
         _join(prediction_hit, bool),
         _cases(prediction_hit),
-        dense_ranks(_join(image_scores, np.float64)),
+        _image_ranks(ranked),
+        dense_ranks(_join(accepted, np.float64)),
         _join(image_positive, bool),
-        _cases(image_scores),
+        _cases(image_positive),
     )
 
 
@@ -114,8 +124,16 @@ def paper_scores(table: SliceTable, weights: Weights | None = None) -> PaperScor
     sensitivity = _fraction(table.lesion_hit, table.lesion_cases, weights)
     precision = _fraction(table.prediction_hit, table.prediction_cases, weights)
     image_weights = None if weights is None else weights[table.image_cases]
-    auc = rank_auc(table.image_ranks, table.image_positive, image_weights)
-    return PaperScores(sensitivity, precision, _harmonic_mean(sensitivity, precision), auc)
+    auc, accepted = (
+        None if ranks is None else rank_auc(ranks, table.image_positive, image_weights)
+        for ranks in (table.image_ranks, table.accepted_ranks)
+    )
+    return PaperScores(sensitivity, precision, _harmonic_mean(sensitivity, precision), auc, accepted)
+
+
+def _image_ranks(scores: Sequence[tuple[float, ...] | None]) -> NDArray[np.int64] | None:
+    known = [np.array(each) for each in scores if each is not None]
+    return dense_ranks(_join(known, np.float64)) if len(known) == len(scores) else None
 
 
 def _hits(

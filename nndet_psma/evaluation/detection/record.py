@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nndet_psma.boxes.box import box_sizes
 from nndet_psma.boxes.detections import Detections
@@ -23,6 +24,9 @@ from nndet_psma.evaluation.detection.truth import truth_from_instances as truth_
 
 DEFAULT_IOUS = (0.10, 0.15, 0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50)
 """IoU thresholds that every score of :mod:`nndet_psma.evaluation.detection.scores` needs."""
+
+ACCEPTED_IOUS = (0.10,)
+"""IoU thresholds at which accepted lesions are matched."""
 
 OTHER_RULES = (HitRule("overlap", 0.1), HitRule("distance", 5.0), HitRule("centre"))
 """Kinder meanings of a hit, told beside the IoU: a small node is found although its box fits badly."""
@@ -82,12 +86,35 @@ class SliceTruth:
 
 @dataclass(frozen=True)
 class SliceRecord:
-    """What the slice-wise protocol needs: slices examined, IoU of a hit, 2D predictions and 2D truth."""
+    """What the slice-wise protocol needs.
+
+    Attributes:
+        num_slices: slices examined.
+        iou: IoU of a hit.
+        predictions: 2D boxes that are accepted.
+        truth: 2D boxes of the lesions.
+        image_scores: ``[num_slices]`` best score of any candidate on each slice, accepted or not, 0 without one; None
+            in files of older versions, which knew the accepted boxes only.
+    """
 
     num_slices: int
     iou: float
     predictions: tuple[SlicePrediction, ...]
     truth: tuple[SliceTruth, ...]
+    image_scores: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class AcceptedRecord:
+    """What the tuned thresholds accept, as lesions in 3D.
+
+    Attributes:
+        predictions: best score first.
+        matches: key of a hit rule to the lesion claimed by each, -1 for none; as in :class:`CaseRecord`.
+    """
+
+    predictions: tuple[PredictionRecord, ...]
+    matches: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -98,11 +125,13 @@ class CaseRecord:
         case_id: name of the case.
         patient_id: cases of one patient are resampled together.
         lesions: rows of the truth.
-        predictions: 3D predictions, best score first.
+        predictions: 3D predictions of any score, best first.
         matches: key of a hit rule (an IoU threshold with two decimals, "0.10"; see
             :class:`~nndet_psma.evaluation.detection.matching.HitRule`) to the lesion claimed by each prediction, -1
             for none.
         slices: the slice-wise part; None when there were no slice-wise detections to examine.
+        accepted: those lesions that the tuned thresholds accept; None where that is not known, as in files of older
+            versions.
     """
 
     case_id: str
@@ -111,6 +140,7 @@ class CaseRecord:
     predictions: tuple[PredictionRecord, ...]
     matches: dict[str, tuple[int, ...]]
     slices: SliceRecord | None = None
+    accepted: AcceptedRecord | None = None
 
     def claims(self, iou: float) -> tuple[int, ...]:
         """Lesion claimed by each prediction at ``iou``, -1 for none.
@@ -148,6 +178,8 @@ def build_record(
     ious: Sequence[float] = DEFAULT_IOUS,
     slice_iou: float = 0.1,
     rules: Sequence[HitRule] = OTHER_RULES,
+    slice_candidates: Detections | None = None,
+    accepted: Detections | None = None,
 ) -> CaseRecord:
     """Match the detections of one case with its truth.
 
@@ -155,19 +187,43 @@ def build_record(
         case_id: name of the case.
         patient_id: patient it belongs to.
         truth: lesions on the same grid as the detections.
-        detections: 3D boxes.
-        slice_detections: 2D boxes with the column ``slice``; None when the system makes none.
+        detections: 3D boxes of any score.
+        slice_detections: 2D boxes with the column ``slice`` that are accepted; None when the system makes none.
         ious: IoU thresholds, two decimals.
         slice_iou: IoU of a slice-wise hit (tau3 of the paper).
         rules: further hit rules; one by distance is left out when the truth has no spacing.
+        slice_candidates: 2D boxes of any score with the column ``slice``; None where ``slice_detections`` are all
+            there are.
+        accepted: 3D boxes that are accepted; None where that is not known.
 
     Raises:
         ValueError: a score or coordinate is not finite, boxes have the wrong dimension, a slice lies outside, or
             an IoU has more than two decimals.
     """
-    _check_finite(case_id, detections, dim=3)
     if any(abs(iou - float(iou_key(iou))) > 1e-9 for iou in ious):
         raise ValueError(f"IoU thresholds are named with two decimals, got {list(ious)}")
+    predictions, matches = _matched(case_id, truth, detections, ious, rules)
+    chosen = None if accepted is None else _matched(case_id, truth, accepted, ACCEPTED_IOUS, rules)
+    slices = None
+    if slice_detections is not None:
+        candidates = slice_detections if slice_candidates is None else slice_candidates
+        slices = _slice_record(case_id, truth, slice_detections, candidates, slice_iou)
+    return CaseRecord(
+        case_id,
+        patient_id,
+        _lesion_records(truth),
+        predictions,
+        matches,
+        slices,
+        None if chosen is None else AcceptedRecord(*chosen),
+    )
+
+
+def _matched(
+    case_id: str, truth: Truth, detections: Detections, ious: Sequence[float], rules: Sequence[HitRule]
+) -> tuple[tuple[PredictionRecord, ...], dict[str, tuple[int, ...]]]:
+    """3D boxes, best score first, and who finds whom by every rule."""
+    _check_finite(case_id, detections, dim=3)
     ranked = detections.sorted_by_score()
     overlaps = class_overlaps(ranked.boxes, ranked.labels, truth.boxes, truth.labels)
     keys = [iou_key(iou) for iou in ious]
@@ -175,17 +231,11 @@ def build_record(
     claims = claim_at_each(overlaps, ranked.scores, [float(key) for key in keys]).tolist()
     matches = {key: tuple(row) for key, row in zip(keys, claims, strict=True)}
     matches |= dict(_other_matches(ranked, truth, rules))
-    return CaseRecord(
-        case_id,
-        patient_id,
-        _lesion_records(truth),
-        tuple(
-            PredictionRecord(float(score), int(label), tuple(box.tolist()))
-            for score, label, box in zip(ranked.scores, ranked.labels, ranked.boxes, strict=True)
-        ),
-        matches,
-        None if slice_detections is None else _slice_record(case_id, truth, slice_detections, slice_iou),
+    predictions = tuple(
+        PredictionRecord(float(score), int(label), tuple(box.tolist()))
+        for score, label, box in zip(ranked.scores, ranked.labels, ranked.boxes, strict=True)
     )
+    return predictions, matches
 
 
 def _other_matches(
@@ -214,12 +264,14 @@ def _lesion_records(truth: Truth) -> tuple[LesionRecord, ...]:
     )
 
 
-def _slice_record(case_id: str, truth: Truth, detections: Detections, iou: float) -> SliceRecord:
+def _slice_record(
+    case_id: str, truth: Truth, detections: Detections, candidates: Detections, iou: float
+) -> SliceRecord:
     if not 0 < iou <= 1:
         raise ValueError(f"the IoU of a slice-wise hit must lie in (0, 1], got {iou}")
-    _check_finite(case_id, detections, dim=2)
-    slices = np.asarray(detections.columns["slice"], dtype=np.int64)
-    check_range(f"{case_id}: slices of the detections", slices, truth.num_slices)
+    slices = _slices_of(case_id, detections, truth.num_slices)
+    images = np.zeros(truth.num_slices)
+    np.maximum.at(images, _slices_of(case_id, candidates, truth.num_slices), candidates.scores)
     overlaps = class_overlaps(
         detections.boxes, detections.labels, truth.slice_boxes, truth.labels[truth.slice_lesions]
     )
@@ -236,7 +288,14 @@ def _slice_record(case_id: str, truth: Truth, detections: Detections, iou: float
     )
     rows = zip(truth.slice_indices, truth.slice_lesions, truth.slice_boxes, strict=True)
     flat_truth = tuple(SliceTruth(int(z), int(lesion), tuple(box.tolist())) for z, lesion, box in rows)
-    return SliceRecord(int(truth.num_slices), iou, predictions, flat_truth)
+    return SliceRecord(int(truth.num_slices), iou, predictions, flat_truth, tuple(images.tolist()))
+
+
+def _slices_of(case_id: str, detections: Detections, num_slices: int) -> NDArray[np.int64]:
+    _check_finite(case_id, detections, dim=2)
+    slices = np.asarray(detections.columns["slice"], dtype=np.int64)
+    check_range(f"{case_id}: slices of the detections", slices, num_slices)
+    return slices
 
 
 def _check_finite(case_id: str, detections: Detections, dim: int) -> None:

@@ -2,7 +2,7 @@
 
 Keys are nnDetection's: ``AP_IoU_0.10_MaxDet_100``, ``mAP_IoU_0.10_0.50_0.05_MaxDet_100``,
 ``FROC_score_IoU_0.10``, each also with the prefix ``<class>_``; beside them ``paper_sensitivity``,
-``paper_precision``, ``paper_f1``, ``paper_auc`` and ``patient_auc``.
+``paper_precision``, ``paper_f1``, ``paper_auc``, ``paper_auc_accepted`` and ``patient_auc``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
+from nndet_psma.evaluation.detection.accepted import rank_accepted
 from nndet_psma.evaluation.detection.average_precision import average_precision, mean_of_defined
 from nndet_psma.evaluation.detection.froc import froc_score
 from nndet_psma.evaluation.detection.paper_protocol import PaperScores, SliceTable, paper_scores, slice_table
@@ -36,6 +37,7 @@ class ScoreTables:
         slices: slice-wise part; None when a record has none.
         patients: patient-wise part.
         others: key of a further hit rule to ranked predictions of all classes.
+        accepted: hit rule to accepted lesions of all classes; empty when a record does not know them.
     """
 
     by_class: dict[str, dict[float, RankedDetections]]
@@ -43,6 +45,7 @@ class ScoreTables:
     slices: SliceTable | None
     patients: PatientTable
     others: dict[str, RankedDetections] = field(default_factory=dict)
+    accepted: dict[str, RankedDetections] = field(default_factory=dict)
 
 
 def ap_key(iou: float) -> str:
@@ -87,6 +90,7 @@ def build_tables(
         slices=slice_table(records, threshold=slice_threshold),
         patients=patient_table(records),
         others=dict(zip(others, columns.rank(others, max_detections=MAX_DETECTIONS), strict=True)),
+        accepted=rank_accepted(records),
     )
 
 
@@ -124,10 +128,11 @@ def why_undefined(key: str, tables: ScoreTables) -> str:
     if key in PAPER_KEYS:
         if tables.slices is None:
             return "there are cases without slice-wise detections"
-        return {
-            "paper_precision": "there is no slice-wise prediction",
-            "paper_auc": "every slice holds a lesion, or none does",
-        }.get(key, "there are no lesions")
+        if key == "paper_auc" and tables.slices.image_ranks is None:
+            return "the records of an older version do not hold all candidates"
+        if key.startswith("paper_auc"):
+            return "every slice holds a lesion, or none does"
+        return "there is no slice-wise prediction" if key == "paper_precision" else "there are no lesions"
     return (
         "there are no lesions" if key in (MAP_KEY, *_overall_keys()) else "there are no lesions of this class"
     )

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from nndet_psma.evaluation.detection.drawn_scores import drawn_others, drawn_points, drawn_values
+from nndet_psma.evaluation.detection.accepted import Accepted, TunedThresholds, score_accepted
+from nndet_psma.evaluation.detection.drawn_scores import drawn_others, drawn_values
+from nndet_psma.evaluation.detection.draws import drawn_points
 from nndet_psma.evaluation.detection.froc import FP_RATES, froc_curve, froc_score
-from nndet_psma.evaluation.detection.operating_points import OperatingPoint, best_f1, operating_points
+from nndet_psma.evaluation.detection.operating_points import (
+    NO_CASES,
+    SCORED_CASES,
+    OperatingPoint,
+    best_f1,
+    operating_points,
+)
 from nndet_psma.evaluation.detection.ranking import DetectionColumns, RankedDetections, Weights
 from nndet_psma.evaluation.detection.record import CaseRecord, iou_key
 from nndet_psma.evaluation.detection.score import Score as Score
@@ -27,14 +36,16 @@ from nndet_psma.evaluation.detection.score_tables import (
 from nndet_psma.evaluation.detection.strata import Stratum, strata_scores
 from nndet_psma.evaluation.statistics.bootstrap import Interval, interval_of, patient_weights
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Since 2 ``paper_auc`` ranks all candidates (before: ``paper_auc_accepted``), and accepted lesions are scored."""
+
 OPERATING_IOU = 0.1
 OPERATING_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 
 @dataclass(frozen=True)
 class OperatingRow:
-    """An operating point with the intervals of its rates."""
+    """An operating point with the intervals of its rates, and on which cases its threshold was chosen."""
 
     point: OperatingPoint
     sensitivity: Interval
@@ -42,6 +53,20 @@ class OperatingRow:
     fp_per_case: Interval
     f1: Interval | None = None
     fp_per_patient: Interval | None = None
+    chosen_on: str = NO_CASES
+
+
+@dataclass(frozen=True)
+class Optimistic:
+    """Operating points chosen on the very cases that are scored: no user will see them kept elsewhere.
+
+    Attributes:
+        chosen_on: the scored cases.
+        best_f1: row of the highest F1 over all thresholds; None when no row has an F1.
+    """
+
+    chosen_on: str = SCORED_CASES
+    best_f1: OperatingRow | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +88,9 @@ class Scores:
         scores: by the keys of :mod:`nndet_psma.evaluation.detection.score_tables`.
         froc_rates: false positives per case of the curves.
         froc_curves: ``FROC_curve_IoU_0.10`` to sensitivities at ``froc_rates``; without lesions there is none.
-        operating_points: at thresholds 0.05 to 0.95, IoU 0.1, all classes pooled.
-        best_f1: row of the highest F1 over all thresholds; chosen on these very cases, so optimistic.
+        operating_points: of all candidates at thresholds 0.05 to 0.95, IoU 0.1, all classes pooled.
+        accepted: what the tuned thresholds accept; None where that is not known.
+        optimistic: operating points chosen on these very cases.
         other_hits: FROC scores under the further hit rules (``FROC_score_centre`` ...), all classes pooled.
         strata: scores by size, class, station and distance to the CTV.
     """
@@ -84,9 +110,15 @@ class Scores:
     froc_rates: tuple[float, ...]
     froc_curves: dict[str, tuple[float, ...]]
     operating_points: tuple[OperatingRow, ...]
-    best_f1: OperatingRow | None
+    accepted: Accepted | None = None
+    optimistic: Optimistic = Optimistic()
     other_hits: dict[str, Score] = field(default_factory=dict)
     strata: tuple[Stratum, ...] = ()
+
+    @property
+    def best_f1(self) -> OperatingRow | None:
+        """The optimistic row of the highest F1."""
+        return self.optimistic.best_f1
 
     def results_boxes(self) -> dict[str, str]:
         """nnDetection's ``results_boxes.json``: its own keys only, values as text, ``nan`` when undefined."""
@@ -107,6 +139,7 @@ def score_records(
     bootstrap_draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    thresholds: TunedThresholds | None = None,
 ) -> Scores:
     """Compute every score of ``records``.
 
@@ -118,6 +151,7 @@ def score_records(
         bootstrap_draws: draws of patients; 0 for no intervals.
         seed: of the draws.
         level: of the intervals.
+        thresholds: where the thresholds come from that accepted the accepted lesions.
 
     Raises:
         ValueError: a case occurs twice, has a label without a name, another ``slice_iou``, or lacks an IoU.
@@ -145,7 +179,10 @@ def score_records(
         froc_rates=FP_RATES,
         froc_curves=_froc_curves(tables),
         operating_points=rows[0],
-        best_f1=rows[1],
+        accepted=score_accepted(
+            tables.accepted, draws, level, thresholds or TunedThresholds(), [r.case_id for r in records]
+        ),
+        optimistic=Optimistic(best_f1=rows[1]),
         other_hits=_other_hits(tables, draws, level),
         strata=strata_scores(columns, tables.slices, classes, draws, level),
     )
@@ -188,9 +225,35 @@ def _operating_rows(
     rows = []
     for index, point in enumerate(points):
         intervals = {name: interval_of(values[:, index], level=level) for name, values in drawn.items()}
-        rows.append(OperatingRow(point, **intervals))
+        chosen_on = NO_CASES if index < len(OPERATING_THRESHOLDS) else SCORED_CASES
+        rows.append(OperatingRow(point, **intervals, chosen_on=chosen_on))
     count = len(OPERATING_THRESHOLDS)
     return tuple(rows[:count]), None if best is None else rows[count]
+
+
+def upgraded_scores(content: Any) -> Any:
+    """Plain ``scores.json`` of any version in today's layout; what it lacks stays out, ``schema_version`` stays."""
+    if not isinstance(content, dict) or content.get("schema_version") != 1:
+        return content
+    content = dict(content)
+    best = content.pop("best_f1", None)
+    if isinstance(best, dict):
+        best = {**best, "chosen_on": SCORED_CASES}
+    return {
+        **content,
+        "scores": with_accepted_auc(content.get("scores")),
+        "optimistic": {"chosen_on": SCORED_CASES, "best_f1": best},
+    }
+
+
+def with_accepted_auc(scores: Any) -> Any:
+    """Scores by key with ``paper_auc`` under its new name where it is of the older meaning.
+
+    Older files know one slice AUC, that of the accepted boxes; newer ones always have both.
+    """
+    if not isinstance(scores, dict) or "paper_auc_accepted" in scores or "paper_auc" not in scores:
+        return scores
+    return {"paper_auc_accepted" if key == "paper_auc" else key: value for key, value in scores.items()}
 
 
 def check_records(records: Sequence[CaseRecord], classes: Sequence[str], slice_iou: float) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nndet_psma.core.csv_table import write_table
-from nndet_psma.evaluation.detection.record import CaseRecord
+from nndet_psma.evaluation.detection.record import CaseRecord, iou_key
 
 TABLE_IOU = 0.1
 
@@ -21,6 +21,9 @@ CASE_COLUMNS = (
     "missed",
     "false_positives",
     "max_score",
+    "accepted",
+    "accepted_found",
+    "accepted_false",
 )
 
 
@@ -42,7 +45,9 @@ def write_case_table(records: Sequence[CaseRecord], file: Path) -> None:
     """Write one row per case as CSV.
 
     Columns: ``case_id``, ``patient_id``, number of ``lesions`` and ``predictions`` (of any score), lesions
-    ``found`` and ``missed`` and ``false_positives`` at IoU 0.1, ``max_score`` (0 without predictions).
+    ``found`` and ``missed`` and ``false_positives`` at IoU 0.1, ``max_score`` (0 without predictions); of the lesions
+    that the tuned thresholds accept (empty where they are not known) the number ``accepted``, the lesions of the truth
+    ``accepted_found`` and the accepted ones that find none, ``accepted_false``, at IoU 0.1.
 
     Raises:
         ValueError: a record was not matched at IoU 0.1.
@@ -80,4 +85,13 @@ def _case_row(record: CaseRecord) -> tuple[Any, ...]:
         len(record.lesions) - found,
         len(record.predictions) - found,
         max((prediction.score for prediction in record.predictions), default=0.0),
+        *_accepted(record),
     )
+
+
+def _accepted(record: CaseRecord) -> tuple[int | None, int | None, int | None]:
+    if record.accepted is None:
+        return None, None, None
+    claims = record.accepted.matches[iou_key(TABLE_IOU)]
+    found = sum(lesion >= 0 for lesion in claims)
+    return len(claims), found, len(claims) - found

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from nndet_psma.boxes.box import box_sizes
 from nndet_psma.boxes.detections import Detections
+
+_ROUNDING = 1e-6  # voxels: files hold four decimals, and maps between grids round
+
+
+def covered_centres(low: NDArray[Any], high: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First slice (or voxel) whose centre lies in each interval, and one after the last; the nearest where none does.
+
+    The one rule that says where a box is: ``low <= index + 0.5 < high``. A box that only touches a slice with its edge
+    says nothing about that slice.
+
+    Args:
+        low: lower ends in voxel edges, any shape.
+        high: upper ends, likewise.
+    """
+    begin = np.ceil(low - 0.5 - _ROUNDING).astype(np.int64)
+    end = np.ceil(high - 0.5 - _ROUNDING).astype(np.int64)
+    nearest = np.floor((low + high) / 2).astype(np.int64)
+    some = end > begin
+    return np.where(some, begin, nearest), np.where(some, end, nearest + 1)
 
 
 def slice_lesions(
     detections: Detections, spacing: tuple[float, float, float]
 ) -> tuple[Detections, Detections]:
-    """Every lesion on every slice that it touches: ``floor(z0) <= slice < ceil(z1)``, at least one.
+    """Every lesion on every slice whose centre lies in its box, see :func:`covered_centres`; at least one.
 
     The slice-wise scores of Xu 2023 then judge a volume detector by the rectangle its box leaves on each slice, with
-    the score of the box. Slices below 0 do not exist and are left out.
+    the score of the box. Slices below 0 do not exist: a box that lies there is on slice 0.
 
     Args:
         detections: 3D boxes in voxels.
@@ -31,9 +53,9 @@ def slice_lesions(
     if detections.dim != 3:
         raise ValueError("cutting into slices needs 3D detections")
     lesions = detections.sorted_by_score()
-    begin = np.maximum(np.floor(lesions.boxes[:, 0]), 0).astype(np.int64)
-    end = np.maximum(np.ceil(lesions.boxes[:, 3]).astype(np.int64), begin + 1)
-    count = end - begin
+    begin, end = covered_centres(lesions.boxes[:, 0], lesions.boxes[:, 3])
+    begin = np.maximum(begin, 0)
+    count = np.maximum(end - begin, 1)
     lesion = np.repeat(np.arange(len(lesions)), count)
     step = np.arange(len(lesion)) - np.repeat(np.cumsum(count) - count, count)
     cut = lesions.select(lesion)

@@ -23,6 +23,7 @@ class SweepCase:
         num_lesions: lesions of the case; those without a slice box (lost to the crop) count as missed.
         num_slices: axial slices of the case.
         spacing: voxel size in mm (z, y, x).
+        patient: whose case it is; None where every case is a patient.
 
     Raises:
         ValueError: a lesion index is not below ``num_lesions``, or a column is missing.
@@ -34,6 +35,7 @@ class SweepCase:
     num_lesions: int
     num_slices: int
     spacing: tuple[float, float, float]
+    patient: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.truth) == 0:

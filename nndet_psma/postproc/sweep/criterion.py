@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 
 from nndet_psma.core.errors import UserError
 
-_KNOWN = "f1, sensitivity@precision=P, sensitivity@fp=N, precision@sensitivity=S, ap, froc, map (boxes in 3D)"
-CURVES = ("ap", "froc", "map")
+_KNOWN = (
+    "f1, sensitivity@precision=P, sensitivity@fp=N, precision@sensitivity=S, ap, froc, auc, patient_auc, "
+    "map (boxes in 3D)"
+)
+RANKINGS = ("auc", "patient_auc")
+"""Criteria that rank slices or patients by their best candidate: counts of boxes cannot tell them."""
+
+CURVES = ("ap", "froc", "map", *RANKINGS)
 """Criteria that judge all score thresholds of a setting together."""
 
 _FROC_RATES = (0.125, 0.25, 0.5, 1, 2, 4, 8)
@@ -27,7 +33,7 @@ class Criterion:
     everything or one sure box, so here they come with a limit on their counterpart.
 
     Attributes:
-        metric: ``f1``, ``sensitivity``, ``precision``; or ``ap``, ``froc``, ``map``, which judge all score thresholds
+        metric: ``f1``, ``sensitivity``, ``precision``; or one of :data:`CURVES`, which judge all score thresholds
             together.
         limited: ``precision``, ``sensitivity`` (at least ``limit``), ``fp_per_case`` (at most), or ``None``.
         limit: the limit.
@@ -42,6 +48,11 @@ class Criterion:
         """Whether it judges all score thresholds of a setting together; the threshold is then taken by F1."""
         return self.metric in CURVES
 
+    @property
+    def of_ranking(self) -> bool:
+        """Whether it ranks slices or patients; see :mod:`nndet_psma.postproc.sweep.image_ranking`."""
+        return self.metric in RANKINGS
+
     def value(self, metrics: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Value of each setting; negative where the limit is missed, the nearer to 0 the less it is missed.
 
@@ -50,7 +61,10 @@ class Criterion:
 
         Raises:
             UserError: ``map``, which slice boxes do not have.
+            ValueError: it ranks, which counts do not tell.
         """
+        if self.of_ranking:
+            raise ValueError(f"criterion {self.metric} ranks candidates; counts of boxes do not tell it")
         if self.metric == "map":
             raise UserError(
                 "criterion map judges boxes in 3D, and this detector looks at slices",
@@ -73,13 +87,17 @@ class Criterion:
 def parse_criterion(name: str) -> Criterion:
     """Read the name of a criterion, such as ``f1`` or ``sensitivity@precision=0.3``.
 
-    The others: ``sensitivity@fp=4``, ``precision@sensitivity=0.8``, ``ap``, ``froc``. ``fp`` counts
-    false positive slice boxes per case. ``ap`` is the area under slice precision over lesion sensitivity, each point
-    with the best precision at its sensitivity or above; ``froc`` the mean of the best sensitivities with at most 1/8,
-    1/4, 1/2, 1, 2, 4 and 8 false positive slice boxes per case. Both see the score thresholds that are tried.
+    The others: ``sensitivity@fp=4``, ``precision@sensitivity=0.8``, ``ap``, ``froc``, ``auc``, ``patient_auc``.
+    ``fp`` counts false positive slice boxes per case. ``ap`` is the area under slice precision over lesion
+    sensitivity, each point with the best precision at its sensitivity or above; ``froc`` the mean of the best
+    sensitivities with at most 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positive slice boxes per case. Both see the score
+    thresholds that are tried.
+    ``auc`` and ``patient_auc`` rank slices and patients by their best candidate, as the evaluation does
+    (:mod:`nndet_psma.postproc.sweep.image_ranking`): they see the filters and the vote overlap alone, so the number of
+    votes is left to the rule for ties and the score threshold to F1.
 
     For detectors on volumes everything counts lesions and boxes in 3D instead, and ``ap``, ``froc`` and ``map`` (the
-    mean over IoU 0.10 to 0.50, nnDetection's target) are those of the evaluation: see
+    mean over IoU 0.10 to 0.50, nnDetection's target) are those of the evaluation, too: see
     :mod:`nndet_psma.postproc.sweep.volumes.sweep`.
 
     Raises:

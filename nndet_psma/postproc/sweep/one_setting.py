@@ -33,6 +33,11 @@ def slice_judge(cases: Sequence[SweepCase], goal: Criterion) -> Judge:
     Raises:
         UserError: the criterion judges whole curves, which single settings do not have.
     """
+    if goal.of_ranking:
+        raise UserError(
+            f"criterion {goal.metric} leaves the score threshold open",
+            remedy="Use sweep.search=joint or two_phase",
+        )
     if goal.of_curve:
         raise UserError(
             f"criterion {goal.metric} needs every score threshold", remedy="Use sweep.search=joint"

@@ -14,6 +14,7 @@ from nndet_psma.postproc.sweep.candidates import SweepGrid
 from nndet_psma.postproc.sweep.case import SweepCase, check_cases
 from nndet_psma.postproc.sweep.coarse_to_fine import coarse_to_fine, sampled
 from nndet_psma.postproc.sweep.criterion import Criterion, parse_criterion
+from nndet_psma.postproc.sweep.image_ranking import Images
 from nndet_psma.postproc.sweep.one_setting import count_setting, slice_judge
 from nndet_psma.postproc.sweep.result import TIE_RULE, Nested, SweepResult, SweepRow
 from nndet_psma.postproc.sweep.search_space import SearchSpace
@@ -61,12 +62,14 @@ def sweep(
         seed: of ``optuna``.
 
     Raises:
-        UserError: unknown criterion or search, no cases, no lesion in any of them, a space that the search cannot
-            do, or boxes of another dimension than the steps take.
+        UserError: unknown criterion or search, no cases, no lesion in any of them, nothing to rank, a space that the
+            search cannot do, or boxes of another dimension than the steps take.
         ValueError: cases with different voters.
     """
     goal = parse_criterion(criterion)
     check_cases(cases)
+    if goal.of_ranking:
+        Images.of(cases).check(goal.metric)
     order = step_order(base.steps)
     order.check_boxes(part for case in cases for parts in case.raw.values() for part in parts)
     more: dict[str, Any] = {"search": search, "groups": groups, "trials": trials, "seed": seed}

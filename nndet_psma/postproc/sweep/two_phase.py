@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from nndet_psma.boxes.clustering import PartClusters
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.postproc.steps.builtin_steps import agreement
+from nndet_psma.postproc.steps.ranking import RANKING_VOTE_IOU
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.postproc.sweep.candidates import SweepGrid
 from nndet_psma.postproc.sweep.case import SweepCase
 from nndet_psma.postproc.sweep.criterion import Criterion
 from nndet_psma.postproc.sweep.fixed_boxes import FixedBoxes, fixed_boxes
+from nndet_psma.postproc.sweep.image_ranking import Images
 from nndet_psma.postproc.sweep.result import FILTERS, VOTING, SweepRow, make_row
 from nndet_psma.postproc.sweep.slices.metrics import Hits, Metrics, RankedBoxes, find_hits
 from nndet_psma.postproc.sweep.variants import FilterVariants
@@ -71,7 +73,8 @@ def _filter_rows(
     thresholds: NDArray[np.float64],
 ) -> Iterator[Tried]:
     """Phase 1: every filter setting at every score threshold, averaged over the voters."""
-    ranked = []
+    ranked, ranking = [], np.zeros(len(variants))
+    images = Images.of(cases)
     for voter in range(len(given.names)):
         rows = np.flatnonzero(given.voter == voter)
         hits = Hits.pool(
@@ -81,11 +84,16 @@ def _filter_rows(
             ]
         )
         ranked.append((rows, RankedBoxes(given.boxes.scores[rows], np.full(len(rows), -np.inf), hits)))
+        if goal.of_ranking:
+            scores = np.where(masks[:, rows].T, given.boxes.scores[rows, None], 0.0)
+            ranking += images.auc(
+                goal.metric, _image_scores(images, given.boxes.select(rows), given.case[rows], scores)
+            )
     for index in range(len(variants)):
         per_voter = [ranks.metrics(masks[index, rows], thresholds, len(cases)) for rows, ranks in ranked]
         metrics = {name: np.mean([m[name] for m in per_voter], axis=0) for name in per_voter[0]}
         settings = variants.settings(index).but({"min_votes": 1})
-        yield from _rows(FILTERS, settings, metrics, goal, thresholds)
+        yield from _rows(FILTERS, settings, metrics, goal, thresholds, ranking[index] / len(ranked))
 
 
 def _voting_rows(
@@ -105,11 +113,33 @@ def _voting_rows(
         )
         for vote_iou in sorted(set(grid.vote_iou))
     }
+    ranking = {vote_iou: _ranked_consensus(of_cases, vote_iou, cases, goal) for vote_iou in consensus}
     for min_votes in grid.votes(len(given.names)):
         for vote_iou, (ranked, votes) in consensus.items():
             metrics = ranked.metrics(votes >= min_votes, thresholds, len(cases))
             settings = filtered.but({"vote_iou": vote_iou, "min_votes": min_votes})
-            yield from _rows(VOTING, settings, metrics, goal, thresholds)
+            yield from _rows(VOTING, settings, metrics, goal, thresholds, ranking[vote_iou])
+
+
+def _ranked_consensus(
+    of_cases: Sequence[list[Detections]], vote_iou: float, cases: Sequence[SweepCase], goal: Criterion
+) -> float:
+    """Value of a criterion that ranks, of every candidate that the voters have; 0 for other criteria."""
+    if not goal.of_ranking:
+        return 0.0
+    fused = [agreement(voters, min(vote_iou, RANKING_VOTE_IOU)).fused()[0] for voters in of_cases]
+    case = np.repeat(np.arange(len(fused)), [len(each) for each in fused])
+    pooled = Detections.concatenate([each for each in fused if len(each)], dim=2)
+    images = Images.of(cases)
+    return float(images.auc(goal.metric, _image_scores(images, pooled, case, pooled.scores[:, None]))[0])
+
+
+def _image_scores(
+    images: Images, boxes: Detections, case: NDArray[np.int64], scores: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Best score of every slice ``[S, F]``; ``scores`` ``[N, F]`` are 0 where a box is filtered out."""
+    slices = boxes.columns["slice"] if len(boxes) else np.zeros(0, dtype=np.int64)
+    return images.best(images.number(case, slices), scores)
 
 
 def _voters_of(given: FixedBoxes, chosen: NDArray[np.bool_], index: int, case: SweepCase) -> list[Detections]:
@@ -153,8 +183,10 @@ def _rows(
     metrics: Metrics,
     goal: Criterion,
     thresholds: NDArray[np.float64],
+    ranked: float,
 ) -> Iterator[Tried]:
-    value = goal.value(metrics)
+    """A row for every score threshold; ``ranked`` is the value of a criterion that ranks."""
+    value = np.full(len(thresholds), ranked) if goal.of_ranking else goal.value(metrics)
     # a curve has one value: its threshold is taken by F1, so only that one is offered
     offered = [int(np.argmax(np.round(metrics["f1"], 12)))] if goal.of_curve else range(len(thresholds))
     for place in offered:

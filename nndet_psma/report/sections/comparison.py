@@ -10,6 +10,9 @@ from nndet_psma.report.source import ReportSource
 from nndet_psma.report.texts import count, is_class_score, number, percent, score_name
 
 MAIN = (
+    "accepted_sensitivity",
+    "accepted_ppv",
+    "accepted_f1",
     ap_key(0.1),
     froc_key(0.1),
     "paper_sensitivity",

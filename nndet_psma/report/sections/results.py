@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from nndet_psma.evaluation.detection.accepted import MAIN_RULE
 from nndet_psma.evaluation.detection.score_tables import ap_key, froc_key
-from nndet_psma.evaluation.detection.scores import Scores
+from nndet_psma.evaluation.detection.scores import SCHEMA_VERSION, Scores
 from nndet_psma.inference.ablation import COLUMNS, AblationRow
 from nndet_psma.report.charts.scores import ablation_chart
 from nndet_psma.report.findings import count_case
 from nndet_psma.report.page.content import Block, Gallery, Missing, Note, Section, Table, Tile, Tiles
 from nndet_psma.report.sections.gallery import CasePictures
 from nndet_psma.report.source import ReportSource
-from nndet_psma.report.texts import count, number, percent, score_cells, score_meaning, score_name
+from nndet_psma.report.texts import (
+    CHOSEN_ON,
+    count,
+    number,
+    percent,
+    score_cells,
+    score_meaning,
+    score_name,
+    score_text,
+)
 
 HEADLINE = (ap_key(0.1), froc_key(0.1), "paper_sensitivity", "paper_precision")
 
 
 def headline_section(source: ReportSource, pictures: CasePictures | None) -> Section:
-    """Counts, the four numbers, warnings, one example."""
+    """Accepted lesions, counts, the four numbers, warnings, one example."""
     scores = source.scores
     section = Section("headline", "In short")
+    section.blocks.append(_accepted_line(scores))
     which = "test cases" if source.split == "test" else "validation cases"
     text = (
         f"Scored on {scores.num_cases} {which} of {count(scores.num_patients, 'patient')} with "
@@ -36,6 +47,22 @@ def headline_section(source: ReportSource, pictures: CasePictures | None) -> Sec
     return section
 
 
+def _accepted_line(scores: Scores) -> Block:
+    """What the tuned thresholds accept, in one sentence."""
+    accepted = scores.accepted
+    if accepted is None:
+        return Missing(
+            "what the tuned thresholds accept, in 3D: scores.json does not tell; run nndet_eval again."
+        )
+    rates = accepted.by_rule[MAIN_RULE]
+    return Note(
+        f"Accepted by the tuned thresholds (IoU 0.10 in 3D): {rates.tp} of {count(rates.tp + rates.fn, 'lesion')}, "
+        f"sensitivity {score_text(rates.sensitivity)}; {count(rates.fp, 'false alarm')}, "
+        f"{score_text(rates.fp_per_patient)} per patient; precision {score_text(rates.ppv)}, F1 "
+        f"{score_text(rates.f1)}. Thresholds: {CHOSEN_ON.get(accepted.chosen_on, accepted.chosen_on)}."
+    )
+
+
 def _tile(scores: Scores, key: str) -> Tile:
     score = scores.scores[key]
     value, spread = score_cells(score)
@@ -45,6 +72,11 @@ def _tile(scores: Scores, key: str) -> Tile:
 
 def _warnings(source: ReportSource) -> list[Block]:
     texts = []
+    if source.scores.schema_version < SCHEMA_VERSION:
+        texts.append(
+            "scores.json is of an older version: its slice AUC is that of the accepted boxes alone and is named so, "
+            "and accepted lesions were not scored in 3D. Run nndet_eval again."
+        )
     if source.stale:
         again = (
             "nndet_predict" if source.split == "test" else "nndet_sweep or nndet_consolidate --sweep_boxes"
@@ -84,12 +116,16 @@ def ablation_section(source: ReportSource) -> Section:
     chart = ablation_chart(source.ablation, names)
     if chart is not None:
         section.blocks.append(chart)
+    columns = [key for key in COLUMNS if all(key in row.scores for row in source.ablation)]
     rows = []
     for name, row in zip(names, source.ablation, strict=True):
-        cells = [score_cells(row.scores[key]) for key in COLUMNS]
+        cells = [score_cells(row.scores[key]) for key in columns]
         rows.append([name, *(f"{value} ({spread})" if spread else value for value, spread in cells)])
-    header = ("Variant", *(score_name(key) for key in COLUMNS))
+    header = ("Variant", *(score_name(key) for key in columns))
     section.blocks.append(Table("Ablation, with 95 % intervals", header, rows, [len(rows) - 1]))
+    if "paper_auc" not in columns:
+        text = "ablation.json is of an older version: its slice AUC is that of the accepted boxes alone."
+        section.blocks.append(Note(text, warning=True))
     return section
 
 

@@ -10,6 +10,8 @@ from nndet_psma.report.page.content import Block, Folded, Missing, Note, Section
 from nndet_psma.report.sections.results import HEADLINE
 from nndet_psma.report.source import ReportSource
 from nndet_psma.report.texts import (
+    CHOSEN_ON,
+    hit_name,
     hit_rule,
     interval,
     is_class_score,
@@ -18,6 +20,7 @@ from nndet_psma.report.texts import (
     score_cells,
     score_meaning,
     score_name,
+    score_text,
 )
 
 
@@ -28,11 +31,12 @@ def scores_section(source: ReportSource) -> Section:
     section.blocks.append(
         Note(
             "A box counts as a hit when it overlaps a lesion with an IoU (shared volume by joint volume) of at least "
-            "the value given. AP and FROC rank all candidates by score and need no threshold; sensitivity and "
-            "precision judge the accepted boxes slice by slice. The "
+            "the value given. AP, FROC and AUC rank all candidates by score and need no threshold; sensitivity and "
+            "precision judge the accepted boxes slice by slice, or as lesions in 3D. The "
             f"{percent(scores.level)} interval comes from drawing patients anew {scores.bootstrap_draws} times."
         )
     )
+    section.blocks.extend(_accepted_table(scores))
     pooled = [key for key in scores.scores if not is_class_score(key)]
     section.blocks.append(_score_table(scores, _ordered(pooled), "Scores over all classes"))
     section.blocks.append(_meanings(pooled))
@@ -48,8 +52,34 @@ def scores_section(source: ReportSource) -> Section:
     return section
 
 
+def _accepted_table(scores: Scores) -> list[Block]:
+    """What the tuned thresholds accept, by the meaning of a hit, and on which cases they were chosen."""
+    accepted = scores.accepted
+    if accepted is None:
+        return [
+            Missing("scores of the accepted lesions in 3D: scores.json does not tell; run nndet_eval again.")
+        ]
+    rows = []
+    for key, rates in accepted.by_rule.items():
+        values = (rates.sensitivity, rates.ppv, rates.f1, rates.fp_per_patient, rates.fp_per_case)
+        found = f"{rates.tp} of {rates.tp + rates.fn}"
+        rows.append([hit_name(key), found, *(score_text(value) for value in values)])
+    header = (
+        "A hit is",
+        "Lesions found",
+        "Sensitivity",
+        "Precision (PPV)",
+        "F1",
+        "False alarms per patient",
+        "False alarms per case",
+    )
+    where = CHOSEN_ON.get(accepted.chosen_on, accepted.chosen_on)
+    source = f" ({accepted.source})" if accepted.source else ""
+    return [Table("Accepted lesions in 3D", header, rows, [0]), Note(f"Thresholds: {where}{source}.")]
+
+
 def _ordered(keys: list[str]) -> list[str]:
-    first = [*HEADLINE, "paper_f1", "paper_auc", PATIENT_KEY, MAP_KEY]
+    first = [*HEADLINE, "paper_f1", "paper_auc", "paper_auc_accepted", PATIENT_KEY, MAP_KEY]
     return [key for key in first if key in keys] + [key for key in keys if key not in first]
 
 
@@ -91,13 +121,30 @@ def _no_froc(source: ReportSource) -> Block:
 
 
 def _operating_table(scores: Scores) -> list[Block]:
+    """Fixed thresholds in one table; what was chosen on the scored cases in another."""
     used = [row for row in scores.operating_points if row.point.tp + row.point.fp > 0]
-    rows = [_operating_row(f"{row.point.threshold:.2f}", row, scores) for row in used]
-    if scores.best_f1 is not None:
-        rows.append(_operating_row(f"{scores.best_f1.point.threshold:.3f} (best F1)", scores.best_f1, scores))
-    if not rows:
+    best = scores.best_f1
+    if not used and best is None:
         return [Missing("operating points: no candidate scores 0.05 or more.")]
-    same = scores.num_cases == scores.num_patients
+    blocks: list[Block] = []
+    if used:
+        rows = [_operating_row(f"{row.point.threshold:.2f}", row, scores) for row in used]
+        caption = "Operating points at IoU 0.10: what one gets when every candidate from this score on counts"
+        blocks += [Table(caption, _operating_header(scores), rows), Note(_fixed_thresholds(used))]
+    if best is not None:
+        row = _operating_row(f"{best.point.threshold:.3f} (best F1)", best, scores)
+        caption = "Optimistic operating point: its threshold was chosen on the very cases that are scored"
+        blocks.append(Table(caption, _operating_header(scores), [row]))
+    return blocks
+
+
+def _fixed_thresholds(used: list[OperatingRow]) -> str:
+    text = "These thresholds are fixed and were chosen on no cases; votes do not count here."
+    left_out = [t for t in OPERATING_THRESHOLDS if t not in {row.point.threshold for row in used}]
+    return f"{text} No candidate scores {min(left_out):.2f} or more." if left_out else text
+
+
+def _operating_header(scores: Scores) -> tuple[str, ...]:
     header: tuple[str, ...] = (
         "Score from",
         "Lesions found",
@@ -106,14 +153,7 @@ def _operating_table(scores: Scores) -> list[Block]:
         "F1",
         "False alarms per patient",
     )
-    header = header if same else (*header, "False alarms per case")
-    caption = "Operating points at IoU 0.10: what one gets when every candidate from this score on counts"
-    left_out = [t for t in OPERATING_THRESHOLDS if t not in {row.point.threshold for row in used}]
-    notes: list[Block] = [Table(caption, header, rows, [len(rows) - 1] if scores.best_f1 else [])]
-    text = "The row of the best F1 was chosen on these very cases, so it is optimistic."
-    if left_out:
-        text += f" No candidate scores {min(left_out):.2f} or more."
-    return [*notes, Note(text)]
+    return header if scores.num_cases == scores.num_patients else (*header, "False alarms per case")
 
 
 def _operating_row(name: str, row: OperatingRow, scores: Scores) -> list[str]:

@@ -52,10 +52,20 @@ def test_what_was_not_measured_is_empty(tmp_path):
 def test_case_table(records, tmp_path):
     write_case_table(records, tmp_path / "cases.csv")
     assert (tmp_path / "cases.csv").read_text() == (
-        "case_id,patient_id,lesions,predictions,found,missed,false_positives,max_score\n"
-        "b,secret,2,2,1,1,1,0.9\n"
-        "a,other,0,0,0,0,0,0.0\n"
+        "case_id,patient_id,lesions,predictions,found,missed,false_positives,max_score,"
+        "accepted,accepted_found,accepted_false\n"
+        "b,secret,2,2,1,1,1,0.9,,,\n"
+        "a,other,0,0,0,0,0,0.0,,,\n"
     )
+
+
+def test_case_table_counts_accepted_lesions(tmp_path):
+    """Two lesions; accepted: two boxes on the first, one beside: one lesion found, two of three false."""
+    truth = Truth(np.zeros(2, dtype=np.int64), voxel_boxes([0, 1]))
+    chosen = Detections.build(voxel_boxes([0, 0, 7]), [0.9, 0.8, 0.7])
+    write_case_table([build_record("c", "p", truth, chosen, accepted=chosen)], tmp_path / "cases.csv")
+    [row] = read(tmp_path / "cases.csv")
+    assert [row[key] for key in ("accepted", "accepted_found", "accepted_false")] == ["3", "1", "2"]
 
 
 @pytest.mark.parametrize("write", [write_lesion_table, write_case_table])

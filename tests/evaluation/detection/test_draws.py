@@ -5,8 +5,13 @@ from hypothesis import strategies as st
 from tiny_cases import random_records, row_cases
 
 from nndet_psma.evaluation.detection.average_precision import average_precision
-from nndet_psma.evaluation.detection.drawn_scores import drawn_points
-from nndet_psma.evaluation.detection.draws import drawn_auc, drawn_curves, drawn_share, mean_of_drawn
+from nndet_psma.evaluation.detection.draws import (
+    drawn_auc,
+    drawn_curves,
+    drawn_points,
+    drawn_share,
+    mean_of_drawn,
+)
 from nndet_psma.evaluation.detection.froc import FP_RATES, froc_curve
 from nndet_psma.evaluation.detection.operating_points import operating_points
 from nndet_psma.evaluation.detection.ranking import DetectionColumns, rank_detections

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,16 @@ from nndet_psma.evaluation.detection.record import Truth, build_record
 from nndet_psma.evaluation.statistics.bootstrap import drawn_records
 
 
-def slice_case(case_id, num_slices, lesions, predictions, *, slice_iou=0.5):
+def flat_boxes(predictions):
+    return Detections.build(
+        [[0, x, 1, x + 1] for _, _, x in predictions],
+        [score for score, _, _ in predictions],
+        dim=2,
+        slice=np.array([z for _, z, _ in predictions], dtype=np.int64),
+    )
+
+
+def slice_case(case_id, num_slices, lesions, predictions, *, slice_iou=0.5, candidates=None):
     """Lesions as (x, slices); predictions as (score, slice, x): unit squares, IoU 1 or 0."""
     rows = [(z, index, x) for index, (x, slices) in enumerate(lesions) for z in slices]
     truth = Truth(
@@ -23,13 +34,15 @@ def slice_case(case_id, num_slices, lesions, predictions, *, slice_iou=0.5):
         slice_boxes=np.array([[0, x, 1, x + 1] for _, _, x in rows], dtype=float).reshape(-1, 4),
         num_slices=num_slices,
     )
-    flat = Detections.build(
-        [[0, x, 1, x + 1] for _, _, x in predictions],
-        [score for score, _, _ in predictions],
-        dim=2,
-        slice=np.array([z for _, z, _ in predictions], dtype=np.int64),
+    return build_record(
+        case_id,
+        case_id,
+        truth,
+        Detections.empty(),
+        flat_boxes(predictions),
+        slice_iou=slice_iou,
+        slice_candidates=None if candidates is None else flat_boxes(candidates),
     )
-    return build_record(case_id, case_id, truth, Detections.empty(), flat, slice_iou=slice_iou)
 
 
 def scores_of(*records, threshold=0.0, weights=None):
@@ -47,16 +60,36 @@ def record():
 def test_one_hit_slice_hits_the_lesion(record):
     # sensitivity 1 of 2 lesions; precision 2 of 4 boxes; image scores 0, 0.9, 0.8, 0, 0.4 with slices 0, 1, 2 positive:
     # against slice 3 (score 0): tie, win, win; against slice 4 (0.4): loss, win, win = 4.5 of 6
-    assert scores_of(record) == PaperScores(1 / 2, 1 / 2, 1 / 2, 3 / 4)
+    assert scores_of(record) == PaperScores(1 / 2, 1 / 2, 1 / 2, 3 / 4, 3 / 4)
 
 
-def test_threshold_removes_boxes_and_image_scores(record):
-    # boxes 0.9 (hit) and 0.8 (miss) are left; slice 4 falls to 0: tie, win, win twice = 5 of 6
-    assert scores_of(record, threshold=0.8) == PaperScores(1 / 2, 1 / 2, 1 / 2, 5 / 6)
+def test_threshold_removes_boxes_but_ranks_every_image(record):
+    # boxes 0.9 (hit) and 0.8 (miss) are left; slice 4 falls to 0: tie, win, win twice = 5 of 6. The ranking of all
+    # candidates does not see the threshold
+    assert scores_of(record, threshold=0.8) == PaperScores(1 / 2, 1 / 2, 1 / 2, 3 / 4, 5 / 6)
     # only the hit: F1 of 1/2 and 1 is 2/3; images 0, 0.9, 0, 0, 0: two of three positives tie with both negatives
     assert scores_of(record, threshold=0.9) == PaperScores(
-        1 / 2, 1.0, pytest.approx(2 / 3), pytest.approx(4 / 6)
+        1 / 2, 1.0, pytest.approx(2 / 3), 3 / 4, pytest.approx(4 / 6)
     )
+
+
+def test_candidates_that_were_not_accepted_rank_the_images():
+    """Five slices, lesions on 0 and 1. Only the box of slice 1 is accepted; slice 0 has a candidate of 0.3, slice 4 one
+    of 0.2.
+
+    All candidates: images 0.3, 0.9, 0, 0, 0.2, both positives above all three negatives: 1. Cut: 0, 0.9, 0, 0, 0:
+    slice 0 ties with three, slice 1 wins three = 4.5 of 6. The accepted box on slice 1 is a candidate of 0.8 as well.
+    """
+    boxes = [(0.3, 0, 0), (0.8, 1, 0), (0.9, 1, 0), (0.2, 4, 7)]
+    record = slice_case("case", 5, [(0, [0, 1])], [(0.9, 1, 0)], candidates=boxes)
+    assert record.slices.image_scores == (0.3, 0.9, 0.0, 0.0, 0.2)
+    assert scores_of(record) == PaperScores(1.0, 1.0, 1.0, 1.0, 3 / 4)
+
+
+def test_older_records_do_not_hold_candidates(record):
+    old = replace(record, slices=replace(record.slices, image_scores=None))
+    assert scores_of(old) == PaperScores(1 / 2, 1 / 2, 1 / 2, None, 3 / 4)
+    assert scores_of(replace(record, case_id="new"), old).auc is None
 
 
 def test_sensitivity_counts_lesions_and_precision_counts_boxes():
@@ -69,23 +102,25 @@ def test_sensitivity_counts_lesions_and_precision_counts_boxes():
 
 def test_box_on_the_lesion_but_on_another_slice_is_a_miss():
     scores = scores_of(slice_case("case", 3, [(0, [0])], [(0.9, 1, 0)]))
-    assert scores == PaperScores(0.0, 0.0, 0.0, 0.25)  # positive slice 0 ties with slice 2, loses to slice 1
+    assert scores == PaperScores(
+        0.0, 0.0, 0.0, 0.25, 0.25
+    )  # positive slice 0 ties with slice 2, loses to slice 1
 
 
 def test_a_box_anywhere_marks_its_image():
     # the image score does not ask whether the box hits
     scores = scores_of(slice_case("case", 2, [(0, [0])], [(0.9, 0, 7)]))
-    assert scores == PaperScores(0.0, 0.0, 0.0, 1.0)
+    assert scores == PaperScores(0.0, 0.0, 0.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
     ("cases", "expected"),
     [
-        ([], PaperScores(None, None, None, None)),
-        ([("a", 3, [], [])], PaperScores(None, None, None, None)),
-        ([("a", 3, [], [(0.9, 0, 0)])], PaperScores(None, 0.0, None, None)),
-        ([("a", 3, [(0, [1])], [])], PaperScores(0.0, None, 0.0, 0.5)),
-        ([("a", 1, [(0, [0])], [(0.9, 0, 0)])], PaperScores(1.0, 1.0, 1.0, None)),
+        ([], PaperScores(None, None, None, None, None)),
+        ([("a", 3, [], [])], PaperScores(None, None, None, None, None)),
+        ([("a", 3, [], [(0.9, 0, 0)])], PaperScores(None, 0.0, None, None, None)),
+        ([("a", 3, [(0, [1])], [])], PaperScores(0.0, None, 0.0, 0.5, 0.5)),
+        ([("a", 1, [(0, [0])], [(0.9, 0, 0)])], PaperScores(1.0, 1.0, 1.0, None, None)),
     ],
 )
 def test_nothing_to_count(cases, expected):
@@ -109,7 +144,7 @@ def test_weights_mean_repeated_cases(data):
     threshold = data.draw(st.sampled_from([0.0, 0.5, 0.8]))
     weighted = scores_of(*records, threshold=threshold, weights=weights)
     listed = scores_of(*drawn_records(records, weights), threshold=threshold)
-    for name in ("sensitivity", "precision", "f1", "auc"):
+    for name in ("sensitivity", "precision", "f1", "auc", "auc_accepted"):
         expected = getattr(listed, name)
         assert getattr(weighted, name) == (None if expected is None else pytest.approx(expected, abs=1e-12))
 

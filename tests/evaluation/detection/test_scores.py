@@ -6,10 +6,10 @@ import pytest
 from tiny_cases import row_case, row_cases, voxel_boxes
 
 from nndet_psma.boxes.detections import Detections
-from nndet_psma.core.schema import from_plain, to_plain
+from nndet_psma.core.schema import SchemaError, from_plain, to_plain
 from nndet_psma.evaluation.detection.record import Truth, build_record
 from nndet_psma.evaluation.detection.score_tables import build_tables, score_values
-from nndet_psma.evaluation.detection.scores import Scores, score_records
+from nndet_psma.evaluation.detection.scores import Scores, score_records, upgraded_scores
 from nndet_psma.evaluation.statistics.bootstrap import drawn_records, patient_weights
 
 MAP = "mAP_IoU_0.10_0.50_0.05_MaxDet_100"
@@ -34,7 +34,16 @@ def random_case(rng, index, *, patient=None, labels=2):
         predicted[:, [1, 2, 4, 5]], scores, kinds, dim=2, slice=np.clip(predicted[:, 0], 0, 29).astype(int)
     )
     name = f"case{index:03d}"
-    return build_record(name, patient or name, truth, Detections.build(predicted, scores, kinds), flat)
+    found, kept = Detections.build(predicted, scores, kinds), np.flatnonzero(scores >= 0.3)
+    return build_record(
+        name,
+        patient or name,
+        truth,
+        found,
+        flat.select(kept),
+        slice_candidates=flat,
+        accepted=found.select(kept),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +58,8 @@ def test_keys_are_those_of_nndetection(records):
     for tenth in range(1, 6):
         per_class |= {f"AP_IoU_0.{tenth}0_MaxDet_100", f"FROC_score_IoU_0.{tenth}0"}
     expected = per_class | {f"{name}_{key}" for name in ("node", "bone") for key in per_class}
-    ours = {"paper_sensitivity", "paper_precision", "paper_f1", "paper_auc", "patient_auc"}
+    ours = {"paper_sensitivity", "paper_precision", "paper_f1", "paper_auc"}
+    ours |= {"paper_auc_accepted", "patient_auc"}
     assert set(scores) == expected | ours
 
 
@@ -117,6 +127,8 @@ def flat_case(lesions, predictions):
 )
 def test_empty_corners(cases, undefined):
     result = score_records(cases, classes=["node"], bootstrap_draws=20)
+    if "paper_auc" in undefined:
+        undefined = {*undefined, "paper_auc_accepted"}
     keys = {
         "AP": "AP_IoU_0.10_MaxDet_100",
         "FROC": "FROC_score_IoU_0.10",
@@ -124,6 +136,7 @@ def test_empty_corners(cases, undefined):
         "precision": "paper_precision",
         "f1": "paper_f1",
         "paper_auc": "paper_auc",
+        "paper_auc_accepted": "paper_auc_accepted",
         "patient_auc": "patient_auc",
     }
     for name, key in keys.items():
@@ -162,7 +175,13 @@ def test_intervals_hold_the_value_and_repeat_with_the_seed(records):
     first = score_records(records, classes=["node", "bone"], bootstrap_draws=100, seed=1)
     assert first == score_records(records, classes=["node", "bone"], bootstrap_draws=100, seed=1)
     assert first != score_records(records, classes=["node", "bone"], bootstrap_draws=100, seed=2)
-    for key in ("FROC_score_IoU_0.10", "paper_sensitivity", "paper_precision", "paper_auc"):
+    for key in (
+        "FROC_score_IoU_0.10",
+        "paper_sensitivity",
+        "paper_precision",
+        "paper_auc",
+        "paper_auc_accepted",
+    ):
         score = first.scores[key]
         assert score.ci_low < score.value < score.ci_high
 
@@ -192,6 +211,42 @@ def test_counts_curves_and_operating_points():
     assert scores.best_f1.point.f1 == 2 / 3
     # drawn twice, patient a gives sensitivity 1, patient b gives 0
     assert (scores.best_f1.sensitivity.low, scores.best_f1.sensitivity.high) == (0, 1)
+
+
+def test_a_point_chosen_on_the_scored_cases_stands_apart():
+    scores = score_records(row_cases(([0], [(0.9, 0), (0.4, 5)])), classes=["node"], bootstrap_draws=0)
+    assert {row.chosen_on for row in scores.operating_points} == {"no cases"}
+    plain = to_plain(scores)
+    assert "best_f1" not in plain
+    assert plain["optimistic"]["chosen_on"] == "the scored cases"
+    best = plain["optimistic"]["best_f1"]
+    assert (best["point"]["threshold"], best["chosen_on"]) == (0.9, "the scored cases")
+
+
+def test_scores_of_an_older_version_are_read():
+    """There paper_auc was that of the accepted boxes, and best_f1 stood beside the fixed thresholds."""
+    scores = score_records([flat_case([0], [(0.9, 0), (0.2, 5)])], classes=["node"], bootstrap_draws=0)
+    old = to_plain(scores)
+    best = old.pop("optimistic")["best_f1"]
+    for row in (best, *old["operating_points"]):
+        del row["chosen_on"]
+    del old["accepted"], old["scores"]["paper_auc"]
+    old["scores"]["paper_auc"] = old["scores"].pop("paper_auc_accepted")
+    read = from_plain(Scores, upgraded_scores({**old, "schema_version": 1, "best_f1": best}))
+    assert read.schema_version == 1
+    assert read.best_f1 == scores.best_f1
+    assert (read.best_f1.chosen_on, read.operating_points) == ("the scored cases", scores.operating_points)
+    assert "paper_auc" not in read.scores
+    assert read.scores["paper_auc_accepted"] == scores.scores["paper_auc_accepted"]
+    assert read.accepted is None
+    new = to_plain(scores)
+    assert upgraded_scores(new) == new
+
+
+@pytest.mark.parametrize("content", [[], None, {"schema_version": 1, "scores": 3, "best_f1": 4}])
+def test_damaged_older_files_are_left_to_the_reader(content):
+    with pytest.raises(SchemaError):
+        from_plain(Scores, upgraded_scores(content))
 
 
 def test_operating_points_use_iou_one_tenth_and_all_predictions():

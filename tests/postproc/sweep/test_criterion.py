@@ -50,7 +50,7 @@ def test_froc():
 
 
 @pytest.mark.parametrize(
-    "name", ["F1", "auc", "sensitivity", "sensitivity@fp", "precision@fp=1", "sensitivity@fp=-1"]
+    "name", ["F1", "AUC", "sensitivity", "sensitivity@fp", "precision@fp=1", "sensitivity@fp=-1"]
 )
 def test_unknown_lists_what_exists(name):
     with pytest.raises(UserError, match=r"unknown sweep criterion .* one of f1, sensitivity@precision=P"):
@@ -67,3 +67,13 @@ def test_map_is_a_curve_that_slices_do_not_have():
     assert goal.of_curve
     with pytest.raises(UserError, match=r"criterion map judges boxes in 3D.*sweep.criterion=ap"):
         goal.value({"f1": np.zeros(1)})
+
+
+@pytest.mark.parametrize("name", ["auc", "patient_auc"])
+def test_rankings_are_curves_that_counts_do_not_tell(name):
+    goal = parse_criterion(name)
+    assert goal.of_ranking
+    assert goal.of_curve  # the score threshold is taken by F1
+    with pytest.raises(ValueError, match=f"criterion {name} ranks candidates"):
+        goal.value(METRICS)
+    assert not parse_criterion("ap").of_ranking

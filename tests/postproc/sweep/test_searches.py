@@ -70,6 +70,12 @@ class TestCoarse:
         with pytest.raises(UserError, match="ap needs every score threshold"):
             sweep(random_cases(0), SMALL, criterion="ap", base=BASE, search="coarse")
 
+    def test_rankings_leave_the_threshold_open(self):
+        with pytest.raises(
+            UserError, match=r"auc leaves the score threshold open.*search=joint or two_phase"
+        ):
+            sweep(random_cases(0), SMALL, criterion="auc", base=BASE, search="coarse")
+
 
 class TestOptuna:
     def test_missing_package(self, monkeypatch):

@@ -5,7 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from postproc_cases import FAR, A, slice_boxes
-from sweep_cases import BASE, METRICS, random_cases, raw_boxes, slow_metrics, sweep_case, truth_at
+from sweep_cases import (
+    BASE,
+    METRICS,
+    random_cases,
+    raw_boxes,
+    slow_metrics,
+    slow_ranking,
+    sweep_case,
+    truth_at,
+    with_healthy,
+)
 
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.errors import UserError
@@ -82,6 +92,28 @@ def test_two_phases_equal_brute_force(seed, criterion):
             ours = [getattr(rows[settings_key(settings)], name) for name in METRICS]
             np.testing.assert_allclose(ours, metrics, atol=1e-12, err_msg=str(settings))
     assert result.num_settings == len(result.rows) == len(first) + len(second)
+
+
+@pytest.mark.parametrize("criterion", ["auc", "patient_auc"])
+def test_two_phases_rank_like_brute_force(criterion):
+    """Phase 1 the mean over the voters, phase 2 all voters; one row a setting, at the threshold of the best F1."""
+    grid = SweepGrid((2.0,), (110.0,), (0.3, 1.0), (0.2, 0.6), (1, 2, 3), (0.2, 0.6))
+    cases = with_healthy(random_cases(8, num_cases=4), ["a", "B", "c", "D"])
+    result = sweep(cases, grid, criterion=criterion, base=BASE, search="two_phase")
+    assert len(result.rows) == 6 + 2 * 3
+    for row in result.rows:
+        own = dict(zip(("zone_mm", "hu_threshold", "hu_quantile"), row_key(row, BASE)[:3], strict=True))
+        if row.phase == 1:
+            tried = replace(BASE, **own, min_votes=1)
+            values = [slow_ranking(cases, tried, criterion, voter) for voter in cases[0].raw]
+        else:
+            tried = replace(BASE, **own, min_votes=row.min_votes, vote_iou=row.vote_iou)
+            values = [slow_ranking(cases, tried, criterion)]
+        assert row.value == pytest.approx(np.mean(values), abs=1e-12)
+    assert (result.settings.min_votes, result.best.value) == (
+        1,
+        max(r.value for r in result.rows if r.phase == 2),
+    )
 
 
 def test_chosen_settings_reproduce_the_best_row_with_thresholds_from_the_scores():

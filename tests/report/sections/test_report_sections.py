@@ -1,13 +1,16 @@
 """Sections of the tiny model: strata, hit rules, operating points, comparison, nested sweep, cost, worst cases."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nndet_psma.core.atomic import write_json
 from nndet_psma.evaluation.detection.compare import Comparison
-from nndet_psma.evaluation.detection.scores import Score
+from nndet_psma.evaluation.detection.scores import Optimistic, Score
 from nndet_psma.evaluation.detection.strata import Stratum
+from nndet_psma.report.build import build_report
 from nndet_psma.report.files import read_comparisons, read_cost, read_environment, trained_precision
 from nndet_psma.report.findings import find
 from nndet_psma.report.notes import Commands, Notes
@@ -16,7 +19,7 @@ from nndet_psma.report.removed import PlacedBox
 from nndet_psma.report.sections.comparison import comparison_section
 from nndet_psma.report.sections.cost import memory_table, training_section
 from nndet_psma.report.sections.gallery import describe, picture_cases
-from nndet_psma.report.sections.results import extremes_section, headline_section
+from nndet_psma.report.sections.results import ablation_section, extremes_section, headline_section
 from nndet_psma.report.sections.scores import scores_section
 from nndet_psma.report.sections.strata import by_group, strata_section
 from nndet_psma.report.sections.sweep import sweep_section
@@ -103,6 +106,96 @@ def test_operating_points_show_false_alarms_per_patient(source):
         "False alarms per patient",
         "False alarms per case",
     )
+
+
+def test_the_point_chosen_on_the_scored_cases_stands_apart(source):
+    section = scores_section(source)
+    assert not any("best F1" in row[0] for row in table(section, "Operating points").rows)
+    [row] = table(section, "Optimistic operating point: its threshold was chosen on the very cases").rows
+    assert row[0] == "0.900 (best F1)"
+    assert "fixed and were chosen on no cases" in words(section)
+    without = replace(source, scores=replace(source.scores, optimistic=Optimistic()))
+    assert not [b for b in of_kind(scores_section(without), Table) if b.caption.startswith("Optimistic")]
+    nothing = replace(without, scores=replace(without.scores, operating_points=()))
+    assert any(
+        "no candidate scores 0.05" in block.what for block in of_kind(scores_section(nothing), Missing)
+    )
+
+
+def test_accepted_lesions_come_first(source):
+    """One of two nodes, one false lesion, two patients; the tiny model's plan does not record the cases."""
+    first = headline_section(source, None).blocks[0]
+    assert first.text.startswith(
+        "Accepted by the tuned thresholds (IoU 0.10 in 3D): 1 of 2 lesions, sensitivity 0.50 ("
+    )
+    assert "1 false alarm, 0.50 (0.00 to 1.00) per patient" in first.text
+    assert first.text.endswith("Thresholds: chosen on cases that are not recorded.")
+    section = scores_section(source)
+    rows = table(section, "Accepted lesions in 3D").rows
+    assert [row[0] for row in rows] == [
+        "IoU of 0.10",
+        "Overlap of 0.10",
+        "Centres within 5 mm",
+        "Centre inside",
+    ]
+    assert rows[0][1] == "1 of 2"
+    assert [cell.split()[0] for cell in rows[0][2:]] == ["0.50"] * 5
+    assert "Thresholds: chosen on cases that are not recorded (7 settings tried)." in words(section)
+    here = replace(source.scores, accepted=replace(source.scores.accepted, chosen_on="the scored cases"))
+    assert (
+        "so these numbers are optimistic"
+        in headline_section(replace(source, scores=here), None).blocks[0].text
+    )
+
+
+def test_both_slice_aucs_have_names(source):
+    rows = {row[0]: row[1] for row in table(scores_section(source), "Scores over all classes").rows}
+    assert (rows["Slice AUC"], rows["Slice AUC, accepted boxes"]) == ("0.778", "0.630")  # 21 / 27, 17 / 27
+    header = table(ablation_section(source), "Ablation").header
+    assert header[-2:] == ("Slice AUC", "Slice AUC, accepted boxes")
+
+
+def older(content):
+    """Scores by key as an older version wrote them: one slice AUC, of the accepted boxes."""
+    kept = {key: value for key, value in content.items() if not key.startswith(("paper_auc", "accepted_"))}
+    return {**kept, "paper_auc": content["paper_auc_accepted"]}
+
+
+def test_files_of_an_older_version_are_read_and_told(own_tiny):
+    results = own_tiny.folder.fold(-1) / "test_results"
+    scores = json.loads((results / "scores.json").read_text())
+    best = scores.pop("optimistic")["best_f1"]
+    for row in (best, *scores["operating_points"]):
+        del row["chosen_on"]
+    del scores["accepted"]
+    scores |= {"schema_version": 1, "best_f1": best, "scores": older(scores["scores"])}
+    write_json(results / "scores.json", scores)
+    for name in ("ablation.json", "comparison_Other_Model.json"):
+        content = json.loads((results / name).read_text())
+        for each in content if isinstance(content, list) else [content]:
+            each["scores"] = older(each["scores"])
+        write_json(results / name, content)
+    records = json.loads((results / "records.json").read_text())
+    for record in records:
+        del record["accepted"], record["slices"]["image_scores"]
+    write_json(results / "records.json", records)
+
+    source = read_source(own_tiny.paths, ReportJob(own_tiny.folder))
+    headline = headline_section(source, None)
+    assert "run nndet_eval again" in headline.blocks[0].what
+    assert "its slice AUC is that of the accepted boxes alone and is named so" in words(headline)
+    section = scores_section(source)
+    rows = {row[0]: row[1] for row in table(section, "Scores over all classes").rows}
+    assert rows["Slice AUC, accepted boxes"] == "0.630"
+    assert "Slice AUC" not in rows
+    assert table(section, "Optimistic operating point").rows[0][0] == "0.900 (best F1)"
+    ablation = ablation_section(source)
+    assert table(ablation, "Ablation").header[-1] == "Slice AUC, accepted boxes"
+    assert "ablation.json is of an older version" in words(ablation)
+    [other] = [block for block in comparison_section(source).blocks if isinstance(block, Folded)]
+    assert "Slice AUC, accepted boxes" in [row[0] for row in other.blocks[0].rows]
+    assert source.records[0].accepted is None
+    assert "Scores" in build_report(source, 0)
 
 
 def test_comparison_with_a_model_that_accepts_nothing(source):

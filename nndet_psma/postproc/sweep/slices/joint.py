@@ -18,6 +18,7 @@ from nndet_psma.postproc.sweep.case import SweepCase
 from nndet_psma.postproc.sweep.criterion import Criterion
 from nndet_psma.postproc.sweep.fixed_boxes import fixed_boxes
 from nndet_psma.postproc.sweep.result import JOINT, Nested, SweepRow, SweepTable, best_cells, make_row
+from nndet_psma.postproc.sweep.slices.image_scores import ImageScores
 from nndet_psma.postproc.sweep.slices.metrics import Metrics, metrics_of
 from nndet_psma.postproc.sweep.slices.vote_counts import Axes, Counts, VoteCounter
 from nndet_psma.postproc.sweep.variants import FilterVariants, unused_candidates
@@ -90,7 +91,9 @@ def joint(
     for number, members in enumerate(groups):
         case_group[list(members)] = number
     counter = VoteCounter(cases, given, masks, axes, case_group)
-    search = _Search(cases, variants, axes, goal, grid.votes(len(given.names)), case_group, tune_hit_iou)
+    ranking = ImageScores(cases, given, masks, axes.vote_iou) if goal.of_ranking else None
+    votes = grid.votes(len(given.names))
+    search = _Search(cases, variants, axes, goal, votes, case_group, tune_hit_iou, ranking)
     with progress_bar("settings", len(variants)) as advance:
         for begin, counts in counter.counts():
             search.look_at(begin, counts)
@@ -139,9 +142,10 @@ class _Search:
         votes: list[int],
         case_group: NDArray[np.int64],
         tune_hit_iou: bool,
+        ranking: ImageScores | None,
     ) -> None:
         self.cases, self.variants, self.axes, self.goal = cases, variants, axes, goal
-        self.case_group = case_group
+        self.case_group, self.ranking = case_group, ranking
         self.num_groups = int(case_group.max()) + 1
         self.votes = np.array(votes) - 1
         tolerance = int(np.flatnonzero(axes.hit_iou == variants.base.hit_iou)[0])
@@ -160,7 +164,7 @@ class _Search:
         counts = Counts(*(each[:, :, self.votes] for each in (counts.boxes, counts.true, counts.found)))
         whole = Counts(*(each.sum(axis=0) for each in (counts.boxes, counts.true, counts.found)))
         metrics = self._metrics(whole, self.lesions.sum(), len(self.cases))
-        value, at = self._judge(metrics)
+        value, at = self._judge(metrics, begin)
         self._keep_columns(whole, value, at)
         self._improve(self.best, begin, value, at)
         if self.num_groups > 1:
@@ -175,7 +179,7 @@ class _Search:
         )
         lesions = self.lesions.sum() - self.lesions[group]
         metrics = self._metrics(rest, lesions, len(self.cases) - self.group_cases[group])
-        value, at = self._judge(metrics)
+        value, at = self._judge(metrics, begin, self.case_group != group)
         if self._improve(choice, begin, value, at, columns=np.arange(len(of))):
             f, v, i, h, _ = choice.place
             column = int(np.flatnonzero(of == h)[0])
@@ -189,11 +193,21 @@ class _Search:
             counts.boxes, counts.true, counts.found, num_lesions=int(lesions), num_cases=int(cases)
         )
 
-    def _judge(self, metrics: Metrics) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Value of every setting at its best score threshold, and which that is."""
-        value = np.round(self.goal.value(metrics), 12)
+    def _judge(
+        self, metrics: Metrics, begin: int, counted: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Value of every setting at its best score threshold, and which that is; ``counted`` ``[cases]`` count."""
+        value = np.round(self._values(metrics, begin, counted), 12)
         at = np.argmax(np.round(metrics["f1"], 12) if self.goal.of_curve else value, axis=-1)
         return np.take_along_axis(value, at[..., None], axis=-1)[..., 0], at
+
+    def _values(self, metrics: Metrics, begin: int, counted: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+        """``[F', V, I, H, T]``."""
+        if self.ranking is None:
+            return self.goal.value(metrics)
+        shape = metrics["f1"].shape
+        ranked = self.ranking.values(self.goal.metric, slice(begin, begin + shape[0]), counted)
+        return np.broadcast_to(ranked[:, None, :, None, None], shape)
 
     def _improve(
         self,
@@ -283,10 +297,22 @@ class _Search:
         lesions, cases = int(self.lesions.sum()), len(self.cases)
         boxes, true, found = points.sum(axis=0)[:, None]
         metrics = metrics_of(boxes, true, found, num_lesions=lesions, num_cases=cases)
-        value = self.goal.value(metrics)
-        if self.goal.of_curve:
+        if self.ranking is not None:
+            value = self._ranked_apart(self.ranking)
+        elif self.goal.of_curve:
             value = self.goal.value(metrics_of(*curves.sum(axis=0), num_lesions=lesions, num_cases=cases))
+        else:
+            value = self.goal.value(metrics)
         names = [[c.case_id for c, g in zip(self.cases, self.case_group, strict=True) if g == n] for n in
                  range(self.num_groups)]  # fmt: skip
         own = {name: float(each[0]) for name, each in metrics.items()}
         return Nested(names, chosen, **own, value=float(value[0]), optimism=plain - float(value[0]))
+
+    def _ranked_apart(self, ranking: ImageScores) -> NDArray[np.float64]:
+        """The criterion ``[1]`` of all slices, those of each group under the setting of the others."""
+        group = np.repeat(self.case_group, np.diff(ranking.images.first))
+        scores = np.zeros((len(group), 1))
+        for number, choice in enumerate(self.without):
+            own = group == number
+            scores[own] = ranking.of_setting(choice.place[0], choice.place[2])[own]
+        return ranking.images.auc(self.goal.metric, scores)

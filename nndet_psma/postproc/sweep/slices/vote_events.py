@@ -130,10 +130,10 @@ class EventMaker:
         step = max(1, _PORTION // bucket.rows.shape[1] ** 2)
         for begin in range(0, len(units.component), step):
             part = slice(begin, begin + step)
-            yield self._events(bucket, _part(units, part), first_unit + begin)
+            yield self._events(bucket, part_of_units(units, part), first_unit + begin)
 
     def _events(self, bucket: Bucket, units: Units, first_unit: int) -> Events:
-        seed = _seeds(bucket, units, self.ious)
+        seed = unit_seeds(bucket, units, self.ious)
         unit, place = np.nonzero(units.keep)
         n = bucket.rows.shape[1]
         cluster = np.unique(unit * n + seed[unit, place], return_inverse=True)[1].reshape(-1)
@@ -173,11 +173,12 @@ class EventMaker:
         return level, event[some], self.truth.lesion[truth[some]], hit[some]
 
 
-def _part(units: Units, part: slice) -> Units:
+def part_of_units(units: Units, part: slice) -> Units:
+    """Some of the units."""
     return Units(units.component[part], units.keep[part], units.agree[part])
 
 
-def _seeds(bucket: Bucket, units: Units, ious: NDArray[np.float64]) -> Ints:
+def unit_seeds(bucket: Bucket, units: Units, ious: NDArray[np.float64]) -> Ints:
     """Place of the seed of every box that is left, ``[U, n]``: the greedy pass of all units at once."""
     n = bucket.rows.shape[1]
     agree = bucket.overlap[units.component] >= ious[units.agree][:, None, None]

@@ -85,6 +85,8 @@ def curve_ious(goal: Criterion, hit_iou: float) -> tuple[float, ...]:
 
 def curve_values(ranked: RankedSettings, goal: Criterion, hit_iou: float) -> list[np.ndarray]:
     """Value ``[F]`` of a criterion that judges whole curves: of all cases, then without each group."""
+    if goal.of_ranking:
+        return ranked.image_aucs(goal.metric)
     if goal.metric == "froc":
         return ranked.froc(hit_iou)
     return ranked.average_precisions(MAP_IOUS if goal.metric == "map" else (hit_iou,))

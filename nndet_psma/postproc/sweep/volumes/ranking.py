@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,10 @@ from nndet_psma.boxes.detections import Detections
 from nndet_psma.evaluation.detection.average_precision import RECALL_STEPS
 from nndet_psma.evaluation.detection.froc import FP_RATES
 from nndet_psma.evaluation.detection.record import DEFAULT_IOUS
+from nndet_psma.postproc.steps.box_slicing import covered_centres
 from nndet_psma.postproc.steps.ranking import MAX_CANDIDATES
 from nndet_psma.postproc.sweep.case import SweepCase
+from nndet_psma.postproc.sweep.image_ranking import Images
 
 MAP_IOUS = DEFAULT_IOUS
 """IoUs that nnDetection's mAP is the mean over: 0.10, 0.15 .. 0.50."""
@@ -59,6 +62,21 @@ class VolumeRanking:
         self.contenders = np.unique(self.pairs[:, 0]) if len(self.pairs) else np.zeros(0, dtype=np.int64)
         self.lesions = _count_lesions(cases, group, self.num_groups)
         self.num_truth = sum(len(each.truth) for each in cases)
+        self.cases, self.case_group = cases, group
+
+    @cached_property
+    def images(self) -> Images:
+        """Slices of all cases."""
+        return Images.of(self.cases)
+
+    @cached_property
+    def on_images(self) -> tuple[Ints, Ints]:
+        """Rows ``[K]`` of boxes and the slices ``[K]`` that each of them is on, by the rule of the slicing."""
+        begin, end = covered_centres(self.boxes.boxes[:, 0], self.boxes.boxes[:, 3])
+        count = end - begin
+        row = np.repeat(np.arange(len(count)), count)
+        step = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        return row, self.images.number(self.case[row], begin[row] + step)
 
     def _find_pairs(self, cases: Sequence[SweepCase]) -> Ints:
         """(row, lesion, number of IoUs at which the row hits it) ``[P, 3]`` in the order in which rows choose."""
@@ -155,6 +173,16 @@ class RankedSettings:
         """Mean sensitivity at the usual false positives per case ``[F]``: of all cases, then without each group."""
         groups = range(self.ranking.num_groups) if self.ranking.num_groups > 1 else ()
         return [self._froc(iou, without) for without in (None, *groups)]
+
+    def image_aucs(self, metric: str) -> list[Values]:
+        """Value ``[F]`` of a criterion that ranks slices or patients: of all cases, then without each group."""
+        ranking = self.ranking
+        row, image = ranking.on_images
+        scores = np.where(self.counted[row], ranking.boxes.scores[row, None], 0.0)
+        best = ranking.images.best(image, scores)
+        groups = range(ranking.num_groups) if ranking.num_groups > 1 else ()
+        whole = ranking.images.auc(metric, best)
+        return [whole, *(ranking.images.auc(metric, best, ranking.case_group != group) for group in groups)]
 
     def _froc(self, iou: float, without: int | None) -> Values:
         ranking = self.ranking

@@ -43,8 +43,8 @@ def volume_sweep(
     """Find the thresholds that maximise a criterion on lesions in 3D.
 
     A lesion is found by a box of its class with IoU >= ``hit_iou``, each by one box; sensitivity, precision and false
-    positives count lesions and boxes in 3D. ``map``, ``ap`` and ``froc`` are those of the evaluation: they rank all
-    candidates and do not see the score threshold, which is then taken by F1.
+    positives count lesions and boxes in 3D. ``map``, ``ap``, ``froc``, ``auc`` and ``patient_auc`` are those of the
+    evaluation: they rank all candidates and do not see the score threshold, which is then taken by F1.
 
     Args:
         cases: with 3D truth boxes.

@@ -88,7 +88,15 @@ def slow_sweep(cases, grid, criterion, base, *, fused=True):
 
 @pytest.mark.parametrize(
     ("seed", "criterion", "folds"),
-    [(0, "map", 2), (1, "ap", 3), (2, "froc", 2), (3, "f1", 2), (4, "sensitivity@fp=0.7", 1)],
+    [
+        (0, "map", 2),
+        (1, "ap", 3),
+        (2, "froc", 2),
+        (3, "f1", 2),
+        (4, "sensitivity@fp=0.7", 1),
+        (5, "auc", 2),
+        (8, "patient_auc", 1),
+    ],
 )
 def test_joint_equals_brute_force(seed, criterion, folds):
     cases = random_volumes(seed, folds=folds)
@@ -106,7 +114,7 @@ def test_joint_equals_brute_force(seed, criterion, folds):
     assert result.num_settings == 3 * len(expected)
 
 
-@pytest.mark.parametrize("criterion", ["map", "f1"])
+@pytest.mark.parametrize("criterion", ["map", "f1", "auc", "patient_auc"])
 def test_nested_value_is_that_of_thresholds_chosen_without_the_group(criterion):
     cases = random_volumes(7, num_cases=4, most=14)
     grid = replace(GRID, others={"nms_iou": (0.2,), "min_extent_mm": (4.0,)})
@@ -121,7 +129,7 @@ def test_nested_value_is_that_of_thresholds_chosen_without_the_group(criterion):
             own[index] = chosen
     metrics = slow_metrics(cases, own)
     assert {name: getattr(result.nested, name) for name in metrics} == pytest.approx(metrics)
-    value = metrics["f1"] if criterion == "f1" else slow_curve(cases, own, "map")
+    value = metrics["f1"] if criterion == "f1" else slow_curve(cases, own, criterion)
     assert result.nested.value == pytest.approx(value, abs=1e-9)
     assert result.nested.optimism == pytest.approx(result.best.value - value, abs=1e-9)
     assert result.nested.groups == [["case0", "case2"], ["case1", "case3"]]
@@ -154,6 +162,19 @@ def test_a_hundred_candidates_rank_and_all_of_them_count():
         assert slow_metrics([case], result.settings)["precision"] == pytest.approx(1 / (extra + 1))
 
 
+def test_a_hundred_candidates_rank_the_slices():
+    """Lesion on slices 0 and 1 of 20, false boxes on slices 2 and 3, which win against its slices.
+
+    As the 101st best of its case the lesion's box is no candidate: its slices tie with the 16 empty ones. As the 100th
+    it wins against them.
+    """
+    false = [((2, 10 * i, 0, 4, 10 * i + 4, 4), 0.5) for i in range(1, 101)]
+    for extra, expected in ((100, 2 * 16 / 2 / 36), (99, 2 * 16 / 36)):
+        case = volume_case({"v": [volume_boxes(*false[:extra], (A, 0.4))]}, [A])
+        result = sweep([case], SweepGrid((), (), (), (0.5,), (), (0.1,)), criterion="auc", base=BASE)
+        assert result.best.value == pytest.approx(expected)
+
+
 def test_a_filter_frees_the_lesion_for_another_box():
     """The brighter box takes the lesion and is an alarm less; without it the darker one finds it."""
     raw = {"v": [volume_boxes((A, 0.9), ((0, 0, 1, 2, 4, 5), 0.8), hu=[150, 50])]}
@@ -178,7 +199,9 @@ def test_one_fold_says_nothing_about_fusion():
     assert "nearest to the plan's own" in result.tie_rule
 
 
-@pytest.mark.parametrize(("search", "criterion"), [("coarse", "map"), ("coarse", "f1"), ("optuna", "ap")])
+@pytest.mark.parametrize(
+    ("search", "criterion"), [("coarse", "map"), ("coarse", "f1"), ("coarse", "auc"), ("optuna", "ap")]
+)
 def test_stepwise_never_misreports(search, criterion):
     """What is told of a setting is what the pipeline and the evaluation make of it."""
     pytest.importorskip("optuna") if search == "optuna" else None
