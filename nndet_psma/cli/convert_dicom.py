@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nndet_psma.dataset.convert.dicom import DicomSource
+
+EXIT_SOME_FAILED = 3
+"""Some studies were converted, others not."""
 
 _MODALITIES = ("CT", "PET", "DWI", "ADC", "T2")
 _DEFAULT_NAME = "DICOM"
@@ -43,6 +51,18 @@ def add_dicom_arguments(parser: argparse.ArgumentParser) -> None:
         help="where a study has several series for a modality: the description of the right one",
     )
     parser.add_argument(
+        "--accept-derived",
+        action="store_true",
+        help="take reformats (ImageType MPR), too, where nothing that was measured was sent",
+    )
+    _add_suv(parser)
+    parser.add_argument(
+        "--patients",
+        metavar="HOW",
+        help="where the files do not tell patients apart: FILE.csv (columns StudyInstanceUID or folder, and patient), "
+        "per-study or as-named",
+    )
+    parser.add_argument(
         "--mapping",
         type=Path,
         metavar="FILE.csv",
@@ -62,22 +82,12 @@ def add_dicom_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def convert_dicom_folders(args: argparse.Namespace) -> int:
-    """Convert and say what was written."""
-    from nndet_psma.dataset.convert.dicom import DicomSource, convert_dicom
-    from nndet_psma.dataset.dicom.studies import Choice
+    """Convert and say what was written; 3 where some studies could not be converted."""
+    from nndet_psma.dataset.convert.dicom import convert_dicom
     from nndet_psma.dataset.task.paths import TaskPaths, data_root
 
     check_task_name(args.task, args.name)
-    source = DicomSource(
-        folders=tuple(args.folders),
-        modalities=None if args.modalities is None else tuple(args.modalities),
-        lesion_rois=tuple(args.lesion_roi),
-        ctv_roi=args.ctv_roi,
-        mask_rois=dict(args.mask_roi),
-        class_name=args.class_name,
-        allow_empty=args.allow_empty,
-        choice=Choice(args.b_value, dict(args.series)),
-    )
+    source = _source(args)
     root = data_root() if args.output is None else args.output
     paths = TaskPaths(root / f"Task{args.task:03d}_{args.name}")
     _check_number(args.task, paths.root)
@@ -90,6 +100,9 @@ def convert_dicom_folders(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         num_processes=args.num_processes,
     )
+    for case_id, notes in done.notes.items():
+        for note in notes:
+            print(f"{case_id}: {note}")
     print(f"{paths.root}: {len(done.training)} training cases, {len(done.test)} test cases,", end=" ")
     print(f"{done.num_lesions} lesions; {len(done.skipped)} cases were finished before")
     if source.lesion_rois:
@@ -98,7 +111,32 @@ def convert_dicom_folders(args: argparse.Namespace) -> int:
         print(
             f"Without labels, for prediction: nndet_predict MODEL_TASK MODEL -i {paths.images('Ts')} -o FOLDER"
         )
-    return 0
+    for failure in done.failures:
+        sys.stderr.write(f"not converted: {' '.join(str(failure).split())}\n")
+    return EXIT_SOME_FAILED if done.failures else 0
+
+
+def _source(args: argparse.Namespace) -> DicomSource:
+    from nndet_psma.dataset.convert.dicom import DicomSource
+    from nndet_psma.dataset.dicom.contours import ContourRules
+    from nndet_psma.dataset.dicom.studies import Choice
+    from nndet_psma.dataset.dicom.suv import SuvGiven
+
+    return DicomSource(
+        folders=tuple(args.folders),
+        modalities=None if args.modalities is None else tuple(args.modalities),
+        lesion_rois=tuple(args.lesion_roi),
+        ctv_roi=args.ctv_roi,
+        mask_rois=dict(args.mask_roi),
+        class_name=args.class_name,
+        allow_empty=args.allow_empty,
+        choice=Choice(args.b_value, dict(args.series), args.accept_derived),
+        structure_set=args.structure_set,
+        rules=ContourRules(args.contour_gaps or "ask", args.inner_contours or "ask"),
+        suv=SuvGiven(factor=args.suv_factor, dose_mbq=args.dose, weight_kg=args.weight),
+        injected_at=args.injected_at,
+        patients=args.patients,
+    )
 
 
 def check_task_name(number: int, name: str) -> None:
@@ -139,12 +177,47 @@ def _add_structures(parser: argparse.ArgumentParser) -> None:
         help="another mask modality, BLADDER or PROSTATE",
     )
     group.add_argument(
+        "--structure-set",
+        metavar="PATTERN",
+        help="label or file name of the structure sets that count, or 'newest' (default: all)",
+    )
+    group.add_argument(
+        "--contour-gaps",
+        choices=("interpolate", "separate"),
+        help="slices without a contour between two that lie over each other (default: interpolate between contours "
+        "on every second, third ... slice, refuse other gaps)",
+    )
+    group.add_argument(
+        "--inner-contours",
+        choices=("hole", "filled"),
+        help="a closed contour inside another one (default: refuse; keyholes and CLOSEDPLANAR_XOR are holes)",
+    )
+    group.add_argument(
         "--class", dest="class_name", default="lesion", metavar="NAME", help="class of the lesions"
     )
     group.add_argument(
         "--allow-empty",
         action="store_true",
         help="a study without lesion structure is a case without lesions",
+    )
+
+
+def _add_suv(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "SUV", "what the header of the PET of one study gets wrong; later runs remember it"
+    )
+    group.add_argument("--dose", type=float, metavar="MBQ", help="that was injected, MBq")
+    group.add_argument("--weight", type=float, metavar="KG", help="of the patient, kg")
+    group.add_argument(
+        "--injected-at",
+        metavar="TIME",
+        help="HH:MM[:SS] in the clock of the scanner, or 'YYYY-MM-DD HH:MM[:SS]' with the date of the file",
+    )
+    group.add_argument(
+        "--suv-factor",
+        type=float,
+        metavar="F",
+        help="from the values of the file (after its slope) to SUV, in place of all else",
     )
 
 

@@ -20,6 +20,7 @@ CLASSES = {
     "PT": "1.2.840.10008.5.1.4.1.1.128",
     "MR": "1.2.840.10008.5.1.4.1.1.4",
     "RTSTRUCT": "1.2.840.10008.5.1.4.1.1.481.3",
+    "SEG": "1.2.840.10008.5.1.4.1.1.66.4",
 }
 FRAME = generate_uid(entropy_srcs=["frame"])
 STUDY = generate_uid(entropy_srcs=["study"])
@@ -100,11 +101,11 @@ def write_series(folder: Path, array, modality="CT", **arguments) -> Path:
 
 
 def pet_tags(**changes) -> dict:
-    """Header of a PET: 100 MBq given at 10:00 to 80 kg, scanned at 11:00; half-life one hour."""
+    """Header of a PET: 100 MBq of F-18 given to 80 kg at 09:10:13.8, scanned one half-life later, at 11:00."""
     tracer = Dataset()
-    tracer.RadiopharmaceuticalStartTime = "100000.00"
+    tracer.RadiopharmaceuticalStartTime = "091013.80"
     tracer.RadionuclideTotalDose = 1e8
-    tracer.RadionuclideHalfLife = 3600.0
+    tracer.RadionuclideHalfLife = 6586.2
     tags = {
         "Units": "BQML",
         "DecayCorrection": "START",
@@ -154,6 +155,42 @@ def _contour(polygon, kind: str) -> Dataset:
     contour.NumberOfContourPoints = len(polygon) // 3
     contour.ContourData = [float(value) for value in polygon]
     return contour
+
+
+def make_segmentation(images: list[Dataset], masks: dict[str, np.ndarray], kind="BINARY"):
+    """A DICOM SEG of masks ``[z, y, x]`` by label, drawn on all images of a series, as highdicom writes it."""
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    for name in ("PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime", "AccessionNumber"):
+        for image in images:
+            setattr(image, name, image.get(name) or "")
+    for image in images:
+        image.ReferringPhysicianName = ""
+    described = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=label,
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=codes.SCT.Lesion,
+            algorithm_type="MANUAL",
+        )
+        for number, label in enumerate(masks, start=1)
+    ]
+    return highdicom.seg.Segmentation(
+        source_images=images,
+        pixel_array=np.stack(list(masks.values()), axis=-1),
+        segmentation_type=kind,
+        segment_descriptions=described,
+        series_instance_uid=uid("segmentation", *masks),
+        series_number=9,
+        sop_instance_uid=uid("segments", *masks),
+        instance_number=1,
+        manufacturer="nobody",
+        manufacturer_model_name="none",
+        software_versions="1",
+        device_serial_number="1",
+    )
 
 
 def data_folder(name: str) -> Path:

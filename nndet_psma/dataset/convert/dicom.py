@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 from nndet_psma.core.atomic import write_json
@@ -14,10 +13,19 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import to_plain
 from nndet_psma.core.workers import map_cases
-from nndet_psma.dataset.convert.nifti import Conversion, draw_test_cases
+from nndet_psma.dataset.convert.dicom_cases import (
+    DicomSource,
+    check_source,
+    content_of,
+    gather_cases,
+    read_studies,
+    with_suv,
+)
+from nndet_psma.dataset.convert.nifti import draw_test_cases
 from nndet_psma.dataset.convert.pseudonyms import (
     STATE_FILE,
     CaseState,
+    ImportState,
     check_mapping,
     merge_state,
     name_cases,
@@ -25,53 +33,38 @@ from nndet_psma.dataset.convert.pseudonyms import (
     write_mapping,
 )
 from nndet_psma.dataset.convert.study_files import StudyFiles
-from nndet_psma.dataset.dicom.case import CaseSource, convert_case
-from nndet_psma.dataset.dicom.headers import scan_folders
-from nndet_psma.dataset.dicom.rtstruct import Roi, find_rois
-from nndet_psma.dataset.dicom.studies import (
-    IMAGE_ROLES,
-    Choice,
-    DicomStudy,
-    choose_series,
-    common_modalities,
-    group_studies,
-)
-from nndet_psma.dataset.task.description import DatasetDescription, Role
+from nndet_psma.dataset.dicom.case import CaseResult, CaseSource, try_case
+from nndet_psma.dataset.dicom.studies import DicomStudy, common_modalities
+from nndet_psma.dataset.task.description import DatasetDescription
 from nndet_psma.dataset.task.paths import TaskPaths
 
-CONVERSION_VERSION = 1
+__all__ = ["CONVERSION_VERSION", "DicomConversion", "DicomSource", "convert_dicom"]
+
+CONVERSION_VERSION = 2
 """Raised when the same files give other voxels, so that finished cases are converted anew."""
+
+_Named = dict[str, tuple[DicomStudy, CaseState]]
 
 
 @dataclass(frozen=True)
-class DicomSource:
-    """Which files make a task, and how.
+class DicomConversion:
+    """What a conversion did.
 
     Attributes:
-        folders: hold the files of all studies, in any arrangement.
-        modalities: of the task, the first gives the grid; None takes what all studies have.
-        lesion_rois: patterns of the names of lesion structures; none: cases without labels, for prediction.
-        ctv_roi: pattern of the search region, or None.
-        mask_rois: further mask modalities (BLADDER, PROSTATE) with the patterns of their structures.
-        class_name: of the lesions.
-        allow_empty: a study without lesion structure has no lesion; otherwise it is an error.
-        choice: which series is taken where there are several.
+        training: case ids, sorted.
+        test: case ids, sorted.
+        skipped: of them, those that were finished before.
+        num_lesions: in all of them.
+        failures: why studies or files were left out.
+        notes: by case id, what was read in a way that the user should know of.
     """
 
-    folders: tuple[Path, ...]
-    modalities: tuple[str, ...] | None = None
-    lesion_rois: tuple[str, ...] = ()
-    ctv_roi: str | None = None
-    mask_rois: Mapping[str, str] = field(default_factory=dict)
-    class_name: str = "lesion"
-    allow_empty: bool = False
-    choice: Choice = field(default_factory=Choice)
-
-    @property
-    def masks(self) -> dict[str, str]:
-        """Patterns of all mask modalities by name, the search region last."""
-        ctv = {} if self.ctv_roi is None else {Role.CTV.value: self.ctv_roi}
-        return {**self.mask_rois, **ctv}
+    training: tuple[str, ...]
+    test: tuple[str, ...]
+    skipped: tuple[str, ...]
+    num_lesions: int
+    failures: tuple[UserError, ...] = ()
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def convert_dicom(
@@ -83,11 +76,12 @@ def convert_dicom(
     seed: int = 0,
     overwrite: bool = False,
     num_processes: int = 1,
-) -> Conversion:
+) -> DicomConversion:
     """Write images, labels and at last ``dataset.json`` of a task; nothing in it identifies a patient.
 
     One case per study, named ``case_0001`` and so on; a second run keeps the names, converts what is new or was made
-    from other files, and leaves the rest alone. Without lesion structures all cases are test cases without labels.
+    from other files, and leaves the rest alone. Without lesion structures all cases are test cases without labels. A
+    study that is refused does not keep the others from being converted.
 
     Args:
         source: the studies.
@@ -95,93 +89,123 @@ def convert_dicom(
         mapping: file for the private table of case, patient and study; None writes none.
         test_share: share of the patients, drawn at random, that become test cases.
         seed: of that draw.
-        overwrite: convert finished cases again.
+        overwrite: convert finished cases again, and forget what was stated about their SUV.
         num_processes: cases are converted in parallel.
 
     Raises:
-        UserError: series are missing, ambiguous, incomplete or cannot be read; structures are missing or lie off the
-            images; a PET cannot be turned into SUV.
+        UserError: no study can be converted: series are missing, ambiguous, incomplete or cannot be read; structures
+            are missing or lie off the images; a PET cannot be turned into SUV.
     """
     if mapping is not None:
         check_mapping(mapping, paths.root)
-    studies = group_studies(scan_folders(source.folders))
-    modalities = _modalities(source, studies)
+    check_source(source)
     known = read_state(paths.root / STATE_FILE)
+    plan = _plan(source, known, overwrite=overwrite)
+    state = merge_state(plan.named, plan.choices, known, paths.root)
+    test_ids = _test_cases(source, plan.named, test_share, seed)
+    _clear_stale(paths, plan.named, _stale(plan.named, known, overwrite=overwrite), test_ids)
+    write_json(paths.root / STATE_FILE, to_plain(state))
+    jobs = [(case_id, plan.cases[study.digest]) for case_id, (study, _) in plan.named.items()]
+    results = map_cases(partial(try_case, paths=paths, test_ids=frozenset(test_ids)), jobs, num_processes)
+    done = {c: one for c, one in zip(plan.named, results, strict=True) if isinstance(one, CaseResult)}
+    failures = [*plan.failures, *(one for one in results if isinstance(one, UserError))]
+    notes = {c: one.notes if one.done else known.cases[c].notes for c, one in done.items()}
+    _finish(source, paths, plan, _with_results(state, plan.named, notes), test_ids & set(done))
+    if mapping is not None:
+        write_mapping(mapping, {c: plan.named[c] for c in done}, paths.root)
+    _check_any(done, failures)
+    return DicomConversion(
+        training=tuple(c for c in done if c not in test_ids),
+        test=tuple(sorted(test_ids & set(done))),
+        skipped=tuple(c for c, one in done.items() if not one.done),
+        num_lesions=sum(one.lesions for one in done.values()),
+        failures=_distinct(failures),
+        notes={c: told for c, told in notes.items() if told},
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What will be converted: cases by the digest of their study and by name, and the mark of common choices."""
+
+    modalities: tuple[str, ...]
+    cases: dict[str, CaseSource]
+    named: _Named
+    choices: str
+    failures: tuple[UserError, ...]
+
+
+def _plan(source: DicomSource, known: ImportState, *, overwrite: bool) -> _Plan:
+    read = read_studies(source)
+    _check_any(read.studies, read.failures)
+    modalities = source.modalities or common_modalities(read.studies)
+    gathered, refused = gather_cases(read.studies, modalities, source)
+    failures = (*read.failures, *refused)
+    _check_any(gathered, failures)
+    _check_lesions(list(gathered.values()), source)
+    before = {} if overwrite else {one.study: one.suv for one in known.cases.values() if one.suv is not None}
+    cases = with_suv(gathered, source, before)
     choices = hash_json(
         [CONVERSION_VERSION, *modalities, *source.masks, source.class_name, not source.lesion_rois]
     )
-    sources = [_case_source(study, modalities, source) for study in studies]
-    _check_lesions(sources, source)
-    named = name_cases(studies, [_content(case, choices) for case in sources], known)
-    state = merge_state(named, choices, known, paths.root)
-    by_study = {study.digest: case for study, case in zip(studies, sources, strict=True)}
-    test_ids = _test_cases(source, named, test_share, seed)
-    jobs = [(case_id, by_study[study.digest]) for case_id, (study, _) in named.items()]
-    stale = {c for c, (_, new) in named.items() if overwrite or known.cases.get(c) != new}
-    description = _description(
-        source, paths.name, modalities, has_test=bool(test_ids) and bool(source.lesion_rois)
-    )
-    _clear_stale(paths, named, stale, test_ids)
-    write_json(paths.root / STATE_FILE, to_plain(state))
-    results = map_cases(partial(convert_case, paths=paths, test_ids=frozenset(test_ids)), jobs, num_processes)
-    _write_clinical(state.cases, paths)
-    if mapping is not None:
-        write_mapping(mapping, named, paths.root)
-    write_json(paths.root / "dataset.json", description.to_json())
-    return Conversion(
-        training=tuple(c for c in named if c not in test_ids),
-        test=tuple(sorted(test_ids)),
-        skipped=tuple(c for c, (done, _) in zip(named, results, strict=True) if not done),
-        num_lesions=sum(count for _, count in results),
-    )
+    studies = [study for study in read.studies if study.digest in cases]
+    named = name_cases(studies, [content_of(cases[study.digest], choices) for study in studies], known)
+    named = {c: (study, _with_suv(state, cases[study.digest])) for c, (study, state) in named.items()}
+    return _Plan(modalities, cases, named, choices, failures)
 
 
-def _modalities(source: DicomSource, studies: Sequence[DicomStudy]) -> tuple[str, ...]:
-    chosen = source.modalities or common_modalities(studies)
-    known = [role.value for role in IMAGE_ROLES]
-    wrong = [name for name in (*chosen, *(source.choice.names or {})) if name not in known]
-    if wrong:
-        raise UserError("unknown modality", expected=f"one of {', '.join(known)}", found=", ".join(wrong))
-    return chosen
+def _with_suv(state: CaseState, case: CaseSource) -> CaseState:
+    return state if case.suv.is_empty else replace(state, suv=case.suv)
 
 
-def _case_source(study: DicomStudy, modalities: Sequence[str], source: DicomSource) -> CaseSource:
-    """The series and structures of one case.
+def _check_any(found: Collection[object], failures: Sequence[UserError]) -> None:
+    """Refuse an import of which nothing is left, with all reasons.
 
     Raises:
-        UserError: one is missing or ambiguous.
+        UserError: nothing is found.
     """
-    rois = [roi for structures in study.structures for roi in structures.rois]
-    lesions = _with_contours(find_rois(rois, source.lesion_rois))
-    masks = {name: _with_contours(find_rois(rois, [pattern])) for name, pattern in source.masks.items()}
-    missing = [name for name, found in masks.items() if not found]
-    if source.lesion_rois and not lesions and not source.allow_empty:
-        missing.append("lesion")
-    if missing:
-        raise _no_structure(study, rois, missing)
-    drawn_on = frozenset(uid for roi in chain(lesions, *masks.values()) for uid in roi.series)
-    return CaseSource(
-        images={name: choose_series(study, name, source.choice, drawn_on) for name in modalities},
-        masks={name: tuple(found) for name, found in masks.items()},
-        lesions=tuple(lesions) if source.lesion_rois else None,
-        series=study.series,
+    if found or not failures:
+        return
+    distinct = _distinct(failures)
+    if len(distinct) == 1:
+        raise distinct[0]
+    raise UserError(
+        f"none of the studies can be converted, for {len(distinct)} reasons",
+        found="; ".join(map(str, distinct)),
     )
 
 
-def _with_contours(rois: Sequence[Roi]) -> list[Roi]:
-    """Planning systems keep empty structures of a template."""
-    return [roi for roi in rois if roi.contours]
+def _distinct(failures: Iterable[UserError]) -> tuple[UserError, ...]:
+    """One file can be the fault of several studies."""
+    by_text = {str(error): error for error in failures}
+    return tuple(by_text[text] for text in sorted(by_text))
 
 
-def _no_structure(study: DicomStudy, rois: Sequence[Roi], missing: Sequence[str]) -> UserError:
-    names = ", ".join(f"'{roi.name}'{'' if roi.contours else ' (empty)'}" for roi in rois)
-    remedy = "Correct the pattern"
-    return UserError(
-        f"no structure for {', '.join(missing)}",
-        file=study.place,
-        found=names or "no structure set",
-        remedy=remedy + ("; --allow-empty, if it has no lesion" if "lesion" in missing else ""),
+def _stale(named: _Named, known: ImportState, *, overwrite: bool) -> set[str]:
+    """Cases that are made anew."""
+    before = {case_id: state.content for case_id, state in known.cases.items()}
+    return {case_id for case_id, (_, new) in named.items() if overwrite or before.get(case_id) != new.content}
+
+
+def _with_results(state: ImportState, named: _Named, notes: Mapping[str, tuple[str, ...]]) -> ImportState:
+    """The state without the cases that failed, and with what is to be noted about the others."""
+    kept = {c: one for c, one in state.cases.items() if c in notes or c not in named}
+    return replace(state, cases={c: replace(one, notes=notes.get(c, one.notes)) for c, one in kept.items()})
+
+
+def _finish(
+    source: DicomSource, paths: TaskPaths, plan: _Plan, state: ImportState, test_ids: Collection[str]
+) -> None:
+    """Remove what failed cases left, and write the tables and descriptions of the others."""
+    _remove(paths, set(plan.named) - set(state.cases), ("Tr", "Ts"))
+    write_json(paths.root / STATE_FILE, to_plain(state))
+    if not state.cases:
+        return
+    _write_clinical(state.cases, paths)
+    description = _description(
+        source, paths.name, plan.modalities, has_test=bool(test_ids) and bool(source.lesion_rois)
     )
+    write_json(paths.root / "dataset.json", description.to_json())
 
 
 def _check_lesions(sources: Sequence[CaseSource], source: DicomSource) -> None:
@@ -194,19 +218,6 @@ def _check_lesions(sources: Sequence[CaseSource], source: DicomSource) -> None:
         )
 
 
-def _content(case: CaseSource, choices: str) -> str:
-    """Mark of everything a case is made from."""
-    images = {
-        name: [sorted(header.instance for header in series.headers), series.b_value]
-        for name, series in case.images.items()
-    }
-    structures = {
-        name: [[roi.name, [points.ravel().tolist() for points in roi.contours]] for roi in rois]
-        for name, rois in {**case.masks, "": case.lesions or ()}.items()
-    }
-    return hash_json([choices, images, structures])
-
-
 def _test_cases(
     source: DicomSource, named: Mapping[str, tuple[DicomStudy, CaseState]], share: float, seed: int
 ) -> set[str]:
@@ -216,15 +227,21 @@ def _test_cases(
     return draw_test_cases(patients, share, seed)
 
 
-def _clear_stale(paths: TaskPaths, named: Mapping[str, object], stale: set[str], test_ids: set[str]) -> None:
+def _clear_stale(paths: TaskPaths, named: Iterable[str], stale: set[str], test_ids: set[str]) -> None:
     """Remove what is made anew, and what an earlier run put on the other side."""
     (paths.root / "dataset.json").unlink(missing_ok=True)
     for case_id in named:
-        for split in ("Tr", "Ts"):
-            if case_id in stale or split != ("Ts" if case_id in test_ids else "Tr"):
-                for folder in (paths.images(split), paths.labels(split)):
-                    for file in [*folder.glob(f"{case_id}_*.nii.gz"), *folder.glob(f"{case_id}.*")]:
-                        file.unlink()
+        other = "Tr" if case_id in test_ids else "Ts"
+        _remove(paths, [case_id], ("Tr", "Ts") if case_id in stale else (other,))
+
+
+def _remove(paths: TaskPaths, case_ids: Iterable[str], splits: Sequence[str]) -> None:
+    """Delete the files of cases."""
+    for case_id in case_ids:
+        for split in splits:
+            for folder in (paths.images(split), paths.labels(split)):
+                for file in [*folder.glob(f"{case_id}_*.nii.gz"), *folder.glob(f"{case_id}.*")]:
+                    file.unlink()
 
 
 def _description(

@@ -12,6 +12,7 @@ from nndet_psma.core.csv_table import table_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import SchemaError, from_plain
 from nndet_psma.dataset.dicom.studies import DicomStudy
+from nndet_psma.dataset.dicom.suv import SuvGiven
 
 STATE_FILE = "dicom.json"
 STATE_VERSION = 1
@@ -25,11 +26,15 @@ class CaseState:
         study: one-way mark of the study.
         patient: pseudonym.
         content: mark of the files and choices that the case was made from.
+        suv: what the user stated instead of the header of the PET; counts again in a later run.
+        notes: what was read in a way that the user should know of.
     """
 
     study: str
     patient: str
     content: str
+    suv: SuvGiven | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

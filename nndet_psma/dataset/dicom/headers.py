@@ -5,18 +5,40 @@ Identifiers of the patient stay in :class:`DicomHeader`; nothing of it is writte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.dataset.dicom.diffusion import b_value, is_isotropic
+from nndet_psma.dataset.dicom.values import (
+    UnreadableValue,
+    read_number,
+    read_numbers,
+    read_text,
+    read_texts,
+    unreadable,
+)
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 _SUFFIXES = (".dcm", ".ima", ".dicom")
+_STRUCTURES = ("SEG", "RTSTRUCT")
+_IMAGE_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("2", "4", "128", "481.3", "66"))
+"""Beginnings of the SOP classes of CT, MR, PET, structure sets and segmentations."""
+
+_PREAMBLE = 132
+"""Bytes before the first attribute of a part 10 file: 128 of anything and the mark DICM."""
+
+_FIRST_GROUPS = (b"\x08\x00", b"\x02\x00")
+"""How a file without preamble begins: an attribute of group 8, or of the file meta information."""
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -40,6 +62,8 @@ class DicomHeader:
         isotropic: a trace-weighted image, mean of all directions.
         sequence: name of the sequence, sequence timing (echo and repetition time, ms).
         corrections: of a PET, such as DECY and ATTN.
+        faults: attributes that cannot be read, with tag and value; they count as missing above.
+        person: sex and date of birth, "" where missing: tell people with one identifier apart, stay in memory.
     """
 
     file: Path
@@ -62,10 +86,37 @@ class DicomHeader:
     isotropic: bool
     sequence: tuple[str, float, float]
     corrections: tuple[str, ...]
+    faults: tuple[str, ...] = ()
+    person: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What lies in folders.
+
+    Attributes:
+        headers: of all DICOM files, copies left out.
+        damaged: why files could not be read, by file.
+    """
+
+    headers: tuple[DicomHeader, ...]
+    damaged: dict[Path, UserError]
 
 
 def scan_folders(folders: Sequence[Path]) -> list[DicomHeader]:
     """Headers of all DICOM files below ``folders``, whatever their names are; other files are passed over.
+
+    Raises:
+        UserError: a folder does not exist, there is no DICOM file in any of them, or one is damaged.
+    """
+    scan = scan_all(folders)
+    for error in scan.damaged.values():
+        raise error
+    return list(scan.headers)
+
+
+def scan_all(folders: Sequence[Path]) -> Scan:
+    """Like :func:`scan_folders`, but damaged files are listed instead of ending the work.
 
     Raises:
         UserError: a folder does not exist, or there is no DICOM file in any of them.
@@ -73,112 +124,187 @@ def scan_folders(folders: Sequence[Path]) -> list[DicomHeader]:
     missing = next((folder for folder in folders if not folder.is_dir()), None)
     if missing is not None:
         raise UserError("no such folder", file=missing)
-    headers = [header for folder in folders for header in _scan(folder)]
-    if not headers:
+    headers: list[DicomHeader] = []
+    damaged: dict[Path, UserError] = {}
+    for folder in folders:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file() and not file.name.startswith("."):
+                try:
+                    dataset = read_dataset(file)
+                    if dataset is not None and _has_modality(dataset, file):
+                        headers.append(make_header(dataset, file, folder))
+                except UserError as error:
+                    damaged[file] = error
+                except UnreadableValue as error:
+                    damaged[file] = unreadable(file, str(error))
+    if not headers and not damaged:
         raise UserError("no DICOM files", file=folders[0], remedy="Name the folders that hold them")
-    return _without_copies(headers)
+    return Scan(tuple(_without_copies(headers, damaged)), damaged)
 
 
 def read_dataset(file: Path, *, pixels: bool = False) -> Dataset | None:
-    """A DICOM file, or None when it is none.
+    """A DICOM file, with or without preamble; None when it is none.
 
     Raises:
         UserError: it is one, but damaged, or its name says that it is one.
     """
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(_PREAMBLE)
+        has_mark = start[-4:] == b"DICM"
+        may_be = has_mark or _may_be_bare(start)
+        dataset = _parse(file, pixels=pixels, force=not has_mark) if may_be else None
+    except Exception as error:  # whatever a parser of foreign bytes meets, the file is damaged
+        raise UserError(
+            "damaged DICOM file", file=file, found=_reason(error), remedy="Export it again"
+        ) from None
+    if dataset is not None and (has_mark or "SOPClassUID" in dataset):
+        _state_syntax(dataset)
+        return dataset
+    if file.suffix.lower() in _SUFFIXES:
+        raise UserError(
+            "not a DICOM file, though it is named like one",
+            file=file,
+            expected="a file with the mark DICM (DICOM part 10)",
+            remedy="Export it again, or take it away",
+        )
+    return None
+
+
+def _parse(file: Path, *, pixels: bool, force: bool) -> Dataset:
     from pydicom import config, dcmread
-    from pydicom.errors import InvalidDicomError
 
     # odd values are common and judged where they are used; warnings would print them, names of patients among them
     config.settings.reading_validation_mode = config.IGNORE
-    try:
-        return dcmread(file, stop_before_pixels=not pixels)
-    except InvalidDicomError:
-        if file.suffix.lower() in _SUFFIXES:
-            raise UserError(
-                "not a DICOM file, though it is named like one",
-                file=file,
-                expected="a file with the mark DICM (DICOM part 10)",
-                remedy="Export it again, or take it away",
-            ) from None
-        return None
-    except (EOFError, OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise UserError("damaged DICOM file", file=file, found=str(error), remedy="Export it again") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return dcmread(file, stop_before_pixels=not pixels, force=force)
 
 
-def _scan(folder: Path) -> Iterator[DicomHeader]:
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and not file.name.startswith("."):
-            dataset = read_dataset(file)
-            if dataset is not None and "Modality" in dataset:  # a DICOMDIR has none
-                yield make_header(dataset, file, folder)
+def _has_modality(dataset: Dataset, file: Path) -> bool:
+    """Whether a file is of a series: a directory of media and a hanging protocol are of none.
+
+    Raises:
+        UserError: it is an image, or cannot be told to be anything else, and has lost its modality.
+    """
+    if read_text(dataset, "Modality"):
+        return True
+    kind = read_text(dataset, "SOPClassUID")
+    if file.name.upper() == "DICOMDIR" or "DirectoryRecordSequence" in dataset:
+        return False
+    if not kind or kind.startswith(_IMAGE_CLASSES):
+        raise UserError(
+            "damaged DICOM file", file=file, expected="Modality (0008,0060)", remedy="Export it again"
+        )
+    return False
+
+
+def _may_be_bare(start: bytes) -> bool:
+    """Whether bytes can be the first attribute of a file that was written without preamble."""
+    return start[:2] in _FIRST_GROUPS and len(start) == _PREAMBLE
+
+
+def _state_syntax(dataset: Dataset) -> None:
+    """State the encoding of a file that does not: pydicom has found it out, and needs it for the pixels."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if "TransferSyntaxUID" in getattr(dataset, "file_meta", ()):
+        return
+    implicit, little = dataset.original_encoding
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+
+def _reason(error: Exception) -> str:
+    """What a library says, without the paths and values that it may quote at length."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:100]}" if text else type(error).__name__
 
 
 def make_header(dataset: Dataset, file: Path, source: Path) -> DicomHeader:
-    """The part of a header that is needed."""
+    """The part of a header that is needed; values that cannot be read are listed in it."""
+    faults: list[str] = []
+
+    def tried(read: Callable[[], _Value]) -> _Value | None:
+        try:
+            return read()
+        except UnreadableValue as error:
+            faults.append(str(error))
+            return None
+
+    def number(name: str) -> float | None:
+        return tried(lambda: read_number(dataset, name))
+
+    def numbers(name: str, count: int) -> tuple[float, ...] | None:
+        return tried(lambda: read_numbers(dataset, name, count))
+
+    modality = read_text(dataset, "Modality")
     return DicomHeader(
         file=file,
         source=source,
-        patient_id=_text(dataset, "PatientID"),
-        study=_text(dataset, "StudyInstanceUID"),
-        series=_text(dataset, "SeriesInstanceUID"),
-        frame=_text(dataset, "FrameOfReferenceUID"),
-        instance=_text(dataset, "SOPInstanceUID"),
-        modality=_text(dataset, "Modality"),
-        description=_text(dataset, "SeriesDescription"),
-        image_type=_texts(dataset, "ImageType"),
-        orientation=_numbers(dataset, "ImageOrientationPatient", 6),
-        position=_numbers(dataset, "ImagePositionPatient", 3),
-        shape=(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)),
-        pixel_spacing=_numbers(dataset, "PixelSpacing", 2),
-        thickness=_number(dataset, "SpacingBetweenSlices") or _number(dataset, "SliceThickness"),
-        frames=int(dataset.get("NumberOfFrames") or 1),
-        b_value=b_value(dataset) if _text(dataset, "Modality") == "MR" else None,
+        patient_id=read_text(dataset, "PatientID"),
+        study=read_text(dataset, "StudyInstanceUID"),
+        series=read_text(dataset, "SeriesInstanceUID"),
+        frame=read_text(dataset, "FrameOfReferenceUID"),
+        instance=read_text(dataset, "SOPInstanceUID"),
+        modality=modality,
+        description=read_text(dataset, "SeriesDescription"),
+        image_type=read_texts(dataset, "ImageType"),
+        orientation=numbers("ImageOrientationPatient", 6),
+        position=numbers("ImagePositionPatient", 3),
+        shape=(int(number("Rows") or 0), int(number("Columns") or 0)),
+        pixel_spacing=numbers("PixelSpacing", 2),
+        thickness=number("SpacingBetweenSlices") or number("SliceThickness"),
+        frames=int(number("NumberOfFrames") or 1),
+        b_value=b_value(dataset) if modality == "MR" else None,
         isotropic=is_isotropic(dataset),
         sequence=(
-            _text(dataset, "SequenceName"),
-            _number(dataset, "EchoTime") or 0.0,
-            _number(dataset, "RepetitionTime") or 0.0,
+            read_text(dataset, "SequenceName"),
+            number("EchoTime") or 0.0,
+            number("RepetitionTime") or 0.0,
         ),
-        corrections=_texts(dataset, "CorrectedImage"),
+        corrections=read_texts(dataset, "CorrectedImage"),
+        person=(read_text(dataset, "PatientSex"), read_text(dataset, "PatientBirthDate")),
+        faults=tuple(faults),
     )
 
 
-def _without_copies(headers: Iterable[DicomHeader]) -> list[DicomHeader]:
+def _without_copies(headers: Iterable[DicomHeader], damaged: dict[Path, UserError]) -> list[DicomHeader]:
     """The same object exported twice, or found under two overlapping folders, counts once.
 
-    Raises:
-        UserError: two different structure sets have one identifier; which of them is meant cannot be known.
+    A bad de-identification gives all slices one identifier: only what also lies in the same place and holds the same
+    voxels is a copy. Of two different structure sets with one identifier it cannot be known which is meant: that is
+    noted as damage.
     """
-    seen: dict[tuple[str, str], DicomHeader] = {}
+    groups: dict[tuple[str, str, tuple[float, ...] | None], list[DicomHeader]] = {}
     for header in headers:
-        other = seen.setdefault((header.instance or str(header.file), header.series), header)
-        is_plan = other is not header and header.modality == "RTSTRUCT"
-        if is_plan and header.file.read_bytes() != other.file.read_bytes():
-            raise UserError(
+        key = (header.instance or str(header.file), header.series, header.position)
+        groups.setdefault(key, []).append(header)
+    kept: list[DicomHeader] = []
+    for group in groups.values():
+        different = (
+            group if len(group) == 1 else list({_content(one): one for one in reversed(group)}.values())
+        )
+        kept += reversed(different)
+        if len(different) > 1 and group[0].modality in _STRUCTURES:
+            damaged[different[0].file] = UserError(
                 "two different structure sets have the same identifier",
-                file=header.file,
-                found=str(other.file),
+                file=different[0].file,
+                found=str(different[-1].file),
                 remedy="Leave one of them out",
             )
-    return list(seen.values())
+    return kept
 
 
-def _text(dataset: Dataset, name: str) -> str:
-    return str(dataset.get(name) or "").strip()
-
-
-def _texts(dataset: Dataset, name: str) -> tuple[str, ...]:
-    value: Any = dataset.get(name) or ()
-    return (value.strip(),) if isinstance(value, str) else tuple(str(part).strip() for part in value)
-
-
-def _number(dataset: Dataset, name: str) -> float | None:
-    value = dataset.get(name)
-    return None if value in (None, "") else float(value)
-
-
-def _numbers(dataset: Dataset, name: str, count: int) -> tuple[float, ...] | None:
-    value: Any = dataset.get(name)
-    if value is None or isinstance(value, str | float) or len(value) != count:
-        return None
-    return tuple(float(part) for part in value)
+def _content(header: DicomHeader) -> str:
+    """What makes a file a copy of another: the voxels and their scale of an image, else all its bytes."""
+    try:
+        dataset = None if header.modality in _STRUCTURES else read_dataset(header.file, pixels=True)
+    except UserError:
+        dataset = None
+    if dataset is None or not dataset.get("PixelData"):
+        return hash_files([header.file])
+    scale = [read_text(dataset, name) for name in ("RescaleSlope", "RescaleIntercept")]
+    return hash_json([header.shape, *scale, hashlib.blake2b(dataset.PixelData).hexdigest()])

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.dicom.headers import DicomHeader, read_dataset
+from nndet_psma.dataset.dicom.values import UnreadableValue, read_items, read_number, unreadable
 from nndet_psma.dataset.images.images import Volume
 from nndet_psma.dataset.task.description import Role
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 _SAME_DIRECTION = 1e-3
 """Largest difference of direction cosines within a series (0.06 degrees)."""
@@ -35,7 +39,11 @@ _ADC_NAME = re.compile(r"(?<![a-z])adc(?![a-z])|apparent diffusion|_adc", re.IGN
 _T2_NAME = re.compile(r"t2", re.IGNORECASE)
 _CALCULATED_NAME = re.compile(r"calc|synth|comput", re.IGNORECASE)
 _TWO_B_VALUES = re.compile(r"b\d+_\d+")
-_NOT_IMAGES = ("LOCALIZER", "MPR", "PROJECTION IMAGE", "SCREEN SAVE")
+_NOT_IMAGES = ("LOCALIZER", "PROJECTION IMAGE", "SCREEN SAVE")
+_REFORMATTED = "MPR"
+_FEWEST_SINGLE = 3
+"""Series of one slice each that are joined: fewer are scouts and single shots."""
+
 _T2_ECHO_MS, _T2_REPETITION_MS = 60.0, 1500.0
 
 
@@ -57,6 +65,16 @@ class Series:
     def first(self) -> DicomHeader:
         """Header of one of the slices, for what all share."""
         return self.headers[0]
+
+    @property
+    def uids(self) -> frozenset[str]:
+        """Identifiers of the series: several, where a bad de-identification gave every slice its own."""
+        return frozenset(header.series for header in self.headers)
+
+    @property
+    def is_reformatted(self) -> bool:
+        """Computed from other images, on another grid than was measured (ImageType MPR)."""
+        return _REFORMATTED in self.first.image_type
 
     @property
     def folder(self) -> Path:
@@ -89,25 +107,62 @@ class Series:
         return f"'{self.first.description}'{weighting} ({len(self.headers)} slices of {self.first.shape})"
 
 
-def group_series(headers: Iterable[DicomHeader]) -> list[Series]:
-    """All series of images among ``headers``; diffusion-weighted ones are split by b-value and trace or direction."""
+def group_series(headers: Iterable[DicomHeader], *, accept_derived: bool = False) -> list[Series]:
+    """All series of images among ``headers``; diffusion-weighted ones are split by b-value and trace or direction.
+
+    Where a bad de-identification made every slice a series of its own, those that are alike form one volume.
+
+    Args:
+        headers: of one study.
+        accept_derived: take reformats, too.
+    """
     groups: dict[tuple[Any, ...], list[DicomHeader]] = {}
     for header in headers:
-        role = role_of(header)
+        role = role_of(header, accept_derived=accept_derived)
         if role is not None:
             weighting = (header.b_value, header.isotropic) if role is Role.DWI else ()
             groups.setdefault((header.series, role, *weighting), []).append(header)
-    return [
+    found = [
         Series(tuple(group), key[1], key[2] if key[1] is Role.DWI else None) for key, group in groups.items()
     ]
+    return _join_single_slices(found)
 
 
-def role_of(header: DicomHeader) -> Role | None:
+def role_of(header: DicomHeader, *, accept_derived: bool = False) -> Role | None:
     """What an image is; None for localizers, reformats, other modalities and objects without voxels."""
-    if any(word in header.image_type for word in _NOT_IMAGES) or 0 in header.shape:
+    unwanted = _NOT_IMAGES if accept_derived else (*_NOT_IMAGES, _REFORMATTED)
+    if any(word in header.image_type for word in unwanted) or 0 in header.shape:
         return None
     plain = {"CT": Role.CT, "PT": Role.PET}
     return _role_of_mr(header) if header.modality == "MR" else plain.get(header.modality)
+
+
+def _join_single_slices(found: Sequence[Series]) -> list[Series]:
+    alike: dict[tuple[Any, ...], list[Series]] = {}
+    for series in found:
+        alike.setdefault(_appearance(series), []).append(series)
+    joined: list[Series] = []
+    for group in alike.values():
+        if len(group) >= _FEWEST_SINGLE and all(len(series.headers) == 1 for series in group):
+            joined.append(Series(tuple(one.first for one in group), group[0].role, group[0].b_value))
+        else:
+            joined += group
+    return joined
+
+
+def _appearance(series: Series) -> tuple[Any, ...]:
+    """Everything that slices of one volume share."""
+    first = series.first
+    shared = (
+        first.frame,
+        first.description,
+        first.shape,
+        first.pixel_spacing,
+        first.image_type,
+        first.isotropic,
+    )
+    turned = None if first.orientation is None else tuple(np.round(first.orientation, 3))
+    return (series.role, series.b_value, turned, *shared)
 
 
 def _role_of_mr(header: DicomHeader) -> Role | None:
@@ -140,7 +195,14 @@ def sort_slices(headers: Iterable[DicomHeader]) -> tuple[DicomHeader, ...]:
 def stack_order(
     headers: Sequence[DicomHeader],
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
-    """Indices of slices by position along the normal of the first, those positions (mm), and the normal (LPS)."""
+    """Indices of slices by position along the normal of the first, those positions (mm), and the normal (LPS).
+
+    Raises:
+        UserError: a value of a header cannot be read.
+    """
+    for header in headers:
+        if header.faults:
+            raise unreadable(header.file, header.faults[0])
     normal = _normal(headers[0])
     heights = np.array([np.dot(normal, header.position or ()) for header in headers])
     order = np.argsort(heights, kind="stable")
@@ -190,24 +252,36 @@ def read_slice(file: Path) -> NDArray[Any]:
     dataset = read_dataset(file, pixels=True)
     if dataset is None or "PixelData" not in dataset:
         raise UserError("no image in the DICOM file", file=file)
-    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+    try:
+        slope, intercept = _scale(dataset, file)
+    except UnreadableValue as error:
+        raise unreadable(file, str(error)) from None
+    return _stored(dataset, file, slope, intercept)
+
+
+def _scale(dataset: Dataset, file: Path) -> tuple[float, float]:
+    """Slope and intercept of grey values."""
+    if (read_number(dataset, "SamplesPerPixel") or 1) != 1:
         raise UserError("a colour image", file=file, expected="grey values", remedy="Choose another series")
-    if dataset.get("ModalityLUTSequence"):
+    if read_items(dataset, "ModalityLUTSequence"):
         raise UserError(
             "values are given by a table", file=file, expected="RescaleSlope and RescaleIntercept"
         )
+    slope = read_number(dataset, "RescaleSlope")
+    return (1.0 if slope is None else slope), read_number(dataset, "RescaleIntercept") or 0.0
+
+
+def _stored(dataset: Dataset, file: Path, slope: float, intercept: float) -> NDArray[Any]:
+    """Values of the pixels; ITK decompresses what is compressed, and applies slope and intercept."""
     from pydicom.uid import RLELossless
 
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is not None and syntax.is_compressed and syntax != RLELossless:
-        return _decode_with_itk(file)
     try:
-        stored = dataset.pixel_array
-    except (ValueError, AttributeError, RuntimeError) as error:
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        if syntax is None or not syntax.is_compressed or syntax == RLELossless:
+            return dataset.pixel_array * slope + intercept
+    except Exception as error:  # whatever a decoder of foreign bytes meets, the file is damaged
         raise UserError("damaged DICOM file", file=file, found=str(error), remedy="Export it again") from None
-    slope = dataset.get("RescaleSlope")
-    intercept = dataset.get("RescaleIntercept")
-    return stored * (1.0 if slope is None else float(slope)) + float(intercept or 0)
+    return _decode_with_itk(file)
 
 
 def _decode_with_itk(file: Path) -> NDArray[Any]:
@@ -225,6 +299,8 @@ def _decode_with_itk(file: Path) -> NDArray[Any]:
 def _check_alike(headers: list[DicomHeader]) -> None:
     first = headers[0]
     for header in headers:
+        if header.faults:
+            raise unreadable(header.file, header.faults[0])
         if header.frames > 1:
             raise UserError(
                 "several images in one file (enhanced DICOM)",

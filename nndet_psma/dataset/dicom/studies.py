@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.dataset.dicom.headers import DicomHeader
-from nndet_psma.dataset.dicom.rtstruct import StructureSet, read_structures
-from nndet_psma.dataset.dicom.series import Series, group_series
+from nndet_psma.dataset.dicom.rtstruct import read_rtstruct
+from nndet_psma.dataset.dicom.segmentation import read_segmentation
+from nndet_psma.dataset.dicom.series import Series, group_series, role_of
+from nndet_psma.dataset.dicom.structures import StructureSet
 from nndet_psma.dataset.task.description import Role
 
 IMAGE_ROLES = (Role.CT, Role.PET, Role.DWI, Role.ADC, Role.T2)
 """What can be imported, in the order in which the first is the grid of the others."""
 
 _SCOUT_SLICES = 2
-_RTSTRUCT = "RTSTRUCT"
+_READERS = {"RTSTRUCT": read_rtstruct, "SEG": read_segmentation}
+_IMAGES = ("CT", "PT", "MR")
+
+_BACKSLASH = "\\"
+_LISTED = 3
+
+_NO_NAME = re.compile(
+    r"0*|x+|anon\w*|\W+|(?:de-?)?identified|unknown|none|null|n/?a|removed|deleted|patient|subject|test"
+    r"|no[ _-]?(?:id|name)",
+    re.IGNORECASE,
+)
+"""Identifiers that de-identification tools give to everybody."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +41,33 @@ class DicomStudy:
     Attributes:
         patient: key of the patient; identifies, stays in memory.
         study: UID, identifies, stays in memory; "" where the files have none.
-        series: all volumes.
+        series: all volumes; none only where there is a fault.
         structures: all structure sets.
+        folders: that its files lie in, below those that the user named.
+        sources: of these, the folders that the user named.
+        persons: sexes and dates of birth that its files state, to tell people with one identifier apart.
+        faults: why it cannot be converted.
     """
 
     patient: str
     study: str
     series: tuple[Series, ...]
     structures: tuple[StructureSet, ...]
+    folders: frozenset[Path] = frozenset()
+    sources: frozenset[Path] = frozenset()
+    persons: frozenset[tuple[str, str]] = frozenset()
+    faults: tuple[UserError, ...] = field(default=(), compare=False)
 
     @property
     def digest(self) -> str:
         """One-way mark of the study by which a second run knows it again; holds nothing of the patient's name or id."""
-        return hash_json(self.study or min(header.instance for s in self.series for header in s.headers))
+        instances = (header.instance for series in self.series for header in series.headers)
+        return hash_json(self.study or min(instances, default=self.place))
 
     @property
     def place(self) -> str:
         """Folder of the study, for messages."""
-        return str(self.series[0].folder)
+        return str(self.series[0].folder if self.series else min(self.folders))
 
 
 @dataclass(frozen=True)
@@ -54,16 +77,23 @@ class Choice:
     Attributes:
         b_value: of the DWI, s/mm²; None takes the highest that was measured.
         names: by modality, a regular expression that the description of the series must match somewhere.
+        accept_derived: take reformats (ImageType MPR) where nothing else was sent.
     """
 
     b_value: float | None = None
     names: Mapping[str, str] | None = None
+    accept_derived: bool = False
 
 
-def group_studies(headers: Iterable[DicomHeader]) -> list[DicomStudy]:
-    """Studies with at least one image, in no telling order; a structure set goes where the series it names lies.
+def group_studies(headers: Iterable[DicomHeader], *, accept_derived: bool = False) -> list[DicomStudy]:
+    """Studies with images, in no telling order; a structure set goes where the series it names lies.
 
-    A study without an identifier is everything below one of the folders the user named.
+    A study without an identifier is everything below one of the folders the user named. What is wrong with a study is
+    noted in it.
+
+    Args:
+        headers: of all files.
+        accept_derived: take reformats, too.
 
     Raises:
         UserError: there is no image.
@@ -71,19 +101,68 @@ def group_studies(headers: Iterable[DicomHeader]) -> list[DicomStudy]:
     images: dict[tuple[str, str], list[DicomHeader]] = {}
     plans: list[DicomHeader] = []
     for header in headers:
-        if header.modality == _RTSTRUCT:
+        if header.modality in _READERS:
             plans.append(header)
         else:
             images.setdefault(_study_key(header), []).append(header)
-    grouped = {key: tuple(group_series(found)) for key, found in images.items()}
-    grouped = {key: series for key, series in grouped.items() if series}
+    grouped = {
+        key: _study(key, found, accept_derived)
+        for key, found in images.items()
+        if any(header.modality in _IMAGES for header in found)
+    }
     if not grouped:
         raise UserError("no images that can be used", expected=f"one of {', '.join(IMAGE_ROLES)}")
-    structures = _assign_structures(plans, grouped)
-    studies = [
-        DicomStudy(key[0], key[1], series, tuple(structures.get(key, ()))) for key, series in grouped.items()
+    for plan in plans:
+        _assign_structures(plan, grouped)
+    return sorted(grouped.values(), key=lambda study: study.digest)
+
+
+def taint(studies: Iterable[DicomStudy], damaged: Mapping[Path, UserError]) -> list[DicomStudy]:
+    """Studies, with the damaged files that may belong to them as their faults.
+
+    A file that cannot be read does not tell its study, and without it a volume may be short of a slice at its end: all
+    studies with a file in the same folder are taken as broken.
+    """
+    return [
+        replace(
+            study,
+            faults=(
+                *study.faults,
+                *(error for file, error in damaged.items() if file.parent in study.folders),
+            ),
+        )
+        for study in studies
     ]
-    return sorted(studies, key=lambda study: study.digest)
+
+
+def check_patients(studies: Sequence[DicomStudy]) -> None:
+    """Refuse studies that share an identifier which does not tell patients apart.
+
+    Raises:
+        UserError: several studies have no patient identifier or one like ANONYMOUS, or people of another sex or date of
+            birth have the same one.
+    """
+    by_patient: dict[str, list[DicomStudy]] = {}
+    for study in studies:
+        by_patient.setdefault(study.patient, []).append(study)
+    for patient, own in by_patient.items():
+        sources = {str(folder) for study in own for folder in study.sources}
+        nameless = patient in sources or _NO_NAME.fullmatch(patient) is not None
+        several = _are_several(person for study in own for person in study.persons)
+        if len(own) > 1 and (nameless or several):
+            why = (
+                "no PatientID, or one that is given to everybody"
+                if nameless
+                else "the PatientID of several people"
+            )
+            raise UserError(
+                "which studies are of the same patient is not told",
+                file=own[0].place,
+                expected="a PatientID of its own for every patient",
+                found=f"{len(own)} studies with {why}",
+                remedy="Give --patients FILE.csv (columns StudyInstanceUID or folder, and patient); or --patients "
+                "per-study, if every study is another patient; or --patients as-named, if they are one",
+            )
 
 
 def common_modalities(studies: Sequence[DicomStudy]) -> tuple[str, ...]:
@@ -92,7 +171,7 @@ def common_modalities(studies: Sequence[DicomStudy]) -> tuple[str, ...]:
     Raises:
         UserError: the studies have nothing in common.
     """
-    held = [{series.role for series in study.series} for study in studies]
+    held = [{series.role for series in study.series} for study in studies if study.series]
     common = set.intersection(*held)
     for family in ((Role.CT, Role.PET), (Role.DWI, Role.ADC), (Role.T2,)):
         found = tuple(role.value for role in family if role in common)
@@ -109,8 +188,9 @@ def common_modalities(studies: Sequence[DicomStudy]) -> tuple[str, ...]:
 def choose_series(study: DicomStudy, modality: str, choice: Choice, drawn_on: frozenset[str]) -> Series:
     """The one series of a study for a modality.
 
-    Preferred are, in this order and as long as any are left: what the user names, what the structures were drawn on,
-    volumes over scouts, corrected over uncorrected PET, and of DWI the b-value wanted, trace-weighted.
+    Preferred are, in this order and as long as any are left: what the user names, what was measured over reformats,
+    what the structures were drawn on, volumes over scouts, corrected over uncorrected PET, and of DWI the b-value
+    wanted, trace-weighted.
 
     Raises:
         UserError: there is none, or still several; lists them.
@@ -126,7 +206,8 @@ def choose_series(study: DicomStudy, modality: str, choice: Choice, drawn_on: fr
             found=_listed(study.series),
             remedy="Leave the study out, or change --modalities or --series",
         )
-    found = _prefer(found, [series.first.series in drawn_on for series in found])
+    found = _prefer(found, [not series.is_reformatted for series in found])
+    found = _prefer(found, [bool(series.uids & drawn_on) for series in found])
     found = _prefer(found, [len(series.headers) > _SCOUT_SLICES for series in found])
     found = _prefer(found, ["ATTN" in series.first.corrections for series in found])
     if modality == Role.DWI.value:
@@ -145,19 +226,64 @@ def _study_key(header: DicomHeader) -> tuple[str, str]:
     return header.patient_id or str(header.source), header.study or str(header.source)
 
 
-def _assign_structures(
-    plans: Sequence[DicomHeader], grouped: Mapping[tuple[str, str], tuple[Series, ...]]
-) -> dict[tuple[str, str], list[StructureSet]]:
-    homes = {
-        series.first.series: key for key, found in grouped.items() for series in found if series.first.series
+def _are_several(persons: Iterable[tuple[str, str]]) -> bool:
+    """Whether sex or date of birth, where stated, differ."""
+    sexes, births = zip(*persons, strict=True)
+    return len(set(sexes) - {"", "O"}) > 1 or len(set(births) - {""}) > 1
+
+
+def _study(key: tuple[str, str], headers: Sequence[DicomHeader], accept_derived: bool) -> DicomStudy:
+    series = tuple(group_series(headers, accept_derived=accept_derived))
+    folders = frozenset(header.file.parent for header in headers)
+    return DicomStudy(
+        patient=key[0],
+        study=key[1],
+        series=series,
+        structures=(),
+        folders=folders,
+        sources=frozenset(header.source for header in headers),
+        persons=frozenset(header.person for header in headers),
+        faults=() if series else (_unusable(headers, folders),),
+    )
+
+
+def _unusable(headers: Sequence[DicomHeader], folders: frozenset[Path]) -> UserError:
+    """Why a study has no series, with the image types and descriptions that were turned down."""
+    images = [header for header in headers if header.modality in _IMAGES]
+    kinds = {
+        f"{one.modality} '{one.description}' (ImageType {_BACKSLASH.join(one.image_type) or 'missing'})"
+        for one in images
     }
-    assigned: dict[tuple[str, str], list[StructureSet]] = {}
-    for plan in plans:
-        structures = read_structures(plan.file)
-        home = next((homes[uid] for uid in sorted(structures.series) if uid in homes), _study_key(plan))
+    derived = any(role_of(header, accept_derived=True) for header in images)
+    return UserError(
+        "no images that can be used",
+        file=min(folders),
+        expected=f"one of {', '.join(IMAGE_ROLES)}, as measured",
+        found="; ".join(sorted(kinds)[:_LISTED]),
+        remedy="Export the original series, or give --accept-derived"
+        if derived
+        else "Export the original series, or leave the study out",
+    )
+
+
+def _assign_structures(plan: DicomHeader, grouped: dict[tuple[str, str], DicomStudy]) -> None:
+    """Give a structure set, or what is wrong with it, to the study whose series it names."""
+    try:
+        structures = _READERS[plan.modality](plan.file)
+    except UserError as error:
+        home = _study_key(plan)
         if home in grouped:
-            assigned.setdefault(home, []).append(structures)
-    return assigned
+            grouped[home] = replace(grouped[home], faults=(*grouped[home].faults, error))
+        return
+    homes = {uid: key for key, study in grouped.items() for one in study.series for uid in one.uids if uid}
+    home = next((homes[uid] for uid in sorted(structures.series) if uid in homes), _study_key(plan))
+    if home in grouped:
+        study = grouped[home]
+        grouped[home] = replace(
+            study,
+            structures=(*study.structures, structures),
+            folders=study.folders | {plan.file.parent},
+        )
 
 
 def _choose_weighting(found: list[Series], study: DicomStudy, b_value: float | None) -> list[Series]:

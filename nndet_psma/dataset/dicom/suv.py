@@ -1,203 +1,335 @@
 """Standardised uptake values (body weight) of a PET series: the factor from stored units to SUV.
 
 ``SUV = activity [Bq/ml] * weight [g] / dose at the time the activity is stated for [Bq]``, with the rules of the QIBA
-FDG-PET profile (vendor-neutral SUV computation) for which time that is.
+FDG-PET profile (vendor-neutral SUV computation) for which time that is. Every input must be plausible; units are never
+guessed. What the file gets wrong the user may state (:class:`SuvGiven`).
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.dicom.headers import read_dataset
+from nndet_psma.dataset.dicom.nuclides import HALF_LIVES_S, agrees, named_nuclides, nuclide_with
+from nndet_psma.dataset.dicom.times import (
+    LONGEST_WAIT,
+    WrongTime,
+    injected_at,
+    injected_by_user,
+    is_plausible_wait,
+    private_text,
+    say_wait,
+    scan_start,
+)
+from nndet_psma.dataset.dicom.values import (
+    UnreadableValue,
+    describe,
+    read_items,
+    read_number,
+    read_text,
+    read_texts,
+)
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_DAY = timedelta(days=1)
-_ANY_DATE = "19000101"
-_SMALLEST_DOSE_BQ = 1e5
-"""Less (0.1 MBq) is no dose of a patient: the number is in MBq, as some systems write it."""
-
-_HEAVIEST_KG = 500.0
-_GE_SCAN_TIME = ("GEMS_PETD_01", 0x0009, 0x0D)
+_DOSE_MBQ = (1.0, 10_000.0)
+_WEIGHT_KG = (1.0, 500.0)
+_BQ_PER_MBQ = 1e6
 _PHILIPS_SUV = ("Philips PET Private Group", 0x7053, 0x00)
 _PHILIPS_ACTIVITY = ("Philips PET Private Group", 0x7053, 0x09)
+_EXPECTED_TIME = f"an injection at a known time, at most {LONGEST_WAIT} half-lives before the scan"
+_TRACER = "RadiopharmaceuticalInformationSequence"
+_OF_TRACER = (
+    "RadionuclideTotalDose",
+    "RadionuclideHalfLife",
+    "RadiopharmaceuticalStartTime",
+    "RadiopharmaceuticalStartDateTime",
+)
 
 
-def suv_factors(files: Iterable[Path]) -> list[float]:
-    """For each file of one PET series: what its rescaled values are multiplied by to give SUV.
+@dataclass(frozen=True)
+class SuvGiven:
+    """What the user states instead of the header; None where the header counts. Holds no date.
+
+    Attributes:
+        factor: from rescaled values to SUV; nothing else is needed with it.
+        dose_mbq: that was injected, MBq.
+        weight_kg: of the patient, kg.
+        waited_s: from the injection to the time that DecayCorrection START refers to, s.
+    """
+
+    factor: float | None = None
+    dose_mbq: float | None = None
+    weight_kg: float | None = None
+    waited_s: float | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the header alone counts."""
+        return self == SuvGiven()
+
+
+def check_given(given: SuvGiven) -> None:
+    """Refuse what no patient is given or weighs.
 
     Raises:
-        UserError: a value that is needed is missing or impossible, or the images are not corrected for decay and
-            attenuation.
+        UserError: a value is out of range, or a factor stands beside values that it makes needless.
     """
-    datasets = [(file, read_dataset(file)) for file in files]
-    slices = [(file, dataset) for file, dataset in datasets if dataset is not None]
-    started = min((time for _, dataset in slices if (time := _moment(dataset, "Acquisition"))), default=None)
-    return [suv_factor(dataset, file, started) for file, dataset in slices]
+    for option, value, (low, high), unit in (
+        ("--dose", given.dose_mbq, _DOSE_MBQ, "MBq"),
+        ("--weight", given.weight_kg, _WEIGHT_KG, "kg"),
+    ):
+        if value is not None and not low <= value <= high:
+            raise UserError(
+                f"{option} is implausible", expected=f"{low:g} to {high:g} {unit}", found=f"{value:g}"
+            )
+    if given.factor is None:
+        return
+    if not 0 < given.factor < float("inf"):
+        raise UserError(
+            "--suv-factor is implausible", expected="a positive number", found=f"{given.factor:g}"
+        )
+    if given != SuvGiven(factor=given.factor):
+        raise UserError(
+            "--suv-factor takes the place of all else",
+            found="also a dose, weight or time of injection",
+            remedy="State either the factor or the others",
+        )
 
 
-def suv_factor(dataset: Dataset, file: Path, started: datetime | None = None) -> float:
-    """Factor from the rescaled values of one PET image to SUV by body weight.
+def waited_since(files: Sequence[Path], text: str) -> float:
+    """Seconds from an injection that the user states to the beginning of the scan.
 
     Args:
-        dataset: header of the image.
-        file: for messages.
-        started: when the first slice of the series was acquired; None where only this slice is known.
+        files: of the PET series.
+        text: ``HH:MM[:SS]``, or with the date of the file before it.
 
     Raises:
-        UserError: see :func:`suv_factors`.
+        UserError: it is no time, or it is implausible for the radionuclide.
     """
-    units = str(dataset.get("Units") or "")
-    if units == "GML":
-        kind = str(dataset.get("SUVType") or "BW")
-        if kind != "BW":
-            raise _wrong(file, f"SUV normalised by {kind}", "body weight (BW)")
-        return 1.0
-    if units == "CNTS":
-        ready = _private_number(dataset, _PHILIPS_SUV)
-        if ready:
-            return ready
-        activity = _private_number(dataset, _PHILIPS_ACTIVITY)
-        if not activity:
-            raise _wrong(file, "counts without the factor to activity (Philips 7053,1009)", "units BQML")
-        return activity * _per_activity(dataset, file, started)
-    if units != "BQML":
-        raise _wrong(file, f"units '{units}'", "BQML, GML, or CNTS of Philips")
-    return _per_activity(dataset, file, started)
+    datasets = _read(files)
+    try:
+        half_life = _half_life(_tracer(datasets[0]))
+        scan = scan_start(datasets, half_life)
+        return (scan - injected_by_user(text, scan, half_life)).total_seconds()
+    except (_Refusal, WrongTime, UnreadableValue) as error:
+        raise _refused(files[0], error) from None
 
 
-def _per_activity(dataset: Dataset, file: Path, started: datetime | None) -> float:
-    corrected = dataset.get("CorrectedImage") or ()
-    for needed, what in (("ATTN", "attenuation"), ("DECY", "decay")):
-        if needed not in corrected:
-            raise _wrong(file, f"no correction for {what} (CorrectedImage)", "a PET corrected for both")
-    tracer = _tracer(dataset, file)
-    dose = _positive(tracer, "RadionuclideTotalDose", file)
-    dose = dose * 1e6 if dose < _SMALLEST_DOSE_BQ else dose
-    weight = _positive(dataset, "PatientWeight", file)
-    if weight > _HEAVIEST_KG:
-        raise _wrong(file, f"PatientWeight {weight:g}", "kilograms")
-    return weight * 1000.0 / (dose * decay(dataset, tracer, file, started))
+def suv_factors(files: Sequence[Path], given: SuvGiven | None = None) -> list[float]:
+    """For each file of one PET series: what its rescaled values are multiplied by to give SUV.
 
-
-def decay(dataset: Dataset, tracer: Dataset, file: Path, started: datetime | None) -> float:
-    """Share of the injected dose that is left at the time the activity is stated for.
+    Args:
+        files: of the series.
+        given: what the user states instead of the header.
 
     Raises:
-        UserError: times or half-life are missing, or the activity is not corrected for decay.
+        UserError: a value that is needed is missing or implausible, or the images are not corrected for decay and
+            attenuation; names the attribute, its tag and its value.
     """
-    reference = str(dataset.get("DecayCorrection") or "")
-    if reference == "ADMIN":  # stated for the time of injection
+    if given is not None and given.factor is not None:
+        return [given.factor] * len(files)
+    return factors_of(_read(files), files, given or SuvGiven())
+
+
+def factors_of(datasets: Sequence[Dataset], files: Sequence[Path], given: SuvGiven) -> list[float]:
+    """:func:`suv_factors` of headers that are read already; ``files`` are named in messages."""
+    activity: dict[tuple[str, ...], float] = {}
+    factors = []
+    for dataset, file in zip(datasets, files, strict=True):
+        try:
+            to_activity = _to_activity(dataset)
+            if to_activity is None:
+                factors.append(_ready_factor(dataset))
+                continue
+            key = _inputs(dataset)
+            if key not in activity:
+                activity[key] = _per_activity(dataset, datasets, given)
+            factors.append(to_activity * activity[key])
+        except (_Refusal, WrongTime, UnreadableValue) as error:
+            raise _refused(file, error) from None
+    return factors
+
+
+class _Refusal(ValueError):
+    """Why there is no factor: what was found, what is expected, and what the user may state instead."""
+
+    def __init__(self, found: str, expected: str, option: str = "") -> None:
+        super().__init__(found)
+        self.expected = expected
+        self.option = option
+
+
+def _to_activity(dataset: Dataset) -> float | None:
+    """Factor from rescaled values to Bq/ml; None where the file is, or has a factor to, SUV."""
+    units = read_text(dataset, "Units")
+    if units == "BQML":
         return 1.0
-    if reference != "START":
-        raise _wrong(file, f"DecayCorrection '{reference}'", "START or ADMIN")
-    half_life = _positive(tracer, "RadionuclideHalfLife", file)
-    scan = scan_start(dataset, half_life, started)
-    if scan is None:
-        raise _wrong(file, "no time of the scan (SeriesTime, AcquisitionTime)", "the time it began")
-    waited = (scan - _injection(tracer, scan, file)).total_seconds()
+    if units == "GML" or (units == "CNTS" and _private_number(dataset, _PHILIPS_SUV)):
+        return None
+    if units != "CNTS":
+        raise _Refusal(describe(dataset, "Units"), "BQML, GML, or CNTS of Philips")
+    activity = _private_number(dataset, _PHILIPS_ACTIVITY)
+    if not activity:
+        raise _Refusal("counts without the factors of Philips (7053,1000) and (7053,1009)", "units BQML")
+    return activity
+
+
+def _ready_factor(dataset: Dataset) -> float:
+    """Factor of values that are scaled to SUV already: GML without SUVType is by body weight (PS3.3 C.8.9.1)."""
+    # what a workstation has computed may not say how it was corrected
+    if read_texts(dataset, "CorrectedImage"):
+        _check_corrections(dataset)
+    if read_text(dataset, "Units") == "CNTS":
+        return _private_number(dataset, _PHILIPS_SUV) or 0.0
+    if (read_text(dataset, "SUVType") or "BW") != "BW":
+        raise _Refusal(describe(dataset, "SUVType"), "SUV normalised by body weight (BW)")
+    return 1.0
+
+
+def _per_activity(dataset: Dataset, datasets: Sequence[Dataset], given: SuvGiven) -> float:
+    """SUV per Bq/ml."""
+    _check_corrections(dataset)
+    weight = given.weight_kg or _within(dataset, "PatientWeight", _WEIGHT_KG, "kg", "--weight in kg")
+    reference = read_text(dataset, "DecayCorrection")
+    if reference not in ("START", "ADMIN"):
+        raise _Refusal(describe(dataset, "DecayCorrection"), "START or ADMIN")
+    tracer = _tracer(dataset, needed=given.dose_mbq is None or given.waited_s is None)
+    dose = (given.dose_mbq or 0.0) * _BQ_PER_MBQ or _dose(tracer)
+    left = 1.0 if reference == "ADMIN" else _share_left(tracer, dataset, datasets, given.waited_s)
+    return weight * 1000.0 / (dose * left)
+
+
+def _check_corrections(dataset: Dataset) -> None:
+    corrected = read_texts(dataset, "CorrectedImage")
+    if not {"ATTN", "DECY"} <= set(corrected):
+        raise _Refusal(
+            describe(dataset, "CorrectedImage"), "a PET corrected for attenuation (ATTN) and decay (DECY)"
+        )
+
+
+def _share_left(
+    tracer: Dataset, dataset: Dataset, datasets: Sequence[Dataset], waited: float | None
+) -> float:
+    """Share of the injected dose that is left when the scan begins."""
+    half_life = _half_life(tracer)
+    if waited is None:
+        scan = scan_start(datasets, half_life)
+        waited = (scan - injected_at(tracer, dataset, scan, half_life)).total_seconds()
+    elif not is_plausible_wait(waited, half_life):
+        raise _Refusal(
+            f"an injection {say_wait(waited)} before the scan was stated", _EXPECTED_TIME, "--injected-at"
+        )
     left: float = 2.0 ** (-waited / half_life)
     return left
 
 
-def scan_start(dataset: Dataset, half_life: float, started: datetime | None = None) -> datetime | None:
-    """When the scan began that START means: the time of the series, unless that is when it was processed.
-
-    A series time after the first acquisition is of a later processing; then GE's own scan time counts, else the
-    acquisition time less what the slice's reference time and duration say (Siemens), else the acquisition time.
-    """
-    series, own = _moment(dataset, "Series"), _moment(dataset, "Acquisition")
-    acquired = started or own
-    if series is not None and (acquired is None or series <= acquired):
-        return series
-    ge_text = _private_text(dataset, _GE_SCAN_TIME)
-    if ge_text and (ge_time := _parse(ge_text[:8], ge_text[8:])):
-        return ge_time
-    reference = float(dataset.get("FrameReferenceTime") or 0) / 1000
-    duration = float(dataset.get("ActualFrameDuration") or 0) / 1000
-    if own is not None and reference > 0 and duration > 0:
-        rate = math.log(2) / half_life * duration
-        average = math.log(rate / -math.expm1(-rate)) / rate * duration
-        return own + timedelta(seconds=average - reference)
-    return acquired
+def _dose(tracer: Dataset) -> float:
+    low, high = (bound * _BQ_PER_MBQ for bound in _DOSE_MBQ)
+    return _within(tracer, "RadionuclideTotalDose", (low, high), "Bq", "--dose in MBq")
 
 
-def _injection(tracer: Dataset, scan: datetime, file: Path) -> datetime:
-    """When the tracer was given: within the day before the scan; dates, which may have been shifted, are checked."""
-    full = str(tracer.get("RadiopharmaceuticalStartDateTime") or "")
-    stated = _parse(full[:8], full[8:])
-    if stated is not None and timedelta(0) <= scan - stated < _DAY:
-        return stated
-    clock = full[8:] or str(tracer.get("RadiopharmaceuticalStartTime") or "")
-    given = _parse(scan.strftime("%Y%m%d"), clock)
-    if given is None:
-        raise _wrong(file, "no RadiopharmaceuticalStartTime", "the time of injection")
-    return given if given <= scan else given - _DAY  # injected before midnight
+def _half_life(tracer: Dataset) -> float:
+    """Half-life in s: that of the radionuclide the file names, or of a known one where it names none."""
+    name = "RadionuclideHalfLife"
+    half_life = read_number(tracer, name)
+    named = named_nuclides(_names(tracer))
+    if len(named) > 1:
+        raise _Refusal(f"a tracer of {' and '.join(sorted(named))}", "one radionuclide")
+    nuclide = next(iter(named), None)
+    seconds = "seconds" if nuclide is None else f"{HALF_LIVES_S[nuclide]:.0f} s, the half-life of {nuclide},"
+    if half_life is None or half_life <= 0:
+        raise _Refusal(describe(tracer, name), seconds)
+    right = nuclide_with(half_life) is not None if nuclide is None else agrees(half_life, nuclide)
+    if not right:
+        known = "a known radionuclide of PET in seconds" if nuclide is None else seconds
+        raise _Refusal(describe(tracer, name), f"{known} within 2 %")
+    return half_life
 
 
-def _tracer(dataset: Dataset, file: Path) -> Dataset:
-    sequence: Any = dataset.get("RadiopharmaceuticalInformationSequence")
-    if not sequence:
-        raise _wrong(file, "no RadiopharmaceuticalInformationSequence", "dose and time of the tracer")
-    item: Dataset = sequence[0]
-    return item
+def _names(tracer: Dataset) -> list[str]:
+    """Everything in the file that may name the radionuclide."""
+    codes = [
+        item
+        for name in ("RadionuclideCodeSequence", "RadiopharmaceuticalCodeSequence")
+        for item in read_items(tracer, name)
+    ]
+    return [read_text(tracer, "Radiopharmaceutical"), *(read_text(code, "CodeMeaning") for code in codes)]
 
 
-def _positive(dataset: Dataset, name: str, file: Path) -> float:
-    value = dataset.get(name)
-    number = 0.0 if value in (None, "") else float(value)
-    if not (math.isfinite(number) and number > 0):
-        raise _wrong(file, f"{name} {'missing' if value in (None, '') else value}", "a positive number")
+def _tracer(dataset: Dataset, *, needed: bool = True) -> Dataset:
+    """The one item that says what was injected; items that say nothing are passed over, equal ones count once."""
+    items = [
+        item for item in read_items(dataset, _TRACER) if any(read_text(item, name) for name in _OF_TRACER)
+    ]
+    if not items:
+        raise _Refusal(describe(dataset, _TRACER), "dose, time and half-life of the tracer")
+    told = {tuple(read_text(item, name) for name in _OF_TRACER) for item in items}
+    half_lives = {read_text(item, "RadionuclideHalfLife") for item in items}
+    if len(told) > 1 and (needed or len(half_lives) > 1):
+        raise _Refusal(
+            f"{len(told)} different items of the {_TRACER} (0054,0016)",
+            "one tracer, injected once",
+            "both --dose (MBq) and --injected-at",
+        )
+    return items[0]
+
+
+def _within(dataset: Dataset, name: str, bounds: tuple[float, float], unit: str, option: str) -> float:
+    low, high = bounds
+    expected = f"{low:g} to {high:g} {unit}"
+    try:
+        number = read_number(dataset, name)
+    except UnreadableValue as error:
+        raise _Refusal(str(error), expected, option) from None
+    if number is None or not low <= number <= high:
+        raise _Refusal(describe(dataset, name), expected, option)
     return number
 
 
-def _moment(dataset: Dataset, what: str) -> datetime | None:
-    """Date and time of a "Series" or "Acquisition"; a date that is missing is that of the series."""
-    date = dataset.get(f"{what}Date") or dataset.get("SeriesDate") or dataset.get("StudyDate") or _ANY_DATE
-    return _parse(str(date), str(dataset.get(f"{what}Time") or ""))
-
-
-def _parse(date: str, time: str) -> datetime | None:
-    """DICOM date and time (or the rest of a DT, with an offset from UTC that all times of a scan share)."""
-    digits = re.sub(r"[:.]", "", re.split(r"[+-]", time.strip())[0])
-    plain_date = re.sub(r"[-.]", "", date.strip())
-    if len(plain_date) != 8 or not plain_date.isdigit() or not digits.isdigit():
-        return None
-    clock, fraction = digits[:6].ljust(6, "0"), digits[6:12].ljust(6, "0")
-    try:
-        return datetime.strptime(plain_date + clock + fraction, "%Y%m%d%H%M%S%f")
-    except ValueError:
-        return None
-
-
-def _private_text(dataset: Dataset, place: tuple[str, int, int]) -> str:
-    creator, group, element = place
-    try:
-        value = dataset.private_block(group, creator)[element].value
-    except KeyError:
-        return ""
-    return value.decode("ascii", "ignore").strip("\0 ") if isinstance(value, bytes) else str(value).strip()
+def _inputs(dataset: Dataset) -> tuple[str, ...]:
+    """Everything of a header that the factor of its activity depends on, to compute it once per series."""
+    tracers = [read_text(item, name) for item in read_items(dataset, _TRACER) for name in _OF_TRACER]
+    own = [
+        read_text(dataset, name)
+        for name in ("PatientWeight", "DecayCorrection", "CorrectedImage", "TimezoneOffsetFromUTC")
+    ]
+    return (*own, *tracers)
 
 
 def _private_number(dataset: Dataset, place: tuple[str, int, int]) -> float | None:
+    """A positive private number; None where there is none."""
+    text = private_text(dataset, place)
     try:
-        return float(_private_text(dataset, place))
+        number = float(text or 0)
     except ValueError:
-        return None
+        number = float("nan")
+    if not 0 <= number < float("inf"):
+        raise _Refusal(f"{place[0]} ({place[1]:04X},10{place[2]:02X}) '{text}'", "a positive number")
+    return number or None
 
 
-def _wrong(file: Path, found: str, expected: str) -> UserError:
+def _read(files: Sequence[Path]) -> list[Dataset]:
+    return [dataset for file in files if (dataset := read_dataset(file)) is not None]
+
+
+def _refused(file: Path, error: _Refusal | WrongTime | UnreadableValue) -> UserError:
+    if isinstance(error, _Refusal):
+        expected, option = error.expected, error.option
+    elif isinstance(error, WrongTime):
+        expected, option = _EXPECTED_TIME, "--injected-at"
+    else:
+        expected, option = "a number with a decimal point", ""
+    options = f"{option} or --suv-factor" if option else "--suv-factor"
     return UserError(
         "SUV cannot be computed",
         file=file,
         expected=expected,
-        found=found,
-        remedy="Correct the header, or convert the PET to SUV elsewhere and use 'convert nifti'",
+        found=str(error),
+        remedy=f"Correct the header, state {options}, or convert the PET elsewhere and use 'convert nifti'",
     )

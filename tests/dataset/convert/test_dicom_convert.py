@@ -11,10 +11,13 @@ from dicom_samples import (
     NAME,
     PATIENT,
     STUDY,
+    make_segmentation,
+    make_slices,
     make_structures,
     pet_tags,
     rectangle,
     save,
+    save_all,
     uid,
     write_series,
 )
@@ -23,7 +26,9 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.checks.checks import check_task
 from nndet_psma.dataset.convert.dicom import DicomSource, convert_dicom
 from nndet_psma.dataset.dicom.case import adc_to_micro
+from nndet_psma.dataset.dicom.contours import ContourRules
 from nndet_psma.dataset.dicom.studies import Choice
+from nndet_psma.dataset.dicom.suv import SuvGiven
 from nndet_psma.dataset.images.images import read_volume
 from nndet_psma.dataset.task.description import read_description
 from nndet_psma.dataset.task.paths import TaskPaths
@@ -297,8 +302,8 @@ def test_missing_structures_list_those_there_are(patient, paths):
 def test_study_without_lesions_by_agreement(patient, paths):
     write_ct(patient / "healthy", patient="H", study=uid("healthy"))
     write_structures(patient / "healthy", [("CTV_LN", CTV)], patient="H", study=uid("healthy"))
-    with pytest.raises(UserError, match="healthy: no structure for lesion"):
-        convert_dicom(source(patient), paths)
+    [failure] = convert_dicom(source(patient), paths).failures
+    assert "healthy: no structure for lesion" in str(failure)
     done = convert_dicom(source(patient, allow_empty=True), paths)
     tables = sorted(f.read_text() for f in paths.labels("Tr").glob("*.json"))
     assert (len(done.training), done.num_lesions) == (2, 2)
@@ -341,21 +346,240 @@ def test_damaged_state(patient, paths):
         convert_dicom(source(patient), paths)
 
 
+# ----- several studies, some of them broken
+
+
+def write_study(folder, name, **changes):
+    """CT and structures of a patient of its own."""
+    place = write_ct(folder / name, patient=name, study=uid(name), value=len(list(folder.glob("*"))))
+    write_structures(place, [("CTV_LN", CTV), ONE_ROI], patient=name, study=uid(name), **changes)
+    return place
+
+
+def test_broken_studies_do_not_stop_the_others(tmp_path, paths):
+    pacs = tmp_path / "pacs"
+    for name in ("good", "gap", "damaged", "bare", "fine"):
+        write_study(pacs, name)
+    sorted((pacs / "gap").glob("CT*"))[2].unlink()
+    next((pacs / "damaged").glob("CT*")).write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 40)
+    next((pacs / "bare").glob("rs*")).unlink()
+    done = convert_dicom(source(pacs), paths)
+    told = "\n".join(sorted(map(str, done.failures)))
+    assert len(done.failures) == 3
+    assert "slices are missing" in told
+    assert "damaged DICOM file" in told
+    assert "no structure for CTV, lesion; found no structure set" in told
+    assert len(done.training) == 2
+    assert done.num_lesions == 4
+    assert read_description(paths.root).modalities == {0: "CT", 1: "CTV"}
+    named = {
+        file.name[:9]
+        for folder in ("imagesTr", "labelsTr")
+        for file in (paths.raw_splitted / folder).iterdir()
+    }
+    assert named == set(done.training)
+    assert set(json.loads((paths.root / "dicom.json").read_text())["cases"]) == named
+    assert [f for f in check_task(paths, full=True) if f.severity == "error"] == []
+
+
+def test_a_case_that_broke_later_is_removed_and_comes_back(tmp_path, paths):
+    pacs = tmp_path / "pacs"
+    write_study(pacs, "one")
+    place = write_study(pacs, "two")
+    assert len(convert_dicom(source(pacs), paths).training) == 2
+    lost = sorted(place.glob("CT*"))[2]
+    content = lost.read_bytes()
+    lost.unlink()
+    done = convert_dicom(source(pacs), paths)
+    assert (len(done.training), len(done.failures)) == (1, 1)
+    assert len(list(paths.labels("Tr").glob("*.nii.gz"))) == 1
+    lost.write_bytes(content)
+    done = convert_dicom(source(pacs), paths)
+    assert (len(done.training), len(done.skipped), done.failures) == (2, 1, ())
+
+
+def test_nothing_left_lists_all_reasons(tmp_path, paths):
+    for name in ("one", "two"):
+        place = write_study(tmp_path / "pacs", name)
+        sorted(place.glob("CT*"))[2].unlink()
+    with pytest.raises(
+        UserError, match=r"none of the studies can be converted, for 2 reasons; found .*one.*; .*two"
+    ):
+        convert_dicom(source(tmp_path / "pacs"), paths)
+    assert not (paths.root / "dataset.json").exists()
+
+
+def test_patients_called_alike_are_asked_about(tmp_path, paths):
+    pacs = tmp_path / "pacs"
+    for k in range(3):
+        place = write_ct(pacs / f"p{k}", patient="ANONYMOUS", study=uid("anon", k))
+        write_structures(place, [("CTV_LN", CTV), ONE_ROI], patient="ANONYMOUS", study=uid("anon", k))
+    with pytest.raises(UserError, match=r"which studies are of the same patient is not told.*--patients"):
+        convert_dicom(source(pacs), paths)
+    assert not paths.root.exists()
+    convert_dicom(source(pacs, patients="per-study"), paths)
+    assert not paths.clinical.exists()
+    joined = TaskPaths(tmp_path / "joined" / "Task101_X")
+    convert_dicom(source(pacs, patients="as-named"), joined)
+    assert {line.split(",")[1] for line in joined.clinical.read_text().splitlines()[1:]} == {"P0001"}
+
+
+def test_patients_of_a_table(tmp_path, paths):
+    pacs = tmp_path / "pacs"
+    for k in range(3):
+        place = write_ct(pacs / f"p{k}", patient="ANONYMOUS", study=uid("anon", k))
+        write_structures(place, [("CTV_LN", CTV), ONE_ROI], patient="ANONYMOUS", study=uid("anon", k))
+    table = tmp_path / "patients.csv"
+    table.write_text(f"folder,patient\n{pacs / 'p0'},A\n{pacs / 'p1'},A\n{pacs / 'p2'},B\n")
+    convert_dicom(source(pacs, patients=str(table)), paths)
+    rows = [line.split(",")[1] for line in paths.clinical.read_text().splitlines()[1:]]
+    assert sorted(rows.count(name) for name in set(rows)) == [1, 2]
+    other = TaskPaths(tmp_path / "other" / "Task102_X")
+    by_uid = "".join(f"{uid('anon', k)},{k}\n" for k in range(2))
+    table.write_text(f"StudyInstanceUID,patient\n{by_uid}")
+    with pytest.raises(
+        UserError, match=r"patients.csv: the table does not name the patient of a study; found .*p2"
+    ):
+        convert_dicom(source(pacs, patients=str(table)), other)
+    table.write_text("study;name\na;b\n")
+    with pytest.raises(
+        UserError, match="expected the columns patient, and StudyInstanceUID or folder; found study, name"
+    ):
+        convert_dicom(source(pacs, patients=str(table)), other)
+
+
+# ----- what the user states
+
+
+def write_pet(folder, patient=PATIENT, study=STUDY, **changes):
+    identity = {"PatientID": patient, "StudyInstanceUID": study}
+    pet = np.full((6, 8, 9), 10, np.int16)
+    geometry = {"spacing": (3.0, 2.0, 2.0), "slope": 250.0}
+    return write_series(
+        folder, pet, "PT", series=f"pet{study}", **geometry, **pet_tags(**changes), **identity
+    )
+
+
+def suv_of(paths, case_id="case_0001"):
+    return float(voxels(paths, f"imagesTs/{case_id}_0001")[3, 5, 5])
+
+
+def test_what_is_stated_about_the_suv_counts_again_later(tmp_path, paths):
+    pacs = tmp_path / "pacs"
+    write_ct(pacs / "a", patient="a", study=uid("a"))
+    write_pet(pacs / "a", patient="a", study=uid("a"), PatientWeight="")
+    write_ct(pacs / "b", patient="b", study=uid("b"))
+    write_pet(pacs / "b", patient="b", study=uid("b"))
+    plain = source(pacs, lesion_rois=(), ctv_roi=None)
+    done = convert_dicom(plain, paths)
+    [failure] = done.failures
+    assert "found PatientWeight (0010,1030) missing" in str(failure)
+    # a time, too, is remembered, without a date
+    only_a = source(
+        pacs / "a",
+        lesion_rois=(),
+        ctv_roi=None,
+        suv=SuvGiven(weight_kg=160.0),
+        injected_at="2020-01-02 09:10:13.8",
+    )
+    stated = convert_dicom(only_a, paths)
+    [case_id] = stated.test
+    assert suv_of(paths, case_id) == pytest.approx(8.0, rel=1e-5)
+    [note] = stated.notes[case_id]
+    assert note == "SUV from what the user stated: weight (kg) 160, seconds from injection to scan 6586.2"
+    record = json.loads((paths.root / "dicom.json").read_text())["cases"][case_id]
+    assert record["suv"] == {"factor": None, "dose_mbq": None, "weight_kg": 160.0, "waited_s": 6586.2}
+    assert record["notes"] == [note]
+    assert "2020" not in (paths.root / "dicom.json").read_text()
+    again = convert_dicom(plain, paths)
+    assert (again.failures, len(again.skipped)) == ((), 2)
+    assert again.notes == stated.notes
+    [forgotten] = convert_dicom(plain, paths, overwrite=True).failures
+    assert "PatientWeight" in str(forgotten)
+
+
+def test_statements_belong_to_one_study(tmp_path, paths):
+    for name in ("a", "b"):
+        write_ct(tmp_path / "pacs" / name, patient=name, study=uid(name))
+        write_pet(tmp_path / "pacs" / name, patient=name, study=uid(name))
+    several = source(tmp_path / "pacs", lesion_rois=(), ctv_roi=None, suv=SuvGiven(dose_mbq=100))
+    with pytest.raises(UserError, match="belong to one study; expected one study with a PET; found 2"):
+        convert_dicom(several, paths)
+    both = source(tmp_path / "pacs", suv=SuvGiven(factor=1.0), injected_at="10:00")
+    with pytest.raises(UserError, match="--suv-factor takes the place of all else"):
+        convert_dicom(both, paths)
+
+
+def test_contours_of_every_second_slice_are_one_lesion_and_told(tmp_path, paths):
+    folder = write_ct(tmp_path / "pacs")
+    write_structures(folder, [("n1", boxes(1, 3, 5, y=(2.5, 6.5), x=(2.5, 6.5)))])
+    done = convert_dicom(source(folder, lesion_rois=("n1",), ctv_roi=None), paths)
+    assert done.num_lesions == 1
+    assert (voxels(paths, "labelsTr/case_0001") > 0).sum() == 5 * 16
+    assert done.notes == {
+        "case_0001": ("lesion: contours of a structure interpolated on 2 slices between those drawn",)
+    }
+    separate = source(folder, lesion_rois=("n1",), ctv_roi=None, rules=ContourRules(gaps="separate"))
+    assert convert_dicom(separate, paths).num_lesions == 3
+
+
+def test_two_versions_of_a_structure_set(patient, paths):
+    older = [("CTV_LN", CTV[:3]), ("PSMA+ nodes", boxes(3, y=(2.5, 5.5), x=(2.5, 4.5)))]
+    write_structures(patient / NAME, older, StructureSetLabel="old", StructureSetDate="20200101")
+    with pytest.raises(UserError, match=r"2 structure sets have a structure 'PSMA\+ nodes'.*\(label 'old'\)"):
+        convert_dicom(source(patient), paths)
+    assert convert_dicom(source(patient, structure_set="old"), paths).num_lesions == 1
+    assert convert_dicom(source(patient, structure_set="newest"), paths).num_lesions == 1
+    assert voxels(paths, "imagesTr/case_0001_0001")[3:].sum() == 0
+
+
+def test_lesions_and_region_of_a_dicom_seg(tmp_path, paths):
+    slices = make_slices(np.full(CT_SHAPE, 1064, np.int16), spacing=CT_SPACING, intercept=-1024)
+    folder = save_all(slices, tmp_path / "pacs")
+    lesions, region = np.zeros((2, *CT_SHAPE), bool)
+    lesions[1:3, 3:6, 3:5] = lesions[4, 10:13, 10:13] = True
+    region[1:5, 2:18, 2:22] = True
+    make_segmentation(slices, {"PSMA+": lesions, "CTV_LN": region}).save_as(folder / "seg.dcm")
+    done = convert_dicom(source(folder), paths)
+    assert done.num_lesions == 2
+    labels = voxels(paths, "labelsTr/case_0001")
+    assert np.array_equal(labels > 0, lesions)
+    assert labels[4, 11, 11] != labels[1, 4, 4]
+    assert np.array_equal(voxels(paths, "imagesTr/case_0001_0001"), region)
+    assert convert_dicom(source(folder), paths).skipped == ("case_0001",)
+
+
+def test_reformatted_images_are_noted(tmp_path, paths):
+    array = np.full(CT_SHAPE, 40, np.int16)
+    folder = write_series(tmp_path / "pacs", array, ImageType=["DERIVED", "SECONDARY", "MPR"])
+    plain = source(folder, lesion_rois=(), ctv_roi=None)
+    with pytest.raises(UserError, match=r"ImageType DERIVED\\SECONDARY\\MPR.*--accept-derived"):
+        convert_dicom(plain, paths)
+    accepted = source(folder, lesion_rois=(), ctv_roi=None, choice=Choice(accept_derived=True))
+    done = convert_dicom(accepted, paths)
+    assert done.notes == {"case_0001": ("CT is reformatted, not as measured",)}
+
+
+def test_pattern_that_is_no_expression(patient, paths):
+    with pytest.raises(UserError, match=r"--series CT is no regular expression; found '\['"):
+        convert_dicom(source(patient, choice=Choice(names={"CT": "["})), paths)
+
+
 def test_many_lesions_need_no_mask_each(tmp_path):
     # 40 structures in a volume of 1 MB: masks of their own would take 40 MB
     import tracemalloc
 
     from nndet_psma.dataset.dicom.case import CaseSource, number_lesions
     from nndet_psma.dataset.dicom.headers import scan_folders
-    from nndet_psma.dataset.dicom.rtstruct import Roi
     from nndet_psma.dataset.dicom.series import group_series
+    from nndet_psma.dataset.dicom.structures import Roi
 
     folder = write_series(tmp_path, np.zeros((16, 256, 256), np.int16), spacing=(3.0, 1.0, 1.0))
     [series] = group_series(scan_folders([folder]))
     contours = [np.reshape(rectangle(6.0, (5.5 * k, 5.5 * k + 3), (3.5, 9.5)), (4, 3)) for k in range(40)]
     rois = tuple(Roi(f"n{k}", (c,), FRAME, frozenset(), folder) for k, c in enumerate(contours))
     tracemalloc.start()
-    labels = number_lesions(rois, CaseSource({"CT": series}, {}, rois, (series,)), series.geometry)
+    labels = number_lesions(rois, CaseSource({"CT": series}, {}, rois, (series,)), series.geometry, [])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert labels.max() == 40

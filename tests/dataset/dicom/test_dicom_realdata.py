@@ -8,9 +8,11 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.checks.checks import check_task
 from nndet_psma.dataset.convert.dicom import DicomSource, convert_dicom
 from nndet_psma.dataset.dicom.case import read_modality
+from nndet_psma.dataset.dicom.contours import rasterise
 from nndet_psma.dataset.dicom.headers import scan_folders
-from nndet_psma.dataset.dicom.rtstruct import find_rois, rasterise, read_structures
+from nndet_psma.dataset.dicom.rtstruct import read_rtstruct
 from nndet_psma.dataset.dicom.series import group_series, read_series
+from nndet_psma.dataset.dicom.structures import find_rois
 from nndet_psma.dataset.dicom.studies import Choice
 from nndet_psma.dataset.images.images import read_volume
 from nndet_psma.dataset.task.description import Role, read_description
@@ -40,13 +42,13 @@ def test_suv_from_the_raw_scan_equals_the_published_pet():
 def test_contours_equal_the_published_mask(modality, role, voxels):
     folder = data_folder("sts001_suv_rtstruct") / "ibsi"
     series = the_series(folder / "dicom/STS_001" / modality, role)
-    structures = read_structures(folder / f"dicom/STS_001/{modality}/mask/RS.dcm")
+    structures = read_rtstruct(folder / f"dicom/STS_001/{modality}/mask/RS.dcm")
     given = read_volume(folder / f"nifti/STS_001/{modality}_mask.nii.gz")
     image = read_volume(folder / f"nifti/STS_001/{modality}_image.nii.gz")
     assert structures.series == {series.first.series}
     assert series.geometry.same_grid(given.geometry)
     assert np.abs(read_series(series).array - image.array).max() < 1e-4
-    mask = rasterise(structures.rois[0], series.geometry)
+    mask = rasterise(structures.rois[0], series.geometry).mask
     assert mask.sum() == voxels
     assert np.array_equal(mask, given.array > 0)
 
@@ -116,7 +118,7 @@ def test_compressed_ct_without_identifiers(tmp_path):
 
 def test_structures_of_a_series_that_is_not_there():
     folder = data_folder("rtstruct_dicompyler")
-    structures = read_structures(folder / "rtss.dcm")
+    structures = read_rtstruct(folder / "rtss.dcm")
     names = [roi.name for roi in structures.rois]
     assert names == [
         "BODY",

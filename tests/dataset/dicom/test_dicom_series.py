@@ -10,7 +10,7 @@ from pydicom.uid import JPEGLossless, RLELossless
 from scipy.spatial.transform import Rotation
 
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.dicom.headers import make_header, scan_folders
+from nndet_psma.dataset.dicom.headers import make_header, scan_all, scan_folders
 from nndet_psma.dataset.dicom.series import group_series, read_series, role_of, sort_slices
 from nndet_psma.dataset.task.description import Role
 
@@ -266,3 +266,139 @@ def test_description_of_a_series_holds_no_identifier(tmp_path):
     assert series.describe() == "'dwi' b=50 (1 slices of (3, 5))"
     assert PATIENT not in series.describe()
     assert tuple(series.first.orientation) == AXIAL
+
+
+# ----- what de-identification and export do to files
+
+
+def test_one_identifier_for_all_slices(tmp_path):
+    slices = make_slices(ARRAY)
+    for dataset in slices:
+        dataset.SOPInstanceUID = uid("constant")
+    save_all(slices, tmp_path / "a")
+    assert np.array_equal(read_series(only_series(tmp_path)).array, ARRAY)
+    # true copies count once
+    save_all(slices, tmp_path / "b")
+    assert np.array_equal(read_series(only_series(tmp_path)).array, ARRAY)
+
+
+def test_one_identifier_and_place_but_other_voxels_is_no_copy(tmp_path):
+    slices = make_slices(ARRAY)
+    save_all(slices, tmp_path / "a")
+    slices[2].PixelData = slices[0].PixelData
+    save(slices[2], tmp_path / "b" / "other")
+    with pytest.raises(UserError, match="1 slices lie in the place of another one"):
+        read_series(only_series(tmp_path))
+    slices = make_slices(ARRAY)
+    slices[2].RescaleSlope = 2.0
+    save(slices[2], tmp_path / "b" / "other")
+    with pytest.raises(UserError, match="1 slices lie in the place of another one"):
+        read_series(only_series(tmp_path))
+
+
+def test_a_series_for_every_slice(tmp_path):
+    slices = make_slices(ARRAY)
+    for k, dataset in enumerate(slices):
+        dataset.SeriesInstanceUID = uid("series", k)
+    series = only_series(save_all(slices, tmp_path))
+    assert np.array_equal(read_series(series).array, ARRAY)
+    assert series.uids == {uid("series", k) for k in range(4)}
+
+
+def test_single_slices_that_differ_are_not_joined(tmp_path):
+    slices = make_slices(ARRAY)
+    for k, dataset in enumerate(slices):
+        dataset.SeriesInstanceUID = uid("series", k)
+        dataset.SeriesDescription = f"scout {k}"
+    assert len(group_series(scan_folders([save_all(slices, tmp_path)]))) == 4
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("suffix", ["", ".dcm"])
+def test_files_without_preamble_are_read(tmp_path, implicit, suffix):
+    for k, dataset in enumerate(make_slices(ARRAY, slope=2.0)):
+        del dataset.file_meta
+        file = tmp_path / f"I{k}{suffix}"
+        dataset.save_as(file, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    assert np.array_equal(read_series(only_series(tmp_path)).array, ARRAY * 2.0)
+
+
+def test_bytes_that_begin_like_dicom_are_no_dicom(tmp_path):
+    write_series(tmp_path, ARRAY)
+    (tmp_path / "table").write_bytes(b"\x08\x00" + bytes(range(256)) * 4)
+    (tmp_path / "short").write_bytes(b"\x08\x00\x05\x00")
+    (tmp_path / "empty").write_bytes(b"")
+    scan = scan_all([tmp_path])
+    assert len(scan.headers) == 4
+    assert [file.name for file in scan.damaged] in ([], ["table"])
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 40, b"", b"\x08\x00\x60\x00CS\x02"])
+def test_damaged_file_is_not_passed_over(tmp_path, content):
+    write_series(tmp_path, ARRAY)
+    (tmp_path / "broken").write_bytes(b"\0" * 128 + b"DICM" + content)
+    assert [file.name for file in scan_all([tmp_path]).damaged] == ["broken"]
+    with pytest.raises(UserError, match="broken: damaged DICOM file"):
+        scan_folders([tmp_path])
+
+
+def test_image_that_lost_its_modality_is_not_passed_over(tmp_path):
+    slices = make_slices(ARRAY)
+    del slices[3].Modality
+    folder = save_all(slices, tmp_path)
+    with pytest.raises(UserError, match=r"damaged DICOM file; expected Modality \(0008,0060\)"):
+        scan_folders([folder])
+
+
+def replaced(folder, old, new):
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes().replace(old, new))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("tags", "old", "new", "message"),
+    [
+        ({"SliceThickness": "3.125"}, b"3.125", b"3,125", r"SliceThickness \(0018,0050\) '3,125'"),
+        ({"PixelSpacing": ["1.125", "1.125"]}, b"1.125", b"1,125", r"PixelSpacing \(0028,0030\) '1,125"),
+        ({"RescaleSlope": "1.125"}, b"1.125", b"1,125", r"RescaleSlope \(0028,1053\) '1,125'"),
+    ],
+)
+def test_decimal_commas_are_refused_with_their_tag(tmp_path, tags, old, new, message):
+    folder = replaced(save_all(make_slices(ARRAY, **tags), tmp_path), old, new)
+    with pytest.raises(
+        UserError, match=rf"CT|a00.*cannot be read; expected numbers with a decimal point; found {message}"
+    ):
+        read_series(only_series(folder))
+
+
+def test_odd_values_of_an_image_that_is_not_taken_do_no_harm(tmp_path):
+    folder = write_series(tmp_path, ARRAY)
+    capture = make_slices(ARRAY[:1], series="capture")[0]
+    del capture.ImageOrientationPatient
+    capture.ImagePositionPatient = ["1.5", "2.5", "3.5"]
+    save(capture, folder / "capture")
+    replaced(folder, b"1.5\\2.5\\3.5 ", b"\\\\          ")
+    sizes = {len(series.headers) for series in group_series(scan_folders([folder]))}
+    assert sizes == {4, 1}
+
+
+@pytest.mark.parametrize("name", ["Rows", "NumberOfFrames"])
+def test_damaged_header_is_one_line(tmp_path, name):
+    slices = make_slices(ARRAY, NumberOfFrames=1)
+    folder = save_all(slices, tmp_path)
+    tag = {"Rows": b"\x28\x00\x10\x00US\x02\x00\x03\x00", "NumberOfFrames": b"\x28\x00\x08\x00IS\x02\x001 "}[
+        name
+    ]
+    replaced(folder, tag, tag[:-2] + b"\xff\xff")
+    with pytest.raises(UserError):
+        read_series(only_series(folder))
+
+
+def test_reformats_are_taken_on_demand_only(tmp_path):
+    reformatted = header(tmp_path, modality="CT", ImageType=["DERIVED", "SECONDARY", "MPR"])
+    assert role_of(reformatted) is None
+    assert role_of(reformatted, accept_derived=True) is Role.CT
+    for kind in ("LOCALIZER", "PROJECTION IMAGE", "SCREEN SAVE"):
+        other = header(tmp_path, modality="CT", ImageType=["DERIVED", "SECONDARY", kind])
+        assert role_of(other, accept_derived=True) is None

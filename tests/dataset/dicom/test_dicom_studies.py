@@ -6,7 +6,14 @@ from dicom_samples import PATIENT, make_structures, pet_tags, rectangle, save, u
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.dicom.headers import scan_folders
-from nndet_psma.dataset.dicom.studies import Choice, choose_series, common_modalities, group_studies
+from nndet_psma.dataset.dicom.studies import (
+    Choice,
+    check_patients,
+    choose_series,
+    common_modalities,
+    group_studies,
+    taint,
+)
 
 ARRAY = np.zeros((4, 3, 5), np.int16)
 
@@ -145,3 +152,60 @@ def test_several_series_are_listed_and_chosen_by_name_or_structures(tmp_path):
         described(tmp_path, "CT", Choice(names={"CT": "bone"}))
     with pytest.raises(UserError, match=r"no PET series; found CT .*Leave the study out"):
         described(tmp_path, "PET")
+
+
+def test_what_was_measured_comes_before_reformats(tmp_path):
+    mpr = {"ImageType": ["DERIVED", "SECONDARY", "MPR"], "SeriesDescription": "mpr"}
+    write_series(tmp_path, ARRAY, series="mpr", **mpr)
+    [study] = studies_in(tmp_path)
+    assert study.series == ()
+    message = r"expected one of .* as measured; found CT 'mpr' \(ImageType DERIVED\\SECONDARY\\MPR\).*--accept-derived"
+    with pytest.raises(UserError, match=message):
+        raise study.faults[0]
+    [study] = group_studies(scan_folders([tmp_path]), accept_derived=True)
+    assert choose_series(study, "CT", Choice(), frozenset()).is_reformatted
+    write_series(tmp_path, ARRAY, series="axial", SeriesDescription="axial")
+    [study] = group_studies(scan_folders([tmp_path]), accept_derived=True)
+    found = choose_series(study, "CT", Choice(), frozenset({uid("series", "mpr")}))
+    assert found.first.description == "axial"
+
+
+def test_studies_of_localizers_alone_have_a_fault(tmp_path):
+    write_series(tmp_path, ARRAY, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    [study] = studies_in(tmp_path)
+    assert "--accept-derived" not in str(study.faults[0])
+    assert "LOCALIZER" in str(study.faults[0])
+
+
+def test_a_damaged_file_is_the_fault_of_its_neighbours(tmp_path):
+    write_series(tmp_path / "a", ARRAY, series="a", StudyInstanceUID=uid("a"))
+    write_series(tmp_path / "b", ARRAY, series="b", StudyInstanceUID=uid("b"))
+    error = UserError("damaged")
+    found = taint(studies_in(tmp_path), {tmp_path / "a" / "x.dcm": error, tmp_path / "c" / "y.dcm": error})
+    assert {study.study: study.faults for study in found} == {uid("a"): (error,), uid("b"): ()}
+
+
+def write_patients(folder, *tags):
+    for k, one in enumerate(tags):
+        write_series(folder / f"p{k}", ARRAY, series=str(k), StudyInstanceUID=uid("study", k), **one)
+    return studies_in(folder)
+
+
+@pytest.mark.parametrize("name", ["ANONYMOUS", "anon", "Anonymized", "", "0000", "XXXX", "unknown", "-"])
+def test_identifiers_that_everybody_gets_are_refused(tmp_path, name):
+    studies = write_patients(tmp_path, {"PatientID": name}, {"PatientID": name})
+    with pytest.raises(
+        UserError, match=r"which studies are of the same patient is not told.*found 2 studies.*--patients"
+    ):
+        check_patients(studies)
+    check_patients(studies[:1])
+
+
+def test_people_of_another_sex_or_birth_date_are_not_one_patient(tmp_path):
+    one = {"PatientBirthDate": "19500101", "PatientSex": "M"}
+    check_patients(write_patients(tmp_path / "same", one, {"PatientSex": ""}, {**one, "PatientSex": "O"}))
+    for k, other in enumerate(({"PatientSex": "F"}, {"PatientBirthDate": "19600101"})):
+        with pytest.raises(UserError, match="PatientID of several people") as caught:
+            check_patients(write_patients(tmp_path / str(k), one, other))
+        assert PATIENT not in str(caught.value)
+        assert "1950" not in str(caught.value)

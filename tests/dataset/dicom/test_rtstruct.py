@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.dicom.rtstruct import Roi, even_odd, find_rois, rasterise, read_structures
+from nndet_psma.dataset.dicom.contours import ContourRules, even_odd, rasterise
+from nndet_psma.dataset.dicom.rtstruct import read_rtstruct
+from nndet_psma.dataset.dicom.structures import Roi, find_rois
 
 GRID = Geometry((4, 10, 12), (3.0, 1.0, 2.0), origin=(0.0, 0.0, 0.0))
 SQUARE = np.array([[1.5, 1.5], [1.5, 6.5], [6.5, 6.5], [6.5, 1.5]])  # (y, x): pixels 2..6
@@ -97,9 +99,8 @@ def test_two_halves_share_no_pixel_and_leave_none_out(corners, seed):
 
 def test_slices_and_millimetres():
     # x from 2.9 to 7.1 mm at 2 mm per pixel: centres 4 and 6 mm, pixels 2 and 3; y 0.5..2.5 mm: rows 1 and 2
-    mask = rasterise(
-        roi(rectangle(3.0, (0.5, 2.5), (2.9, 7.1)), rectangle(9.0, (0.5, 1.5), (2.9, 7.1))), GRID
-    )
+    drawn = roi(rectangle(3.0, (0.5, 2.5), (2.9, 7.1)), rectangle(9.0, (0.5, 1.5), (2.9, 7.1)))
+    mask = rasterise(drawn, GRID, ContourRules(gaps="separate")).mask
     expected = np.zeros(GRID.shape, bool)
     expected[1, 1:3, 2:4] = True
     expected[3, 1, 2:4] = True
@@ -115,7 +116,7 @@ def test_turned_grid_gives_the_turned_mask(seed):
     grid = Geometry(GRID.shape, GRID.spacing, tuple(shift), tuple(turn.ravel()))
     contours = [rectangle(3.0, (0.7, 4.2), (2.9, 13.1)), rectangle(6.0, (2.2, 8.4), (0.9, 9.3))]
     turned = [np.array(c).reshape(-1, 3) @ turn.T + shift for c in contours]
-    assert np.array_equal(rasterise(roi(*turned), grid), rasterise(roi(*contours), GRID))
+    assert np.array_equal(rasterise(roi(*turned), grid).mask, rasterise(roi(*contours), GRID).mask)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_reading(tmp_path):
         ("Äußere [1]", []),
         ("", [rectangle(0, (0, 1), (0, 1))] * 2),
     ]
-    found = read_structures(save(make_structures(rois, series="7"), tmp_path / "rs"))
+    found = read_rtstruct(save(make_structures(rois, series="7"), tmp_path / "rs"))
     assert [(r.name, len(r.contours)) for r in found.rois] == [("CTV_LN", 1), ("Äußere [1]", 0), ("", 2)]
     assert found.series == {uid("series", "7")}
     assert found.rois[0].contours[0].shape == (4, 3)
@@ -149,7 +150,7 @@ def test_reading(tmp_path):
 def test_points_and_open_lines_enclose_nothing(tmp_path):
     for kind in ("POINT", "OPEN_PLANAR"):
         file = save(make_structures([("a", [rectangle(0, (0, 1), (0, 1))])], kind=kind), tmp_path / kind)
-        assert read_structures(file).rois[0].contours == ()
+        assert read_rtstruct(file).rois[0].contours == ()
 
 
 def test_what_is_no_structure_set(tmp_path):
@@ -157,10 +158,158 @@ def test_what_is_no_structure_set(tmp_path):
     (tmp_path / "text").write_text("hello")
     for file in (image, tmp_path / "text"):
         with pytest.raises(UserError, match=f"{file.name}: no structure set"):
-            read_structures(file)
-    odd = save(make_structures([("a", [[1.0, 2.0, 3.0, 4.0]])]), tmp_path / "odd")
-    with pytest.raises(UserError, match="no whole number of points"):
-        read_structures(odd)
+            read_rtstruct(file)
+
+
+# ----- several contours on a slice
+
+
+def square(low, high, z=3.0):
+    return rectangle(z, (low, high), (2 * low, 2 * high))
+
+
+def pixels(*ranges):
+    expected = np.zeros(GRID.shape[1:], bool)
+    for low, high in ranges:
+        expected[low:high, low:high] = True
+    return expected
+
+
+def on_slice_1(*contours, xor=(), inner="ask"):
+    drawn = Roi("node", roi(*contours).contours, "", frozenset(), "rs.dcm", roi(*xor).contours)
+    return rasterise(drawn, GRID, ContourRules(inner=inner)).mask[1]
+
+
+def test_the_same_contour_twice_is_one():
+    assert np.array_equal(on_slice_1(square(0.5, 4.5), square(0.5, 4.5)), pixels((1, 5)))
+
+
+def test_overlapping_contours_are_joined():
+    assert np.array_equal(on_slice_1(square(0.5, 4.5), square(2.5, 6.5)), pixels((1, 5), (3, 7)))
+
+
+def test_xor_contours_are_counted():
+    ring = pixels((1, 7))
+    ring[3:5, 3:5] = False
+    assert np.array_equal(on_slice_1(xor=(square(0.5, 6.5), square(2.5, 4.5))), ring)
+    # beside one of the other type
+    assert np.array_equal(
+        on_slice_1(square(2.5, 4.5), xor=(square(0.5, 6.5), square(2.5, 4.5))), pixels((1, 7))
+    )
+
+
+def test_contour_inside_another_must_be_explained():
+    nested = (square(0.5, 6.5), square(2.5, 4.5), square(2.5, 4.5))
+    with pytest.raises(
+        UserError, match=r"'node' lies inside another one.* slice 2 of 4.*--inner-contours hole"
+    ):
+        on_slice_1(*nested)
+    assert np.array_equal(on_slice_1(*nested, inner="filled"), pixels((1, 7)))
+    ring = pixels((1, 7))
+    ring[3:5, 3:5] = False
+    assert np.array_equal(on_slice_1(*nested, inner="hole"), ring)
+
+
+def test_island_in_a_hole_is_filled():
+    nested = (square(0.5, 8.5), square(1.5, 6.5), square(2.5, 4.5))
+    expected = pixels((1, 9)) & ~pixels((2, 7)) | pixels((3, 5))
+    assert np.array_equal(on_slice_1(*nested, inner="hole"), expected)
+
+
+def test_turning_the_contours_changes_nothing():
+    assert np.array_equal(
+        on_slice_1(square(2.5, 6.5), square(0.5, 4.5)), on_slice_1(square(0.5, 4.5), square(2.5, 6.5))
+    )
+
+
+# ----- damaged structure sets
+
+
+def changed(tmp_path, change, rois=None):
+    dataset = make_structures(rois or [("node", [square(0.5, 4.5)]), ("couch", [square(4.5, 6.5)] * 2)])
+    change(dataset)
+    return {roi.name: roi for roi in read_rtstruct(save(dataset, tmp_path / "rs")).rois}
+
+
+def _set_data(value):
+    def change(dataset):
+        dataset.ROIContourSequence[1].ContourSequence[1].ContourData = value
+
+    return change
+
+
+def _drop_data(dataset):
+    del dataset.ROIContourSequence[1].ContourSequence[1].ContourData
+
+
+def _drop_reference(dataset):
+    del dataset.ROIContourSequence[1].ReferencedROINumber
+
+
+def _drop_number(dataset):
+    del dataset.StructureSetROISequence[1].ROINumber
+
+
+def _drop_both(dataset):
+    del dataset.ROIContourSequence[1].ReferencedROINumber, dataset.StructureSetROISequence[1].ROINumber
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_drop_data, r"contour 2 with 0 values of ContourData \(3006,0050\)"),
+        (_set_data(None), r"contour 2 with 0 values of ContourData"),
+        (_set_data([20.0, 20.0, 9.0]), "contour 2 with 3 values"),
+        (_set_data([20.0, 20.0, 9.0, 25.0, 25.0, 9.0]), "contour 2 with 6 values"),
+        (_set_data([float(k) for k in range(10)]), "contour 2 with 10 values"),
+        (_drop_reference, r"contours without ReferencedROINumber \(3006,0084\)"),
+        (_drop_number, r"ROINumber \(3006,0022\) missing"),
+        (_drop_both, r"ROINumber \(3006,0022\) missing"),
+    ],
+)
+def test_damaged_structure_matters_only_when_it_is_asked_for(tmp_path, change, message):
+    rois = changed(tmp_path, change)
+    assert rasterise(rois["node"], GRID).mask.any()
+    with pytest.raises(UserError, match=f"rs: structure 'couch' cannot be drawn.*found {message}"):
+        rasterise(rois["couch"], GRID)
+
+
+def test_decimal_commas_in_contours(tmp_path):
+    file = save(make_structures([("node", [square(1.125, 4.125)])]), tmp_path / "rs")
+    file.write_bytes(file.read_bytes().replace(b"1.125", b"1,125"))
+    [found] = read_rtstruct(file).rois
+    assert found.fault.startswith("contour 1 with 12 values")
+
+
+def test_one_number_for_two_structures_is_refused(tmp_path):
+    def change(dataset):
+        for item in dataset.StructureSetROISequence:
+            item.ROINumber = 3
+        for item in dataset.ROIContourSequence:
+            item.ReferencedROINumber = 3
+
+    for found in changed(tmp_path, change).values():
+        with pytest.raises(UserError, match=r"ROINumber \(3006,0022\) 3 for 2 structures"):
+            rasterise(found, GRID)
+
+
+def test_contours_in_several_items_are_joined(tmp_path):
+    def change(dataset):
+        dataset.ROIContourSequence[1].ReferencedROINumber = 1
+
+    rois = changed(tmp_path, change, [("node", [square(0.5, 4.5)]), ("other", [square(2.5, 6.5)])])
+    assert np.array_equal(rasterise(rois["node"], GRID).mask[1], pixels((1, 5), (3, 7)))
+    assert rois["other"].is_empty
+
+
+def test_kinds_of_contours_are_kept_apart(tmp_path):
+    def change(dataset):
+        for contour in dataset.ROIContourSequence[1].ContourSequence:
+            contour.ContourGeometricType = "CLOSEDPLANAR_XOR"
+
+    found = changed(tmp_path, change)["couch"]
+    assert (len(found.contours), len(found.xor)) == (0, 2)
+    assert not rasterise(found, GRID).mask.any()  # the same contour twice
 
 
 @pytest.mark.parametrize(
@@ -176,3 +325,11 @@ def test_what_is_no_structure_set(tmp_path):
 def test_patterns(patterns, names):
     rois = [roi(name=n) for n in ("PSMA+1", "CTV_LN", "psma+ left", "CTV LN", "Nodes", "PSMA-3")]
     assert [r.name for r in find_rois(rois, patterns)] == names
+
+
+def test_a_literal_name_comes_before_wildcards():
+    rois = [roi(name=n) for n in ("Node*", "Node 1", "n[1]", "n1")]
+    assert [r.name for r in find_rois(rois, ["node*"])] == ["Node*"]
+    assert [r.name for r in find_rois(rois, ["n[1]"])] == ["n[1]"]
+    assert [r.name for r in find_rois(rois, ["n?de*"])] == ["Node*", "Node 1"]
+    assert [r.name for r in find_rois(rois, ["n[1]", "N1"])] == ["n[1]", "n1"]
