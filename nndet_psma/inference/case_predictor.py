@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.results import Result
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
+from nndet_psma.dataset.images.images import Volume
 from nndet_psma.dataset.task.cases import RawCase
 from nndet_psma.dataset.task.description import DatasetDescription
 
@@ -35,6 +40,21 @@ class CaseJob:
     def case_id(self) -> str:
         """Name of the case."""
         return self.case.case_id
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What a model that segments says of an image, on the grid of that image as it was given.
+
+    Attributes:
+        labels: (z, y, x) class index + 1 per voxel, 0 outside.
+        instances: (z, y, x) a number per object, best first from 1, 0 outside.
+        result: of the same image.
+    """
+
+    labels: NDArray[Any]
+    instances: NDArray[Any]
+    result: Result
 
 
 class CasePredictor(ABC):
@@ -70,6 +90,29 @@ class CasePredictor(ABC):
                 found = self.result_type.read(file)
                 return self.decided(found) if found.made_from == job.made_from else None
         return None
+
+    def predict_volumes(self, case_id: str, volumes: Mapping[str, Volume], ctv: Volume | None) -> Result:
+        """What the model says of images in memory; nothing is written.
+
+        Args:
+            case_id: name for the result.
+            volumes: images by the name of their modality, in the plan's order, in axes of their own, on one grid.
+            ctv: mask of the search region (above 0) on that grid; None where there is none.
+
+        Raises:
+            UserError: images cannot be prepared, or the model cannot be asked in this way.
+        """
+        raise UserError(
+            "models of this kind cannot be asked from Python", remedy="Use nndet_predict on image files"
+        )
+
+    def predict_masks(self, case_id: str, volumes: Mapping[str, Volume], ctv: Volume | None) -> Masks:
+        """The same with every voxel's class and object.
+
+        Raises:
+            UserError: as :meth:`predict_volumes`, or the model draws no masks.
+        """
+        raise UserError("the model draws no masks", remedy="Ask for its result: predict or predict_result")
 
 
 def predict_case(

@@ -8,7 +8,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -87,14 +87,22 @@ def entry_of(blocks: Iterator[bytes]) -> FileEntry:
     return FileEntry(size, digest.hexdigest())
 
 
-def read_manifest(file: Path) -> ModelManifest:
-    """The manifest of an archive whose names and sizes have passed every check; weights are not read."""
+def read_manifest(file: Path, texts: Collection[str] = ()) -> ModelManifest:
+    """The manifest of an archive whose names and sizes have passed every check; weights are not read.
+
+    Args:
+        file: zip of :func:`write_archive`.
+        texts: names of JSON files that a model may have beside :data:`JSON_NAMES`.
+    """
     with _opened(file) as archive:
-        return _manifest(archive, _checked_members(archive, file), file)
+        return _manifest(archive, _checked_members(archive, file, texts), file)
 
 
 def unpack_model(
-    file: Path, target: Path, check: Callable[[Path, ModelManifest, Path], None]
+    file: Path,
+    target: Path,
+    check: Callable[[Path, ModelManifest, Path], None],
+    texts: Collection[str] = (),
 ) -> ModelManifest:
     """Unpack a checked archive; ``target`` appears whole or not at all.
 
@@ -106,12 +114,13 @@ def unpack_model(
         file: zip of :func:`write_archive`.
         target: folder to make.
         check: refuses contents that make no model; gets the unpacked folder, the manifest and the archive.
+        texts: names of JSON files that a model may have beside :data:`JSON_NAMES`.
 
     Raises:
         UserError: it is no such archive, is damaged, or contains something else.
     """
     with _opened(file) as archive, atomic_folder(target) as temporary:
-        members = _checked_members(archive, file)
+        members = _checked_members(archive, file, texts)
         manifest = _manifest(archive, members, file)
         for name, entry in manifest.files.items():
             _unpack_one(archive, members[name], entry, temporary / name, file)
@@ -139,7 +148,9 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
         raise refuse(file, "holds JSON nested too deeply", None) from None
 
 
-def _checked_members(archive: zipfile.ZipFile, file: Path) -> dict[str, zipfile.ZipInfo]:
+def _checked_members(
+    archive: zipfile.ZipFile, file: Path, texts: Collection[str] = ()
+) -> dict[str, zipfile.ZipInfo]:
     """Members by name, every name and size within what a model can have."""
     members = archive.infolist()
     if len(members) > MAX_FILES:
@@ -147,7 +158,7 @@ def _checked_members(archive: zipfile.ZipFile, file: Path) -> dict[str, zipfile.
     found: dict[str, zipfile.ZipInfo] = {}
     folded: set[str] = set()
     for info in members:
-        _check_member(info, file)
+        _check_member(info, file, texts)
         if info.filename.casefold() in folded:
             raise refuse(file, "names a file twice", info.filename)
         folded.add(info.filename.casefold())
@@ -162,9 +173,9 @@ def _checked_members(archive: zipfile.ZipFile, file: Path) -> dict[str, zipfile.
     return found
 
 
-def _check_member(info: zipfile.ZipInfo, file: Path) -> None:
+def _check_member(info: zipfile.ZipInfo, file: Path, texts: Collection[str]) -> None:
     name = info.orig_filename  # as stored: the reader cuts a name at a NUL and mends separators
-    is_json = name in JSON_NAMES
+    is_json = name in JSON_NAMES or name in texts
     if not is_json and not _WEIGHTS_NAME.fullmatch(name):
         raise refuse(file, "holds a file that no model has", repr(name)[:200])
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG) or info.is_dir():

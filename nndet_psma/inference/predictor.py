@@ -65,7 +65,7 @@ class VoterEnsemble:
         self.device = device
         self.batch_size = batch_size or self.plan.batch_size
         self.tta = tta
-        stages = _whole_slice_stages(self.plan) if whole_slices else self.plan.voters
+        stages = whole_slice_stages(self.plan) if whole_slices else self.plan.voters
         sources = source_folds if fold == CONSOLIDATED and source_folds is not None else [None]
         files = {
             stage.name: [folder.weights(fold, stage.name, source) for source in sources] for stage in stages
@@ -157,7 +157,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _whole_slice_stages(plan: DetectorPlan) -> list[Stage]:
+def whole_slice_stages(plan: DetectorPlan) -> list[Stage]:
+    """Stages that search images without CTV.
+
+    Raises:
+        UserError: the plan has none.
+    """
     stages = [stage for stage in plan.stages if stage.region == "body"]
     if not stages:
         raise UserError(

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from nndet_psma import __version__
@@ -51,7 +52,18 @@ def export_model(job: ExportJob) -> ModelManifest:
     """
     inference, source = _source(job)
     system, plan = model_system(job.folder, source)
-    weights = system.exported(job.folder, plan, source, inference.folds)
+    system.require()
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".export_", dir=job.target.parent) as scratch:
+        weights = system.exported(job.folder, plan, source, inference.folds, Path(scratch))
+        return _written(job, inference, source, weights)
+
+
+def _written(
+    job: ExportJob, inference: InferencePlan, source: int, weights: dict[str, Path]
+) -> ModelManifest:
+    """The zip of ``weights`` and what belongs to them."""
+    system, plan = model_system(job.folder, source)
     for file in weights.values():
         if not file.is_file():
             raise UserError(
@@ -61,6 +73,8 @@ def export_model(job: ExportJob) -> ModelManifest:
         PLAN: _text(anonymous_plan(system, plan, inference.cases).to_json()),
         INFERENCE_PLAN: _text(replace(inference, cases=[]).to_json()),
     }
+    more = system.exported_texts(job.folder, plan, source, inference.folds)
+    texts |= {name: _text(content) for name, content in more.items()}
     entries = {name: entry_of(iter([text])) for name, text in texts.items()}
     entries |= {name: entry_of(weight_blocks(file)) for name, file in weights.items()}
     manifest = ModelManifest(

@@ -18,8 +18,7 @@ from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.core.atomic import atomic_folder
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.task.paths import models_root
-from nndet_psma.inference.model_archive import read_manifest, unpack_model
-from nndet_psma.systems.exchange import check_contents
+from nndet_psma.systems.exchange import manifest_of, take_in_archive
 from nndet_psma.systems.system import system_of
 
 
@@ -48,7 +47,7 @@ def import_model(job: ImportJob) -> tuple[ModelFolder, ModelManifest]:
     Raises:
         UserError: the archive is refused, or a consolidated model is there already.
     """
-    manifest = read_manifest(job.archive)
+    manifest = manifest_of(job.archive)
     folder = ModelFolder(job.target or models_root() / _task_folder(job.task, manifest) / manifest.model)
     target = folder.fold(CONSOLIDATED)
     if target.exists() and not job.force:
@@ -59,7 +58,7 @@ def import_model(job: ImportJob) -> tuple[ModelFolder, ModelManifest]:
         )
     with atomic_folder(target) as temporary:
         unpacked = temporary / target.name  # as a model that can be opened
-        unpack_model(job.archive, unpacked, check_contents)
+        take_in_archive(job.archive, unpacked)
         _check_weights(unpacked)
         for path in sorted(unpacked.iterdir()):
             path.rename(temporary / path.name)

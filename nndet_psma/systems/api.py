@@ -10,19 +10,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from nndet_psma.artifacts.detector_plan import DetectorPlan
 from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder, open_model
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction
+from nndet_psma.artifacts.results import Result
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.images.images import Volume
-from nndet_psma.inference.model_archive import unpack_model
-from nndet_psma.inference.postprocessing import make_prediction
-from nndet_psma.inference.predictor import VoterEnsemble, choose_device
-from nndet_psma.inference.volumes import as_volume, canonical
-from nndet_psma.postproc.steps.settings import PostprocSettings
-from nndet_psma.preprocess.prepare import prepare_case
-from nndet_psma.systems.exchange import check_contents
+from nndet_psma.inference.case_predictor import Masks
+from nndet_psma.inference.volumes import as_volume
+from nndet_psma.systems.exchange import take_in_archive
 from nndet_psma.systems.system import model_system
+from nndet_psma.systems.work import OpenOptions
 
 
 class Predictor:
@@ -32,19 +29,15 @@ class Predictor:
 
     Attributes:
         plan: what the model was trained with: modalities, classes, windows.
-        settings: thresholds that accept a lesion.
+        settings: what was tuned, such as the thresholds that accept a lesion.
     """
 
     def __init__(
-        self, folder: ModelFolder, fold: int, folds: Sequence[int] | None, options: Mapping[str, Any]
+        self, folder: ModelFolder, fold: int, options: OpenOptions, *, tta: bool | None = None
     ) -> None:
+        system, self.plan = model_system(folder, fold)
         inference = folder.inference_plan(fold)
-        system, _ = model_system(folder, fold)
-        if not issubclass(system.result_type, Prediction):
-            raise UserError(
-                f"models of {system.name} find no lesions", file=folder.fold(fold), remedy="Use nndet_predict"
-            )
-        sources = list(inference.folds) if folds is None else list(folds)
+        sources = list(inference.folds) if options.folds is None else list(options.folds)
         wrong = sorted(set(sources) - set(inference.folds))
         if wrong or not sources:
             raise UserError(
@@ -52,15 +45,10 @@ class Predictor:
                 file=folder.fold(fold),
                 expected=f"some of {list(inference.folds)}",
             )
-        self.settings = PostprocSettings(**inference.settings)
-        self._options = {**options, "source_folds": sources}
-        self._folder, self._fold = folder, fold
+        self.settings = inference.settings
         self._lock = Lock()
-        self._voters = VoterEnsemble(folder, fold, **self._options)
-        self._whole: VoterEnsemble | None = None
-        self.plan: DetectorPlan = self._voters.plan
-        if self._without_ctv_possible():
-            self._whole_slices()  # now, while an unpacked zip is still there
+        opened = replace(options, folds=sources, tta=system.tta if tta is None else tta, from_memory=True)
+        self._predictor = system.open(folder, fold, opened)
 
     @classmethod
     def from_folder(
@@ -69,7 +57,7 @@ class Predictor:
         device: str = "auto",
         folds: Sequence[int] | None = None,
         *,
-        tta: bool = False,
+        tta: bool | None = None,
         batch_size: int | None = None,
     ) -> Predictor:
         """Load a model; neither ``$det_data`` nor ``$det_models`` is needed.
@@ -79,19 +67,19 @@ class Predictor:
                 (``.../fold0``), or a zip of ``nndet_psma export-model``.
             device: "auto" (first GPU, else CPU), "cpu", "cuda" or "cuda:N".
             folds: use these folds of a consolidated model; all when omitted.
-            tta: look at mirror images, too.
-            batch_size: slices at once; None takes that of the training.
+            tta: look at mirror images, too; None as ``nndet_predict`` does unless told otherwise.
+            batch_size: slices or patches at once; None takes that of the training.
 
         Raises:
             UserError: no model there, or it is damaged.
         """
-        options = {"device": choose_device(device), "tta": tta, "batch_size": batch_size}
+        options = OpenOptions(device=device, batch_size=batch_size, folds=folds)
         path = Path(path)
         if not path.is_file():
-            return cls(*open_model(path), folds, options)
+            return cls(*open_model(path), options, tta=tta)
         with tempfile.TemporaryDirectory() as scratch:
-            unpack_model(path, Path(scratch) / "consolidated", check_contents)
-            return cls(ModelFolder(Path(scratch)), CONSOLIDATED, folds, options)
+            take_in_archive(path, Path(scratch) / "consolidated")
+            return cls(ModelFolder(Path(scratch)), CONSOLIDATED, options, tta=tta)
 
     def predict(
         self,
@@ -106,8 +94,8 @@ class Predictor:
         Args:
             image: file, SimpleITK image, ``(array, Geometry)``, or array (z, y, x) with ``spacing``; CT in HU. A
                 model of several modalities takes a dictionary of them by name, ``{"CT": ..., "PET": ...}``.
-            ctv: mask of the search region on the same grid, in any of these forms. Without one the whole body is
-                searched by the model's whole-slice detector.
+            ctv: mask of the search region on the same grid, in any of these forms. Without one a model that was
+                trained with it searches the body, or refuses.
             spacing: mm along (z, y, x), for arrays without a grid.
             score_threshold: accept all ranked candidates from this score on, instead of the tuned thresholds.
 
@@ -127,20 +115,59 @@ class Predictor:
         spacing: tuple[float, float, float] | None = None,
         case_id: str = "case",
     ) -> Prediction:
-        """The same with everything that ``<case>_boxes.json`` holds; ``made_from`` covers the model only."""
+        """The same with everything that ``<case>_boxes.json`` holds; ``made_from`` covers the model only.
+
+        Raises:
+            UserError: as :meth:`predict`.
+        """
+        result = self.predict_result(image, ctv, spacing=spacing, case_id=case_id)
+        if not isinstance(result, Prediction):
+            raise UserError("the model finds no lesions", remedy="Ask for what it says with predict_result")
+        return result
+
+    def predict_result(
+        self,
+        image: Any,
+        ctv: Any = None,
+        *,
+        spacing: tuple[float, float, float] | None = None,
+        case_id: str = "case",
+    ) -> Result:
+        """What the model says of a patient, of whatever type: a ``Prediction``, or what its system judges.
+
+        Raises:
+            UserError: as :meth:`predict`, or the model cannot be asked from Python.
+        """
+        volumes, mask = self._images(image, ctv, spacing)
+        with self._lock:
+            return self._predictor.predict_volumes(case_id, volumes, mask)
+
+    def predict_masks(
+        self,
+        image: Any,
+        ctv: Any = None,
+        *,
+        spacing: tuple[float, float, float] | None = None,
+        case_id: str = "case",
+    ) -> Masks:
+        """Class and object of every voxel on the grid of the image, with the result they belong to.
+
+        Only models that segment draw masks.
+
+        Raises:
+            UserError: as :meth:`predict`, or the model draws no masks.
+        """
+        volumes, mask = self._images(image, ctv, spacing)
+        with self._lock:
+            return self._predictor.predict_masks(case_id, volumes, mask)
+
+    def _images(
+        self, image: Any, ctv: Any, spacing: tuple[float, float, float] | None
+    ) -> tuple[dict[str, Volume], Volume | None]:
         volumes = self._volumes(image, spacing)
         first = next(iter(volumes.values()))
         mask = None if ctv is None else _on_grid(as_volume(ctv, spacing), first, "the CTV")
-        predictor = self._voters if mask is not None or not self._needs_ctv() else self._whole_slices()
-        with self._lock:
-            case = prepare_case(
-                case_id,
-                {name: canonical(volume) for name, volume in volumes.items()},
-                self.plan,
-                ctv=None if mask is None else canonical(replace(mask, array=mask.array > 0)),
-            )
-            raw = predictor.predict(case, first.geometry, predictor.weights_hash)
-        return make_prediction(raw, self.settings, self.plan.classes)
+        return volumes, mask
 
     def _volumes(self, image: Any, spacing: tuple[float, float, float] | None) -> dict[str, Volume]:
         """By name, in the order of the plan, all on one grid."""
@@ -159,17 +186,6 @@ class Predictor:
         volumes = {name: as_volume(given[name], spacing) for name in names}
         first = volumes[names[0]]
         return {name: _on_grid(volume, first, name) for name, volume in volumes.items()}
-
-    def _needs_ctv(self) -> bool:
-        return self.plan.ctv_modality is not None
-
-    def _without_ctv_possible(self) -> bool:
-        return self._needs_ctv() and any(stage.region == "body" for stage in self.plan.stages)
-
-    def _whole_slices(self) -> VoterEnsemble:
-        if self._whole is None:
-            self._whole = VoterEnsemble(self._folder, self._fold, whole_slices=True, **self._options)
-        return self._whole
 
 
 def _on_grid(volume: Volume, first: Volume, name: str) -> Volume:

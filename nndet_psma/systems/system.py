@@ -72,6 +72,7 @@ class System(ABC, Generic[P, O, S]):
         workers_key: key of ``trainer_cfg`` with the processes that load images; None without one.
         tta: whether mirror images are looked at unless the user says otherwise.
         searched_without_ctv: what is searched in images that come without their CTV.
+        texts: names of the JSON files that a model of its own needs beside plan and thresholds when it is passed on.
     """
 
     name: ClassVar[str]
@@ -87,6 +88,7 @@ class System(ABC, Generic[P, O, S]):
     workers_key: ClassVar[str | None] = None
     tta: ClassVar[bool] = False
     searched_without_ctv: ClassVar[str] = "the whole image is searched"
+    texts: ClassVar[tuple[str, ...]] = ()
 
     def suits(self, description: DatasetDescription) -> str | None:
         """The reason why this system is the one for a data set when the user names none; None where it is not."""
@@ -269,7 +271,9 @@ class System(ABC, Generic[P, O, S]):
             return files
         return {place: model.fold(CONSOLIDATED) / place for place in files}
 
-    def exported(self, model: ModelFolder, plan: P, source: int, folds: Sequence[int]) -> dict[str, Path]:
+    def exported(
+        self, model: ModelFolder, plan: P, source: int, folds: Sequence[int], scratch: Path
+    ) -> dict[str, Path]:
         """Weights (safetensors) by their place in a model that is passed on.
 
         Args:
@@ -277,6 +281,7 @@ class System(ABC, Generic[P, O, S]):
             plan: of the model.
             source: -1 for the consolidated model, or a fold.
             folds: to pass on.
+            scratch: empty folder for weights that training keeps in another form.
 
         Raises:
             UserError: the system's models cannot be passed on as one file.
@@ -295,6 +300,39 @@ class System(ABC, Generic[P, O, S]):
     def places(self, plan: P, folds: Sequence[int]) -> set[str]:
         """Names that :meth:`exported` gives."""
         return set(self.trained(ModelFolder(Path()), plan, CONSOLIDATED, folds))
+
+    def exported_texts(
+        self, model: ModelFolder, plan: P, source: int, folds: Sequence[int]
+    ) -> dict[str, dict[str, Any]]:
+        """Contents of :attr:`texts`, without names of cases, patients and files.
+
+        Raises:
+            UserError: they cannot be read, or the folds do not agree.
+        """
+        return {}
+
+    def check_texts(self, folder: Path, plan: P) -> None:
+        """Judge :attr:`texts` of a model that somebody passed on, before anything else is done with them.
+
+        Args:
+            folder: with these files.
+            plan: of the model, checked.
+
+        Raises:
+            UserError: says what is wrong.
+        """
+
+    def take_in(self, folder: Path, plan: P, folds: Sequence[int]) -> None:
+        """Bring a checked model that was passed on into the form of a consolidated one.
+
+        Args:
+            folder: with plan, thresholds, :attr:`texts` and the files of :meth:`places`.
+            plan: in it.
+            folds: in it.
+
+        Raises:
+            UserError: weights do not fit the plan.
+        """
 
     def without_paths(self, plan: P) -> tuple[P, list[str]]:
         """The plan without values that name files, and these names."""

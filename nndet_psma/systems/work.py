@@ -143,6 +143,8 @@ class OpenOptions:
         tta: look at mirror images, too.
         without_ctv: search images that come without their CTV.
         folds: of a consolidated model; None takes all.
+        from_memory: images are given from Python, with their CTV or without, and the model's folder may be gone by
+            then: whatever is needed for either is loaded at once.
     """
 
     device: str = "auto"
@@ -150,6 +152,7 @@ class OpenOptions:
     tta: bool = False
     without_ctv: bool = False
     folds: Sequence[int] | None = None
+    from_memory: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from tiny_place import TASK, TEST
 
+from nndet_psma import Predictor
 from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.prediction import Prediction
-from nndet_psma.cli import consolidate, eval, measure, plan, predict, prep, report, submit, sweep, train
+from nndet_psma.cli import (
+    consolidate,
+    eval,
+    export_model,
+    import_model,
+    measure,
+    plan,
+    predict,
+    prep,
+    report,
+    submit,
+    sweep,
+    train,
+    train_all,
+)
+from nndet_psma.core.hashing import hash_json
 from nndet_psma.dataset.images.images import read_volume
 from nndet_psma.systems.nodeseg.nnunet.curves import training_curve
+from nndet_psma.systems.nodeseg.nnunet.model import SegmentationModel
+from nndet_psma.systems.nodeseg.nnunet.network_files import read_network_files
+from nndet_psma.systems.nodeseg.nnunet.weights import read_checkpoint
 from nndet_psma.systems.nodeseg.plan import NodeSegPlan
-from nndet_psma.systems.nodeseg.system import STEP
+from nndet_psma.systems.nodeseg.settings import NodeSegSettings
+from nndet_psma.systems.nodeseg.system import STEP, NodeSeg
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +129,7 @@ def test_the_report_knows_nnunet(model, tmp_path):
     assert report.main(["900", MODEL, "--output", str(file), "--max_cases", "1"]) == 0
     page = file.read_text()
     assert "nnU-Net segments the images; voxels that touch are one lesion." in page
-    assert "nothing is known of it before the first epoch" in page
+    assert "nnU-Net ran this training" in page
     assert "nnU-Net, filters" in page
     assert "Training loss against steps; last values: nnU-Net" in page
 
@@ -158,3 +182,129 @@ def test_one_folder_without_a_task_and_without_ctv(inside, tmp_path):
 def test_plan_show(inside, capsys):
     assert plan.main(["show", "900"]) == 0
     assert "training.loss" in capsys.readouterr().out
+
+
+def test_what_every_training_leaves_behind(model):
+    """Logs, configuration and its hash, as of detectors; nnU-Net's lines are in our log, its own is named."""
+    for fold in (0, 1):
+        folder = model / f"fold{fold}"
+        log = (folder / "train.log").read_text()
+        assert f"fold {fold} of {MODEL}, plan {NodeSegPlan.read(folder / 'plan.json').content_hash()}" in log
+        assert "nnU-Net: Epoch 0" in log
+        assert "nnU-Net: train_loss" in log
+        place = log.split("training_log_*.txt in ")[1].splitlines()[0]
+        assert len(list(Path(place).glob("training_log_*.txt"))) == 1
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert (config["trainer_cfg"]["validate"], config["module"]) == (False, "nnUNetTrainerNodeSeg")
+        environment = json.loads((folder / "environment.json").read_text())
+        assert environment["config"] == hash_json(config)
+        assert environment["packages"]["nnunetv2"] != "not installed"
+
+
+def test_the_data_are_drawn(inside):
+    pictures = inside.paths.analysis / "NodeSeg"
+    assert {file.suffix for file in pictures.iterdir()} == {".png"}
+
+
+class _Terminal(StringIO):
+    def isatty(self):
+        return True
+
+
+def test_somebody_at_a_terminal_sees_how_far_it_is(inside, monkeypatch, tmp_path):
+    terminal = _Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert predict.main(["900", MODEL, "-d", str(tmp_path)]) == 0
+    assert "predict" in terminal.getvalue()
+    assert "2/2" in terminal.getvalue()
+    terminal.truncate(0)
+    assert sweep.main(["900", MODEL, "0"]) == 0
+    assert "fold 0: validation cases" in terminal.getvalue()
+
+
+def test_thresholds_can_be_tuned_without_weights(inside, tmp_path, monkeypatch):
+    """``--no_model``: a consolidated model for evaluation, which the folds' predictions are enough for."""
+    import shutil
+
+    shutil.copytree(inside.models, tmp_path / "models")
+    monkeypatch.setenv("det_models", str(tmp_path / "models"))
+    target = tmp_path / "models" / TASK / MODEL / "consolidated"
+    before = json.loads((target / "plan_inference.json").read_text())
+    assert consolidate.main(["900", MODEL, "--no_model", "--sweep_boxes"]) == 0
+    assert not list(target.rglob("*.pth"))
+    assert json.loads((target / "plan_inference.json").read_text())["settings"] == before["settings"]
+
+
+def test_nnunets_files_are_those_that_are_let_in(model):
+    """What nnU-Net has planned in earnest passes the check word for word."""
+    plan = NodeSegPlan.read(model / "fold0/plan.json")
+    folder = SegmentationModel(ModelFolder(model)).trained(plan, 0)
+    written = json.loads((folder / "plans.json").read_text())
+    assert len(written["configurations"]) > 1
+    kept = {plan.configuration: written["configurations"][plan.configuration]}
+    assert read_network_files(folder, plan).plans == {**written, "configurations": kept}
+
+
+@pytest.mark.parametrize("fold", [None, 1])
+def test_a_trained_model_is_passed_on(inside, model, tmp_path, monkeypatch, fold):
+    """The consolidated model, and a fold by itself with thresholds of its own; both give what they give here."""
+    folds = [] if fold is None else ["--folds", str(fold)]
+    assert export_model.main(["900", MODEL, "-o", str(tmp_path / "model.zip"), *folds]) == 0
+    monkeypatch.setenv("det_models", str(tmp_path / "models"))
+    assert import_model.main([str(tmp_path / "model.zip")]) == 0
+    assert predict.main(["900", MODEL, "-d", str(tmp_path / "out")]) == 0
+    source = Predictor.from_folder(model if fold is None else model / f"fold{fold}", "cpu")
+    for name in TEST:
+        there = Prediction.read(tmp_path / "out" / f"{name}_boxes.json")
+        files = [inside.paths.images("Ts") / f"{name}_{index:04d}.nii.gz" for index in (0, 1)]
+        here = source.predict_masks(*files, case_id=name)
+        assert there.candidates == here.result.candidates
+        assert there.lesions == here.result.lesions
+        written = read_volume(tmp_path / "out" / f"{name}_instances.nii.gz", canonical=False)
+        np.testing.assert_array_equal(written.array, here.instances)
+
+
+def test_train_all_trains_the_same(inside, model, tmp_path, monkeypatch, capsys):
+    """One job per fold, then sweeps and the consolidation; weights and thresholds are those of the single commands."""
+    pytest.importorskip("submitit")
+    models = tmp_path / "models"
+    models.mkdir()
+    monkeypatch.setenv("det_models", str(models))
+    options = ["-o", "train=nodeseg", "trainer_cfg.validate=false"]
+    wish = ["900", "--executor", "debug", "--sweep", "--consolidate"]
+    assert train_all.main([*wish, "--dry-run", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "fold0",
+        f"    nndet_train {TASK} -o exp.fold=0 train=nodeseg trainer_cfg.validate=false",
+    ]
+    jobs = ["fold0", "sweep0 after fold0", "fold1", "sweep1 after fold1", "consolidate after sweep0, sweep1"]
+    assert lines[:-1:2] == jobs
+    assert lines[-1] == "5 of 5 jobs to run, at most 1 at once"
+    assert not any(models.iterdir())
+    assert train_all.main([*wish, *options]) == 0
+    other = models / TASK / MODEL
+    for fold in (0, 1):
+        assert _weights(other, fold).keys() == _weights(model, fold).keys()
+        for name, tensor in _weights(model, fold).items():
+            assert torch.equal(_weights(other, fold)[name], tensor)
+        tuned = [json.loads((m / f"fold{fold}/plan_inference.json").read_text()) for m in (other, model)]
+        assert tuned[0]["settings"] == tuned[1]["settings"]
+    capsys.readouterr()
+    assert train_all.main([*wish, "--status", *options]) == 0
+    assert capsys.readouterr().out.count("done") >= 5
+    assert train_all.main([*wish, "--dry-run", *options]) == 0
+    assert "0 of 5 jobs to run" in capsys.readouterr().out
+    _checkpoint(other, 1).unlink()
+    assert train_all.main([*wish, "--dry-run", *options]) == 0
+    assert "3 of 5 jobs to run" in capsys.readouterr().out  # the fold, its sweep, the consolidation
+
+
+def _checkpoint(model, fold):
+    plan = NodeSegPlan.read(model / f"fold{fold}/plan.json")
+    [step] = NodeSeg().steps(plan, NodeSegSettings(), fold)
+    return model / step.result
+
+
+def _weights(model, fold):
+    return read_checkpoint(_checkpoint(model, fold))["network_weights"]

@@ -57,7 +57,7 @@ def page_of(place):
 def test_without_a_log_the_page_says_so(segmented):
     page = page_of(segmented)
     assert "nnU-Net segments the images; voxels that touch are one lesion." in page
-    assert "Cost: nnU-Net&#39;s training; nothing is known of it before the first epoch" in page
+    assert "nnU-Net ran this training: its cost was not estimated" in page
     assert "fold 0 has left no log" in page
     assert "GPU memory" not in page
     assert "no GPU visible" in page  # evidence of a decision

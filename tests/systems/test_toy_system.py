@@ -276,8 +276,10 @@ def test_export_and_import(place, model, tmp_path, capsys):
     for case in TEST:
         ours, theirs = place.result(case), place.kind.result.read(place.kind.result.file(out, case))
         assert theirs.summary() == ours.summary()
-    with pytest.raises(UserError, match=f"models of {place.kind.name} find no lesions"):
-        Predictor.from_folder(folder, "cpu")
+    predictor = Predictor.from_folder(folder, "cpu")
+    given = {name: images / f"test_0_000{index}.nii.gz" for index, name in predictor.plan.modalities.items()}
+    with pytest.raises(UserError, match="models of this kind cannot be asked from Python"):
+        predictor.predict_result(given)
 
 
 def test_weights_that_do_not_fit_are_not_imported(place, model, tmp_path, capsys):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nndet_psma.artifacts.model_folder import ModelFolder
+from nndet_psma.artifacts.model_folder import PLAN, ModelFolder
 from nndet_psma.artifacts.run_config import RunConfig
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
@@ -42,6 +42,7 @@ class NodeSeg(BoxSystem[NodeSegPlan, NodeSegOptions, NodeSegSettings]):
     presets = "nndet_psma.systems.nodeseg.presets"
     workers_key = "workers"
     tta = True
+    texts: ClassVar[tuple[str, ...]] = ("plans.json", "dataset.json", "checkpoint.json")
     searched_without_ctv: ClassVar[str] = "the body is searched, or the whole image where there is no CT"
 
     def require(self) -> None:
@@ -150,17 +151,6 @@ class NodeSeg(BoxSystem[NodeSegPlan, NodeSegOptions, NodeSegSettings]):
 
         return SegmentationModel(model).files(plan, fold)
 
-    def exported(
-        self, model: ModelFolder, plan: NodeSegPlan, source: int, folds: Sequence[int]
-    ) -> dict[str, Path]:
-        """Refused: what nnU-Net reads are checkpoints."""
-        raise UserError(
-            "a segmentation by nnU-Net cannot be written into an archive, which holds no checkpoints",
-            file=model.fold(source),
-            remedy="Pass on the folder 'consolidated': its checkpoints hold plain weights only; plan.json and "
-            "plan_inference.json in it name cases",
-        )
-
     def copy_weights(self, source: Path, target: Path) -> None:
         """Checkpoints are cut down to weights and plain values: the copy can be given away."""
         from nndet_psma.systems.nodeseg.nnunet.model import FINAL
@@ -170,6 +160,43 @@ class NodeSeg(BoxSystem[NodeSegPlan, NodeSegOptions, NodeSegSettings]):
             write_lean(source, target)
         else:
             super().copy_weights(source, target)
+
+    def exported(
+        self, model: ModelFolder, plan: NodeSegPlan, source: int, folds: Sequence[int], scratch: Path
+    ) -> dict[str, Path]:
+        """nnU-Net's checkpoints, written anew as safetensors."""
+        from nndet_psma.systems.nodeseg.nnunet.passing_on import write_weights
+
+        return write_weights(model, plan, source, folds, scratch)
+
+    def places(self, plan: NodeSegPlan, folds: Sequence[int]) -> set[str]:
+        """One file per fold."""
+        from nndet_psma.systems.nodeseg.nnunet.model import weights_place
+
+        return {weights_place(fold) for fold in folds}
+
+    def exported_texts(
+        self, model: ModelFolder, plan: NodeSegPlan, source: int, folds: Sequence[int]
+    ) -> dict[str, dict[str, Any]]:
+        """What nnU-Net builds and prepares by, without what only its planning needs."""
+        from nndet_psma.systems.nodeseg.nnunet.passing_on import texts
+
+        return texts(model, plan, source, folds)
+
+    def check_texts(self, folder: Path, plan: NodeSegPlan) -> None:
+        """Only what our planner writes: nnU-Net imports and calls whatever its plans name."""
+        from nndet_psma.systems.nodeseg.nnunet.network_files import check_names
+
+        check_names(plan, folder / PLAN)
+        from nndet_psma.systems.nodeseg.nnunet.passing_on import check_texts
+
+        check_texts(folder, plan)
+
+    def take_in(self, folder: Path, plan: NodeSegPlan, folds: Sequence[int]) -> None:
+        """nnU-Net's folder with lean checkpoints."""
+        from nndet_psma.systems.nodeseg.nnunet.passing_on import take_in
+
+        take_in(folder, plan, folds)
 
     def curves(
         self, model: ModelFolder, fold: int, plan: NodeSegPlan

@@ -12,10 +12,13 @@ from tiny_place import MODEL, TASK, TEST, TRAINING
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.plan import FoldPlan
-from nndet_psma.cli import consolidate, plan, predict, prep, sweep, train
+from nndet_psma.cli import consolidate, export_model, plan, predict, prep, sweep, train, train_all
 from nndet_psma.cli.config import compose_config, config_for_model
 from nndet_psma.core.errors import UserError
+from nndet_psma.stages.sweep import consolidate as consolidate_stage
+from nndet_psma.systems.api import Predictor
 from nndet_psma.systems.nodeseg import system as nodeseg
+from nndet_psma.systems.nodeseg.nnunet.model import SegmentationModel
 
 NODESEG = "nnUNetTrainerNodeSeg_NodeSeg"
 SYSTEM = ["-o", "train=nodeseg"]
@@ -47,7 +50,10 @@ def test_the_preset_sets_its_host():
 def test_host_and_module_must_fit():
     with pytest.raises(UserError, match="trains in host 'nnunet' only; found host 'embedded'"):
         compose_config("t", ["train=nodeseg", "host=embedded"])
-    with pytest.raises(UserError, match="RetinaNet3D trains in host 'embedded' only; found host 'nnunet'"):
+    with pytest.raises(
+        UserError,
+        match=r"RetinaNet3D trains in host 'embedded' only; found host 'nnunet'. .* -o train=nodeseg",
+    ):
         compose_config("t", ["train=retina3d", "host=nnunet"])
 
 
@@ -63,7 +69,8 @@ def test_prep_checks_our_way_before_nnunet_is_asked(raw, capsys, monkeypatch):
     import nndet_psma.systems.nodeseg.nnunet.prepare as host
 
     called = []
-    monkeypatch.setattr(host, "make_plan", lambda *args, **kwargs: called.append(args))
+    for name in ("make_plan", "hand_over", "prepare"):
+        monkeypatch.setattr(host, name, lambda *args, **kwargs: called.append(args))
     table = raw.paths.labels("Tr") / "case_0.json"
     table.write_text(json.dumps({"instances": {"1": 7, "2": 0}}))
     fails(capsys, prep.main, ["900", "-np", "1", *SYSTEM], "case_0.json")
@@ -74,6 +81,7 @@ def test_prep_checks_our_way_before_nnunet_is_asked(raw, capsys, monkeypatch):
 def test_prep_says_how_to_get_nnunet(raw, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     fails(capsys, prep.main, ["900", *SYSTEM], "nnU-Net v2 is not installed", "pip install nnunetv2")
+    assert not (raw.paths.preprocessed / "check.json").exists()  # told before the data are read
 
 
 @pytest.mark.parametrize(
@@ -81,10 +89,9 @@ def test_prep_says_how_to_get_nnunet(raw, capsys, monkeypatch):
     [
         ([], "cases are not preprocessed for this plan"),
         (["exp.fold=7"], "fold 7 does not exist; expected 0 to 1 or all"),
-        (["exp.fold=every"], "exp.fold: expected int or expected one of ['all'], found 'every'"),
+        (["exp.fold=every"], "configuration: exp.fold: expected int or one of ['all'], found 'every'"),
         (["exp.voter=wsi"], "a segmentation has no voters; found exp.voter=wsi"),
-        (["+plan_overwrites.training.epochs=4"], "plan_overwrites come too late here"),
-        (["+plan_overwrites.batch_size=4"], "plan_overwrites.batch_size cannot be put into nnU-Net's plans"),
+        (["+plan_overwrites.batch_size=4"], "plan_overwrites come too late here"),
         (["plan=OTHER"], "OTHER.json"),
     ],
 )
@@ -104,13 +111,47 @@ def test_no_plan_yet(raw, capsys):
         (sweep.main, ["0"], "weights are missing"),
         (sweep.main, ["1"], "fold1: holds no trained model"),
         (consolidate.main, ["--folds", "1"], "fold 1 is not trained"),
-        (consolidate.main, ["--no_model", "--sweep_boxes"], "fold_0 is not trained"),
+        (consolidate.main, ["--no_model", "--sweep_boxes"], "fold 0 is not trained"),
         (predict.main, [], "is not consolidated"),
         (predict.main, ["--fold", "0"], "thresholds are not tuned yet"),
     ],
 )
 def test_what_is_not_trained(model, capsys, main, rest, expected):
     fails(capsys, main, [TASK, NODESEG, *rest], expected)
+
+
+def test_no_weights_no_archive(model, capsys, tmp_path):
+    InferencePlan("", [0], {}, "", None, "", []).write(model.fold(0) / "plan_inference.json")
+    argv = [TASK, NODESEG, "--folds", "0", "-o", str(tmp_path / "a.zip")]
+    fails(capsys, export_model.main, argv, "checkpoint_final.pth: weights are missing")
+    assert not list(tmp_path.glob("*.zip"))
+    with pytest.raises(UserError, match="weights are missing"):
+        Predictor.from_folder(model.fold(0))
+
+
+def test_train_all_has_one_job_per_fold(raw, capsys):
+    assert train_all.main(["900", "--dry-run", "--consolidate", *SYSTEM]) == 0
+    told = capsys.readouterr().out
+    assert [line for line in told.splitlines() if not line.startswith(" ")] == [
+        "fold0",
+        "fold1",
+        "consolidate after fold0, fold1",
+        "3 of 3 jobs to run, at most 1 at once",
+    ]
+    assert f"nndet_train {TASK} -o exp.fold=0 train=nodeseg" in told
+    assert "exp.voter" not in told
+    assert not list(raw.models.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("+plan_overwrites.training.epochs=4", "plan_overwrites come too late here"),
+        ("exp.voter=a", "exp.voter"),
+    ],
+)
+def test_train_all_refuses_what_every_job_would(raw, capsys, override, expected):
+    fails(capsys, train_all.main, ["900", "--dry-run", *SYSTEM, override], expected)
 
 
 def test_plan_show_and_check(raw, capsys):
@@ -148,7 +189,12 @@ def test_predict_hands_the_job_over(model, tmp_path, monkeypatch, argv, mirrored
 
     InferencePlan("", [0], {}, "", None, "", []).write(model.fold(0) / "plan_inference.json")
     jobs = []
-    monkeypatch.setattr(stage, "predict_job", lambda job, say: jobs.append(job) or stage.PredictResult())
+
+    def segment(job, say):
+        jobs.append(job)
+        return stage.PredictResult()
+
+    monkeypatch.setattr(stage, "predict_job", segment)
     rest = ["--fold", "0", "-d", str(tmp_path / "out"), "--num_parts", "2", "--part_id", "1", *argv]
     assert predict.main([TASK, NODESEG, *rest]) == 0
     job = jobs[0]
@@ -156,6 +202,32 @@ def test_predict_hands_the_job_over(model, tmp_path, monkeypatch, argv, mirrored
     assert [case.case_id for case in job.cases] == TEST
     options = json.loads((tmp_path / "out" / "predictions.json").read_text())["options"]
     assert options == {"region": "ctv", "num_tta": int(mirrored)}
+
+
+def test_consolidation_asks_the_host_for_lean_weights(model, monkeypatch):
+    import nndet_psma.systems.nodeseg.nnunet.weights as host
+
+    calls = []
+
+    def lean(source, target):
+        calls.append((source, target))
+        target.write_bytes(b"lean")
+
+    monkeypatch.setattr(host, "write_lean", lean)
+    plan_there = model.plan(0)
+    trained = SegmentationModel(model).trained(plan_there, 0)
+    for name in ("fold_0/checkpoint_final.pth", "plans.json"):
+        (trained / name).parent.mkdir(parents=True, exist_ok=True)
+        (trained / name).write_bytes(b"{}")
+    config = config_for_model(TASK, plan_there, [])
+    tuned = consolidate_stage(None, model, [0], config=config, sweep_boxes=False)
+    assert (tuned.folds, tuned.source) == ([0], "starting values of the plan, not tuned")
+    [(source, _)] = calls
+    assert source == trained / "fold_0" / "checkpoint_final.pth"
+    inside = model.fold(-1) / trained.relative_to(model.root)
+    assert (inside / "fold_0" / "checkpoint_final.pth").read_bytes() == b"lean"
+    assert (inside / "plans.json").read_bytes() == b"{}"
+    assert model.plan(-1) == plan_there
 
 
 def test_detectors_look_at_no_mirror_image_unless_asked(trained, monkeypatch, tmp_path):

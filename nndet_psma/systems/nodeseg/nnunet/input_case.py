@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,26 +105,55 @@ def read_case(case: RawCase, description: DatasetDescription, choices: Choices) 
     if ctv is not None and has_ctv:
         wanted.add(ctv)
     read = {index: read_volume(case.images[index]) for index in sorted(wanted) if index < len(case.images)}
-    missing = sorted(wanted - set(read))
-    if missing:
-        name = description.modalities.get(missing[0], str(missing[0]))
-        raise UserError(f"case {case.case_id} has no {name}", remedy="The network was trained with it")
+    require(case.case_id, wanted, read, description.modalities)
     check_grids(case, description, {description.modalities[index]: v for index, v in read.items()}, None)
     mask = read[ctv].array > 0 if ctv is not None and has_ctv else None
-    if mask is not None and not mask.any():
-        raise UserError(f"the CTV of case {case.case_id} is empty", remedy="Contour it or leave the case out")
-    source = read[min(read)].geometry
-    lower, upper = _box(read, source, choices, mask)
+    return cut_case(case.case_id, read, mask, original_geometry(case.images[0]), choices)
+
+
+def require(
+    case_id: str, wanted: Iterable[int], found: Mapping[int, Volume], names: Mapping[int, str]
+) -> None:
+    """UserError where a case lacks an image of the modalities ``wanted``."""
+    missing = sorted(set(wanted) - set(found))
+    if missing:
+        name = names.get(missing[0], str(missing[0]))
+        raise UserError(f"case {case_id} has no {name}", remedy="The network was trained with it")
+
+
+def cut_case(
+    case_id: str,
+    volumes: Mapping[int, Volume],
+    ctv: NDArray[np.bool_] | None,
+    image: Geometry,
+    choices: Choices,
+) -> InputCase:
+    """Cut images that have been read.
+
+    Args:
+        case_id: name.
+        volumes: by modality index, on one canonical grid; every channel's, and the CTV where it is one.
+        ctv: mask on that grid, None without CTV.
+        image: grid of the first image in its own axis order.
+        choices: of a plan.
+
+    Raises:
+        UserError: the CTV is empty.
+    """
+    if ctv is not None and not ctv.any():
+        raise UserError(f"the CTV of case {case_id} is empty", remedy="Contour it or leave the case out")
+    source = volumes[min(volumes)].geometry
+    lower, upper = _box(volumes, source, choices, ctv)
     cut = tuple(slice(low, up) for low, up in zip(lower, upper, strict=True))
     channels = {channel.modality for channel in choices.channels}
     return InputCase(
-        case_id=case.case_id,
-        volumes={index: volume.array[cut] for index, volume in read.items() if index in channels},
+        case_id=case_id,
+        volumes={index: volume.array[cut] for index, volume in volumes.items() if index in channels},
         geometry=cut_geometry(source, lower, upper),
         source=source,
-        image=original_geometry(case.images[0]),
+        image=image,
         lower=lower,
-        ctv=None if mask is None else mask[cut],
+        ctv=None if ctv is None else ctv[cut],
     )
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, WEIGHTS, ModelFolder
 from nndet_psma.systems.nodeseg.nnunet.environment import RESULTS
 from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 
 FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
 BEST = "checkpoint_best.pth"
+CHECKPOINT = "checkpoint.json"
+"""In a model that is passed on: what its checkpoints hold beside weights."""
+
 _DESCRIPTIONS = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 
 
@@ -36,8 +39,7 @@ class SegmentationModel:
 
     def trained(self, plan: NodeSegPlan, fold: int) -> Path:
         """nnU-Net's folder with ``plans.json`` and ``fold_K``."""
-        name = f"{plan.trainer}__{plan.plan_id}__{plan.configuration}"
-        return self.results(fold) / plan.dataset / name
+        return self.results(fold).parent / inside(plan)
 
     def checkpoint(self, plan: NodeSegPlan, fold: int, source_fold: int | None = None) -> Path:
         """Final weights of a fold; in the consolidated model those of ``source_fold``."""
@@ -47,9 +49,19 @@ class SegmentationModel:
     def files(self, plan: NodeSegPlan, fold: int) -> dict[str, Path]:
         """What a trained fold consists of, by its place in the consolidated model."""
         trained = self.trained(plan, fold)
-        inside = self.trained(plan, CONSOLIDATED).relative_to(self.folder.fold(CONSOLIDATED))
-        found = {(inside / f"fold_{fold}" / FINAL).as_posix(): self.checkpoint(plan, fold)}
+        place = inside(plan)
+        found = {(place / f"fold_{fold}" / FINAL).as_posix(): self.checkpoint(plan, fold)}
         for name in _DESCRIPTIONS:
             if (trained / name).is_file():
-                found[(inside / name).as_posix()] = trained / name
+                found[(place / name).as_posix()] = trained / name
         return found
+
+
+def inside(plan: NodeSegPlan) -> Path:
+    """nnU-Net's folder of a model, below the model folder or its consolidated model."""
+    return Path(RESULTS) / plan.dataset / f"{plan.trainer}__{plan.plan_id}__{plan.configuration}"
+
+
+def weights_place(fold: int) -> str:
+    """Name of the weights of a fold in a model that is passed on."""
+    return f"fold{fold}/{RESULTS}/{WEIGHTS}"

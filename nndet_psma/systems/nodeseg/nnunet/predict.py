@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from nndet_psma.artifacts.results import Result
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import write_json
 from nndet_psma.dataset.images.images import Volume, canonical_geometry, resample_volume, write_volume
-from nndet_psma.inference.case_predictor import CaseJob, CasePredictor
+from nndet_psma.inference.case_predictor import CaseJob, CasePredictor, Masks
 from nndet_psma.inference.postprocessing import make_prediction
 from nndet_psma.inference.predictor import choose_device
+from nndet_psma.inference.volumes import canonical
 from nndet_psma.postproc.steps.settings import PostprocSettings
-from nndet_psma.systems.nodeseg.nnunet.input_case import read_case
+from nndet_psma.systems.nodeseg.nnunet.input_case import cut_case, read_case, require
 from nndet_psma.systems.nodeseg.nnunet.model import SegmentationModel
 from nndet_psma.systems.nodeseg.nnunet.predictor import SegmentationPredictor, SegmentedCase
 from nndet_psma.systems.nodeseg.plan import NodeSegPlan
@@ -62,6 +63,30 @@ class NodeSegPredictor(CasePredictor):
         current = is_current(_raw_file(job), job.made_from) and all(file.is_file() for file in written)
         return self._judged(job) if current else None
 
+    def predict_volumes(self, case_id: str, volumes: Mapping[str, Volume], ctv: Volume | None) -> Prediction:
+        """Lesions in images in memory; ``made_from`` covers the model only."""
+        return self._lesions(self._segmented(case_id, volumes, ctv))
+
+    def predict_masks(self, case_id: str, volumes: Mapping[str, Volume], ctv: Volume | None) -> Masks:
+        """What :meth:`predict` writes as ``_seg.nii.gz`` and ``_instances.nii.gz``, and the lesions."""
+        found = self._segmented(case_id, volumes, ctv)
+        labels, instances = file_masks(found)
+        return Masks(labels, instances, self._lesions(found))
+
+    def _segmented(self, case_id: str, volumes: Mapping[str, Volume], ctv: Volume | None) -> SegmentedCase:
+        names = {int(index): name for index, name in self.plan.modalities.items()}
+        given = {index: volumes[name] for index, name in names.items() if name in volumes}
+        if ctv is not None and self.plan.ctv_modality is not None:
+            given[self.plan.ctv_modality] = ctv
+        require(case_id, {channel.modality for channel in self.plan.channels}, given, names)
+        turned = {index: canonical(volume) for index, volume in given.items()}
+        mask = None if ctv is None else canonical(ctv).array > 0
+        image = next(iter(volumes.values())).geometry
+        return self.networks.predict(cut_case(case_id, turned, mask, image, self.plan), self.weights_hash)
+
+    def _lesions(self, found: SegmentedCase) -> Prediction:
+        return make_prediction(found.raw, self.settings, self.plan.classes)
+
     def _judged(self, job: CaseJob) -> Prediction:
         # read back, so that a case predicted now and one kept give the same bytes
         return make_prediction(read_raw(_raw_file(job)), self.settings, self.plan.classes)
@@ -88,19 +113,28 @@ def open_networks(
 
 
 def write_masks(target: Path, found: SegmentedCase) -> None:
-    """Segmentation, and its nodes as instances, on the grid of the image file; weak candidates are boxes only."""
+    """Segmentation, its nodes as instances, and class and score of each number, on the grid of the image file."""
     meta, nodes = found.raw.meta, found.nodes
-    count = int(nodes.certain.sum())  # weak candidates rank behind; a mask of them would be measured as nodes
-    smallest = np.min_scalar_type(max(1, count))
-    write_volume(target / f"{meta.case_id}_seg.nii.gz", on_file_grid(found.labels, meta.image), meta.image)
-    accepted = np.where(nodes.ids <= count, nodes.ids, 0).astype(smallest)
-    ids = on_file_grid(accepted, meta.image)
-    write_volume(target / f"{meta.case_id}_instances.nii.gz", ids, meta.image)
+    labels, instances = file_masks(found)
+    write_volume(target / f"{meta.case_id}_seg.nii.gz", labels, meta.image)
+    write_volume(target / f"{meta.case_id}_instances.nii.gz", instances, meta.image)
+    count = int(nodes.certain.sum())
     content = {
         "instances": {str(i): int(label) for i, label in enumerate(nodes.labels[:count], start=1)},
         "scores": {str(i): round(float(score), 6) for i, score in enumerate(nodes.scores[:count], start=1)},
     }
     write_json(target / f"{meta.case_id}_instances.json", content)
+
+
+def file_masks(found: SegmentedCase) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Class + 1, and a number per node (best first), of every voxel on the grid of the image; 0 outside.
+
+    Weak candidates are boxes only: they rank behind the nodes, and a mask of them would be measured as nodes.
+    """
+    nodes, image = found.nodes, found.raw.meta.image
+    count = int(nodes.certain.sum())
+    accepted = np.where(nodes.ids <= count, nodes.ids, 0).astype(np.min_scalar_type(max(1, count)))
+    return on_file_grid(found.labels, image), on_file_grid(accepted, image)
 
 
 def on_file_grid(array: NDArray[Any], image: Geometry) -> NDArray[Any]:

@@ -12,19 +12,19 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.raw_predictions import RawMeta, RawPrediction
 from nndet_psma.boxes.box import box_centres
-from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.systems.nodeseg.nnunet.components import Nodes, find_nodes, to_detections
 from nndet_psma.systems.nodeseg.nnunet.input_case import InputCase
+from nndet_psma.systems.nodeseg.nnunet.network_files import read_network_files
 from nndet_psma.systems.nodeseg.nnunet.preprocess import quiet
 from nndet_psma.systems.nodeseg.nnunet.trainer import nnUNetTrainerNodeSeg
-from nndet_psma.systems.nodeseg.nnunet.weights import read_checkpoint
+from nndet_psma.systems.nodeseg.nnunet.weights import check_fit, read_checkpoint
 from nndet_psma.systems.nodeseg.plan import VOTER, NodeSegPlan
 
 
@@ -54,7 +54,8 @@ class SegmentationPredictor:
         mirrored: also look at mirror images, where training did.
 
     Raises:
-        UserError: weights are missing, hold more than weights, or do not fit the plans.
+        UserError: weights are missing, hold more than weights, or do not fit the plans; or the plans name what this
+            package does not write.
     """
 
     def __init__(
@@ -62,13 +63,13 @@ class SegmentationPredictor:
     ) -> None:
         self.plan = plan
         self.mirrored = mirrored
-        content = [read_checkpoint(file) for file in files]
-        plans = read_json(folder / "plans.json")
-        self.description: dict[str, Any] = read_json(folder / "dataset.json")
-        self.manager = PlansManager(plans)
-        self.configuration = self.manager.get_configuration(content[0]["init_args"]["configuration"])
+        content = [_checkpoint(file, plan) for file in files]
+        described = read_network_files(folder, plan)
+        self.description = described.dataset
+        self.manager = PlansManager(described.plans)
+        self.configuration = self.manager.get_configuration(plan.configuration)
         self.weights_hash = hash_json(
-            [plan.content_hash(), hash_files(list(files)), mirrored, hash_json(plans)]
+            [plan.content_hash(), hash_files(list(files)), mirrored, hash_json(described.plans)]
         )
         self._weights = [found["network_weights"] for found in content]
         with quiet():
@@ -79,7 +80,7 @@ class SegmentationPredictor:
                 allow_tqdm=False,
             )
         self._predictor.manual_initialization(
-            self._network(files[0]),
+            self._network(files),
             self.manager,
             self.configuration,
             self._weights,
@@ -160,17 +161,51 @@ class SegmentationPredictor:
         ct = None if self.plan.ct_modality is None else case.volumes.get(self.plan.ct_modality)
         return to_detections(nodes, zone, ct, case.lower)
 
-    def _network(self, file: Path) -> torch.nn.Module:
+    def _network(self, files: Sequence[Path]) -> torch.nn.Module:
         """The network of the plans with the weights of the first fold in it."""
-        heads = self.manager.get_label_manager(self.description).num_segmentation_heads
-        channels = determine_num_input_channels(self.manager, self.configuration, self.description)
-        network: torch.nn.Module = nnUNetTrainerNodeSeg.build_network_architecture(
-            self.manager, self.configuration, channels, heads, enable_deep_supervision=False
-        )
-        try:
-            network.load_state_dict(self._weights[0])
-        except RuntimeError as error:
-            raise UserError(
-                "the weights do not fit the plans", file=file, found=str(error).splitlines()[0]
-            ) from None
+        with torch.device("meta"):  # takes no memory: plans of a network without end are found by the weights
+            planned = build_network(self.manager, self.configuration, self.description)
+        for weights, file in zip(self._weights, files, strict=True):
+            check_fit(planned, weights, file)
+        network = build_network(self.manager, self.configuration, self.description)
+        network.load_state_dict(self._weights[0])
         return network
+
+
+def build_network(
+    manager: PlansManager, configuration: ConfigurationManager, description: dict[str, Any]
+) -> torch.nn.Module:
+    """The network of checked plans with random weights, on the default device."""
+    heads = manager.get_label_manager(description).num_segmentation_heads
+    channels = determine_num_input_channels(manager, configuration, description)
+    network: torch.nn.Module = nnUNetTrainerNodeSeg.build_network_architecture(
+        manager, configuration, channels, heads, enable_deep_supervision=False
+    )
+    return network
+
+
+def _checkpoint(file: Path, plan: NodeSegPlan) -> dict[str, Any]:
+    """A checkpoint of the plan's configuration.
+
+    Raises:
+        UserError: it is of another one, or mirrors along axes that images do not have.
+    """
+    content = read_checkpoint(file)
+    configuration, axes = content["init_args"]["configuration"], content["inference_allowed_mirroring_axes"]
+    if configuration != plan.configuration:
+        raise UserError(
+            "is a checkpoint of another configuration",
+            file=file,
+            expected=plan.configuration,
+            found=str(configuration)[:100],
+        )
+    check_axes(axes, plan, file)
+    return content
+
+
+def check_axes(axes: Any, plan: NodeSegPlan, file: Path) -> None:
+    """UserError unless these are axes of the patch to mirror along, or None."""
+    known = range(len(plan.patch_size))
+    right = isinstance(axes, list | tuple) and all(type(axis) is int and axis in known for axis in axes)
+    if axes is not None and not right:
+        raise UserError("mirrors along axes that patches do not have", file=file, found=str(axes)[:100])

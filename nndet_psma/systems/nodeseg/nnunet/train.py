@@ -13,6 +13,7 @@ from nndet_psma.artifacts.model_folder import PLAN
 from nndet_psma.core.atomic import read_json, write_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.lock import FolderLock
+from nndet_psma.core.logs import LOGGER
 from nndet_psma.core.schema import to_plain
 from nndet_psma.systems.nodeseg.nnunet.environment import (
     NnunetPaths,
@@ -75,6 +76,7 @@ def train_fold(job: Job) -> None:
             return
         plan.write(job.folder / PLAN)
         write_json(job.folder / _TRAINED_WITH, settings.result_keys(plan.training))
+        LOGGER.info("nnU-Net's own log, of all its processes: training_log_*.txt in %s", place)
         going_on = (place / LATEST).is_file() or (place / BEST).is_file()
         with entered(variables(nnunet, model, plan, job.fold, settings, changes)):
             _run(plan, job.fold, settings, going_on)

@@ -20,6 +20,7 @@ from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from torch import nn
 
 from nndet_psma.core.atomic import atomic_file
+from nndet_psma.core.logs import LOGGER
 from nndet_psma.systems.nodeseg.nnunet.transforms import SmallAffineTransform, before
 from nndet_psma.systems.nodeseg.nnunet.weights import read_checkpoint
 from nndet_psma.systems.nodeseg.plan import SegmentationTraining
@@ -118,6 +119,13 @@ class nnUNetTrainerNodeSeg(nnUNetTrainer):
         own = [SmallAffineTransform(_ROTATION, _SHEAR, _TRANSLATION)]
         own = own if self.settings.augmentation == "dwi2022" else []
         return before([*own, *([MirrorTransform(axes)] if axes else [])], plain)
+
+    def print_to_log_file(self, *args: Any, **kwargs: Any) -> None:
+        """As nnU-Net, which writes a log of its own; also into ``train.log`` of the fold."""
+        super().print_to_log_file(*args, **kwargs)
+        text = " ".join(map(str, args)).strip()
+        if self.local_rank == 0 and text:
+            LOGGER.info("nnU-Net: %s", text)
 
     def run_training(self) -> None:
         """As nnU-Net; ends early when ``patience`` runs out."""

@@ -8,16 +8,19 @@ model holds a copy cut down to what prediction needs, which both nnU-Net and :fu
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from nndet_psma.core.atomic import atomic_file
 from nndet_psma.core.errors import UserError
 
 _NEEDED = ("network_weights", "trainer_name", "init_args", "inference_allowed_mirroring_axes")
+Weights = Mapping[str, torch.Tensor]
 _DTYPES = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
 
 
@@ -49,17 +52,117 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     missing = [key for key in _NEEDED if not isinstance(content, dict) or key not in content]
     if missing:
         raise UserError("is no checkpoint of nnU-Net", file=file, expected=f"the key {missing[0]}")
+    named = content["network_weights"], content["init_args"]
+    if not all(isinstance(part, dict) for part in named) or "configuration" not in content["init_args"]:
+        raise UserError("is no checkpoint of nnU-Net", file=file, expected="weights by name, and arguments")
+    if not all(isinstance(tensor, torch.Tensor) for tensor in content["network_weights"].values()):
+        raise UserError("is no checkpoint of nnU-Net", file=file, expected="weights that are tensors")
     return dict(content)
 
 
 def write_lean(source: Path, target: Path) -> None:
     """A copy with what prediction needs and nothing else: a third of the size, plain content."""
     content = read_checkpoint(source)
+    write_checkpoint(
+        target,
+        content["network_weights"],
+        trainer=content["trainer_name"],
+        configuration=content["init_args"]["configuration"],
+        mirrored_axes=content["inference_allowed_mirroring_axes"],
+    )
+
+
+def write_checkpoint(
+    target: Path,
+    weights: Weights,
+    *,
+    trainer: str,
+    configuration: str,
+    mirrored_axes: Sequence[int] | None,
+) -> None:
+    """Write a checkpoint that holds what prediction needs and nothing else.
+
+    Args:
+        target: file to write.
+        weights: of the network, by name.
+        trainer: name of nnU-Net's trainer.
+        configuration: of nnU-Net's plans.
+        mirrored_axes: of the image (0 is z) along which training mirrored; None for none.
+    """
     lean = {
-        "network_weights": content["network_weights"],
-        "trainer_name": content["trainer_name"],
-        "init_args": {"configuration": content["init_args"]["configuration"]},
-        "inference_allowed_mirroring_axes": content["inference_allowed_mirroring_axes"],
+        "network_weights": dict(weights),
+        "trainer_name": trainer,
+        "init_args": {"configuration": configuration},
+        "inference_allowed_mirroring_axes": None if mirrored_axes is None else tuple(mirrored_axes),
     }
     with atomic_file(target) as temporary:
         torch.save(lean, temporary)
+
+
+def unique_weights(weights: Weights) -> dict[str, torch.Tensor]:
+    """Weights without those that share their memory with one before.
+
+    nnU-Net's networks hold every layer of the encoder under four names, and safetensors would write it four times.
+    """
+    seen = set()
+    unique = {}
+    for name, tensor in weights.items():
+        place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride())
+        if place not in seen or tensor.numel() == 0:
+            unique[name] = tensor.contiguous()
+        seen.add(place)
+    return unique
+
+
+def with_every_name(network: nn.Module, weights: Weights, file: Path) -> dict[str, torch.Tensor]:
+    """Weights under all names that a network has for them: the other way of :func:`unique_weights`.
+
+    Args:
+        network: that they belong to; its own values do not matter, so it may lie on the device "meta".
+        weights: by one name or more each.
+        file: named in errors.
+
+    Raises:
+        UserError: a layer lacks its weights.
+    """
+    names_of: dict[int, list[str]] = {}
+    own = network.state_dict(keep_vars=True)
+    for name, tensor in own.items():
+        names_of.setdefault(id(tensor), []).append(name)
+    found = {}
+    for names in names_of.values():
+        given = [name for name in names if name in weights]
+        if not given:
+            raise UserError("the weights do not fit the plans", file=file, found=f"none of {names[0]}")
+        found.update({name: weights[name] if name in given else weights[given[0]] for name in names})
+    others = {name: tensor for name, tensor in weights.items() if name not in own}
+    return {name: found[name] for name in own} | others
+
+
+def check_fit(network: nn.Module, weights: Weights, file: Path) -> None:
+    """Names, shapes and types of weights are those of a network, which may lie on the device "meta".
+
+    Raises:
+        UserError: names the first that is not.
+    """
+    own = network.state_dict()
+    for name in (*own, *weights):
+        wanted, found = own.get(name), weights.get(name)
+        if wanted is None or found is None or (wanted.shape, wanted.dtype) != (found.shape, found.dtype):
+            raise UserError(
+                "the weights do not fit the plans",
+                file=file,
+                expected=f"{name}: {_described(wanted)}",
+                found=_described(found),
+            )
+
+
+def check_finite(weights: Weights, file: Path) -> None:
+    """UserError where weights hold NaN or infinity."""
+    for name, tensor in weights.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError("the weights hold NaN or infinity", file=file, found=name)
+
+
+def _described(tensor: torch.Tensor | None) -> str:
+    return "nothing" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "")

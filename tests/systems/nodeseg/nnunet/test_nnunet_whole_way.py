@@ -26,6 +26,7 @@ from nndet_psma.stages.sweep import consolidate, sweep_fold
 from nndet_psma.stages.train import train_fold
 from nndet_psma.systems.nodeseg.nnunet.environment import NnunetPaths
 from nndet_psma.systems.nodeseg.nnunet.model import SegmentationModel
+from nndet_psma.systems.nodeseg.nnunet.network_files import read_network_files
 from nndet_psma.systems.nodeseg.nnunet.train import variables
 from nndet_psma.systems.nodeseg.nnunet.weights import read_checkpoint
 from nndet_psma.systems.nodeseg.plan import NodeSegPlan
@@ -115,6 +116,41 @@ def test_the_plan_says_what_nnunet_planned_and_why(place):
     assert {"crop", "channels", "network", "patch_size", "training.loss", "folds"} <= set(rows)
     assert "-125..225" in rows["channels"].evidence
     assert read_plan(place.paths.plan("NodeSeg")) == plan
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["train=nodeseg_dwi2022", "plan_cfg.target=cpu"],
+        ["train=nodeseg", "plan_cfg.target=cpu", "plan_cfg.configuration=2d"],
+        *(["train=nodeseg", "plan_cfg.target=gpu", f"plan_cfg.gpu_memory_gb={gb}"] for gb in (9, 24, 40)),
+    ],
+    ids=lambda options: " ".join(options[:1] + options[2:]),
+)
+def test_every_network_that_we_plan_may_predict(raw_place, tmp_path, options):
+    """Plain and residual, two axes and three: nothing that our planners write is refused in a model."""
+    paths = raw_place.copy(tmp_path).paths
+    config = compose_config(paths.name, [*options, "plan_cfg.num_folds=2", "prep.process=false"])
+    prepared = prepare_task(
+        paths,
+        NodeSeg(),
+        config,
+        full_check=False,
+        check=False,
+        processes=1,
+        preprocessing_processes=1,
+        say=lambda line: None,
+    )
+    nnunet = NnunetPaths.of(paths, prepared.plan.dataset)
+    written = json.loads(nnunet.plans(prepared.plan.plan_id).read_text())
+    (tmp_path / "plans.json").write_text(json.dumps(written))
+    (tmp_path / "dataset.json").write_text((nnunet.preprocessed / "dataset.json").read_text())
+    name = prepared.plan.configuration
+    kept = {k: v for k, v in written["configurations"][name].items() if k != "next_stage"}
+    files = read_network_files(tmp_path, prepared.plan)
+    assert files.plans == {**written, "configurations": {name: kept}}
+    residual = "Residual" in kept["architecture"]["network_class_name"]
+    assert residual == (prepared.plan.network != "plain")
 
 
 def test_splits_are_our_patient_grouped_folds(place):
