@@ -64,21 +64,22 @@ STAGES = (
         "predict",
         "nndet_predict",
         "images, consolidated model or fold",
-        "test_predictions/CASE_boxes.json, raw/CASE.npz",
+        "test_predictions/CASE_boxes.json (or _judged, _call), raw/CASE.npz",
         "nndet_psma.stages.predict.predict_cases",
     ),
     StageEntry(
         "evaluate",
         "nndet_eval",
         "predictions, labels",
-        "test_results/scores.json, results_boxes.json, records.json, lesions.csv, cases.csv, ablation.json",
+        "test_results/scores.json; boxes: results_boxes.json, records.json, lesions.csv, cases.csv, ablation.json; "
+        "judgements: objects.csv",
         "nndet_psma.stages.evaluate.evaluate",
     ),
     StageEntry(
         "submit",
         "nndet_psma submit",
         "predictions",
-        "boxes, tables, maps in the form that others read",
+        "boxes, judgements, tables, maps in the form that others read",
         "nndet_psma.stages.submit.submit",
     ),
     StageEntry(

@@ -65,9 +65,9 @@ class SweepConfig:
     """How thresholds are searched on validation predictions.
 
     Attributes:
-        criterion: what is maximised: f1, ap, froc, sensitivity@precision=P, sensitivity@fp=N, precision@sensitivity=S,
-            and for 3D boxes map (mean AP over IoU 0.1 to 0.5, nnDetection's). ``auto``: f1 of the paper's protocol for
-            boxes on slices, map for boxes in 3D.
+        criterion: what is maximised: f1, ap, froc, auc (of slices), patient_auc, sensitivity@precision=P,
+            sensitivity@fp=N, precision@sensitivity=S, and for 3D boxes map (mean AP over IoU 0.1 to 0.5,
+            nnDetection's). ``auto``: f1 of the paper's protocol for boxes on slices, map for boxes in 3D.
         search: ``joint``: every combination; ``two_phase``: filters, then votes (boxes on slices only); ``coarse`` and
             ``optuna``: large spaces.
         tune_hit_iou: let tau3, the IoU of a hit, be chosen, too; every tau3 is scored anyway.
@@ -83,7 +83,7 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         if self.trials < 1:
-            raise ValueError(f"trials must be at least 1, found {self.trials}")
+            raise ValueError(f"sweep.trials must be at least 1, found {self.trials}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,9 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be null or at least 1, found {self.batch_size}")
+            raise ValueError(
+                f"inference_kwargs.batch_size must be null or at least 1, found {self.batch_size}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

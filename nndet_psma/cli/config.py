@@ -24,6 +24,7 @@ AnyConfig: TypeAlias = "RunConfig[Any, Any]"
 
 _CHOICE = "train="
 _SCHEMA = "system"
+_ADDED = "plan_overwrites."
 
 
 def compose_config(task: str, overrides: Sequence[str], system: str | None = None) -> AnyConfig:
@@ -41,7 +42,7 @@ def compose_config(task: str, overrides: Sequence[str], system: str | None = Non
     named = [text.removeprefix(_CHOICE) for text in overrides if text.startswith(_CHOICE)]
     preset = named[-1] if named else system or CENTRAL
     owner = _owner(preset, overrides)
-    content = _composed(task, preset, [text for text in overrides if not text.startswith(_CHOICE)], owner)
+    content = _composed(task, preset, overrides, owner)
     config = _typed(content, owner)
     _check_host(config, owner)
     _import_modules(config.additional_imports)
@@ -128,8 +129,10 @@ def _composed(task: str, preset: str, overrides: Sequence[str], owner: AnySystem
     ConfigStore.instance().store(name=_SCHEMA, node=content)
     try:
         with initialize(config_path=None, version_base="1.3"):
-            config = compose(_SCHEMA, overrides=[*map(_quoted, overrides)])
-            found = OmegaConf.to_container(config, resolve=True)
+            others = [_quoted(text) for text in overrides if not text.startswith(_CHOICE)]
+            composed = compose(_SCHEMA, overrides=others)
+        # what ~key took away is at its default again
+        found = OmegaConf.to_container(OmegaConf.merge(content, composed), resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _wrong_override(error, overrides, content) from None
     return _with_names({str(key): value for key, value in found.items()} if isinstance(found, dict) else {})
@@ -137,17 +140,14 @@ def _composed(task: str, preset: str, overrides: Sequence[str], owner: AnySystem
 
 def _with_names(content: dict[str, Any]) -> dict[str, Any]:
     """Names that are numbers (``exp.tag=2``), which Hydra reads as such, are text."""
-
-    def text(value: Any) -> Any:
-        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
     exp = content["exp"]
-    named = (
-        {**exp, **{key: text(exp[key]) for key in ("tag", "id") if key in exp}}
-        if isinstance(exp, dict)
-        else exp
-    )
-    return {**content, "plan": text(content["plan"]), "exp": named}
+    named = {"exp": _as_text(exp, "tag", "id")} if isinstance(exp, dict) else {}
+    return {**_as_text(content, "plan"), **named}
+
+
+def _as_text(content: dict[str, Any], *keys: str) -> dict[str, Any]:
+    numbers = {key: content[key] for key in keys if type(content.get(key)) in (int, float)}
+    return {**content, **{key: str(value) for key, value in numbers.items()}}
 
 
 def _preset_contents(owner: AnySystem, preset: str) -> Iterator[dict[str, Any]]:
@@ -202,9 +202,12 @@ def from_config(kind: type[Any], content: Any, key: str) -> Any:
 
 
 def _wrong_override(error: Exception, overrides: Sequence[str], content: Mapping[str, Any]) -> UserError:
-    lines = [line.strip() for line in str(error).splitlines()]
-    reason = " ".join(lines[:1] + [line for line in lines[1:] if line.startswith("To append")])
-    unknown = next((key for key in map(_key_of, overrides) if f"'{key}'" in lines[0]), None)
+    first, *more = [line.strip() for line in str(error).splitlines()]
+    unknown = next((key for key in map(_key_of, overrides) if f"override '{key}'" in first), None)
+    reason = first.removesuffix(".")
+    if unknown is not None and unknown.startswith(_ADDED):  # the only place where keys may be added
+        reason = " ".join([first, *(line for line in more if line.startswith("To append"))])
+        unknown = None
     return UserError(
         f"configuration override is wrong: {reason}",
         found=" ".join(overrides) or None,

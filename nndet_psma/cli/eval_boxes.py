@@ -53,26 +53,35 @@ def _print_thresholds(evaluation: BoxEvaluation) -> None:
 
 
 def _print_operating_points(evaluation: BoxEvaluation) -> None:
-    """Fixed thresholds in one table; those chosen on the scored cases in another."""
+    """The tuned thresholds, fixed ones, and one chosen on the scored cases: a table each."""
+    from nndet_psma.stages.evaluate_boxes import accepted_by_name
+
     scores = evaluation.scores
+    if scores.accepted is not None:
+        accepted = [score.value for score in accepted_by_name(evaluation).values()]
+        title = f"accepted lesions, IoU 0.1; thresholds chosen on {scores.accepted.chosen_on}"
+        _print_points(title, [("tuned", accepted)])
     _print_points(
-        "operating points of all candidates, IoU 0.1; fixed thresholds, chosen on no cases",
-        [(f"{row.point.threshold:.2f}", row) for row in scores.operating_points],
+        "all candidates, IoU 0.1; fixed thresholds, chosen on no cases",
+        [(f"{row.point.threshold:.2f}", _rates(row)) for row in scores.operating_points],
     )
     best = scores.best_f1
     if best is not None:
         title = f"optimistic: threshold chosen on {scores.optimistic.chosen_on}"
-        _print_points(title, [(f"{best.point.threshold:.3f} (best F1)", best)])
+        _print_points(title, [(f"{best.point.threshold:.3f} (best F1)", _rates(best))])
 
 
-def _print_points(title: str, rows: list[tuple[str, OperatingRow]]) -> None:
+def _rates(row: OperatingRow) -> list[float | None]:
+    point = row.point
+    return [point.sensitivity, point.ppv, point.f1, point.fp_per_case, point.fp_per_patient]
+
+
+def _print_points(title: str, rows: list[tuple[str, list[float | None]]]) -> None:
     from rich.table import Table
 
     columns = ("sensitivity", "PPV", "F1", "FP per case", "FP per patient")
     table = Table("score from", *columns, title=title)
-    for name, row in rows:
-        point = row.point
-        values = (point.sensitivity, point.ppv, point.f1, point.fp_per_case, point.fp_per_patient)
+    for name, values in rows:
         table.add_row(name, *("-" if v is None else f"{v:.3f}" for v in values))
     console().print(table)
 

@@ -118,7 +118,12 @@ def _line(report: StructuredReport) -> str:
     )
     if result.largest is None:
         return text
-    return f"{text}, largest {report.rule.short_mm(report.node(result.largest)):.1f} mm"
+    largest = report.node(result.largest)
+    zone = report.rule.zone_mm(largest)
+    spread = "" if zone is None else f" ({zone[0]:.1f} to {zone[1]:.1f})"
+    hinges = "; the stage hinges on borderline nodes only" if result.hinges_on else ""
+    borderline = f", {len(result.borderline)} borderline" if result.borderline else ""
+    return f"{text}{borderline}, largest {report.rule.short_mm(largest):.1f} mm{spread}{hinges}"
 
 
 def _positive(text: str) -> float:

@@ -34,11 +34,16 @@ class OrientedBox:
         centre: its centre.
         axes: ``[3, 3]`` unit vectors of its sides, rows in the order of ``sides``.
         sides: lengths in mm, longest first.
+        narrowest: width in mm of what is inside along the direction in which it is narrowest: at most the shortest
+            side, which is one of the box and need not be one of the solid.
+        narrowest_axis: unit vector of that direction; of equally narrow ones that along which voxels are widest.
     """
 
     centre: NDArray[np.float64]
     axes: NDArray[np.float64]
     sides: tuple[float, float, float]
+    narrowest: float
+    narrowest_axis: NDArray[np.float64]
 
     @property
     def volume(self) -> float:
@@ -79,13 +84,14 @@ def minimum_box(
         ValueError: fewer than four points, or all in one plane.
     """
     hull = _convex_hull(points, np.array(voxel, dtype=np.float64))
-    best = _best_frame(hull, _directions(hull))
+    directions = _directions(hull)
+    best = _best_frame(hull, directions)
     for _ in range(_TURNS):
         turned = _best_frame(hull, best)
         if _volume(hull, turned) >= _volume(hull, best) * (1 - _TIE):
             break
         best = turned
-    return _box_along(hull, best)
+    return _box_along(hull, best, directions)
 
 
 def mask_corners(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> NDArray[np.float64]:
@@ -209,10 +215,17 @@ def _volume(hull: _Hull, axes: NDArray[np.float64]) -> float:
     return float(_extent(hull, axes).prod())
 
 
-def _box_along(hull: _Hull, axes: NDArray[np.float64]) -> OrientedBox:
+def _box_along(hull: _Hull, axes: NDArray[np.float64], directions: NDArray[np.float64]) -> OrientedBox:
+    """The box along ``axes`` ``[3, 3]``; the narrowest width is that along these or ``directions`` ``[D, 3]``."""
     places = hull.corners @ axes.T
     low, high = places.min(axis=0), places.max(axis=0)
     sides = high - low - hull.excess(axes)
     order = np.argsort(-sides, kind="stable")
     longest, middle, shortest = sides[order].tolist()
-    return OrientedBox((low + high) / 2 @ axes, axes[order], (longest, middle, shortest))
+    tried = np.concatenate([axes, directions])
+    widths = np.concatenate([sides, _extent(hull, directions)])
+    ties = np.flatnonzero(widths <= widths.min() * (1 + _TIE))
+    least = ties[int(np.argmax(np.linalg.norm(tried[ties] * hull.voxel, axis=1)))]
+    return OrientedBox(
+        (low + high) / 2 @ axes, axes[order], (longest, middle, shortest), float(widths[least]), tried[least]
+    )

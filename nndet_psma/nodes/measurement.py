@@ -24,6 +24,7 @@ from nndet_psma.artifacts.prediction import PredictedLesion
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
 from nndet_psma.nodes.bounding_box import mask_corners, minimum_box
+from nndet_psma.nodes.size_zone import Zone, box_zone, in_plane_zone
 from nndet_psma.planners.fingerprint.lesion_shape import plane_axes
 
 _MAX_ID = 1 << 20
@@ -46,6 +47,9 @@ class NodeMeasurement:
         slices: axial slices it touches.
         cut_off: it touches the border of the image in any axis, so its sizes are lower bounds.
         score: of a detection, None of a mask.
+        box_short_zone_mm: between which sizes the shortest side may lie, as far as voxels go
+            (:mod:`nndet_psma.nodes.size_zone`); None of a box and in files of older versions.
+        in_plane_short_zone_mm: the same of ``in_plane_short_mm``.
     """
 
     node: int
@@ -60,6 +64,8 @@ class NodeMeasurement:
     slices: int
     cut_off: bool
     score: float | None = None
+    box_short_zone_mm: Zone | None = None
+    in_plane_short_zone_mm: Zone | None = None
 
     @property
     def long_diameter_mm(self) -> float:
@@ -122,6 +128,8 @@ def _measure(
         slice=int(start[0]) + plane,
         slices=int((areas > 0).sum()),
         cut_off=bool((start == 0).any() or (stop == geometry.shape).any()),
+        box_short_zone_mm=box_zone(smallest, geometry.spacing),
+        in_plane_short_zone_mm=in_plane_zone(short, geometry.spacing),
     )
 
 

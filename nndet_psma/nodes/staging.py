@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.nodes.measurement import NodeMeasurement
+from nndet_psma.nodes.size_zone import Zone
 
 Diameter = Literal["box", "in_plane"]
 Size = Literal["diameter", "volume"]
@@ -67,6 +68,15 @@ class StagingRule:
         """Whether the node is larger than the threshold; exactly at it is not."""
         return self.short_mm(node) > self.threshold_mm
 
+    def zone_mm(self, node: NodeMeasurement) -> Zone | None:
+        """Between which sizes that diameter may lie, as far as voxels go; None of detected boxes."""
+        return node.box_short_zone_mm if self.diameter == "box" else node.in_plane_short_zone_mm
+
+    def is_borderline(self, node: NodeMeasurement) -> bool:
+        """Whether sizes on both sides of the threshold lie in the zone; the decision stays that of the size itself."""
+        zone = self.zone_mm(node)
+        return zone is not None and zone[0] <= self.threshold_mm < zone[1]
+
     def largest(self, nodes: Sequence[NodeMeasurement]) -> NodeMeasurement | None:
         """The largest node; ties go to the larger other measure, then to the lower id; None without nodes."""
         return max(nodes, key=self.size, default=None)
@@ -88,22 +98,31 @@ class NodalStage:
         largest: id of the largest node; None without nodes.
         short_mm: short diameter of the node whose short diameter is longest, 0 without nodes: a score for ROC
             curves, above the threshold exactly in N1.
+        borderline: ids of the nodes whose size may lie on either side of the threshold, ascending.
+        hinges_on: those of them on which the stage hinges: the suspicious nodes of N1 when all of them are borderline,
+            the borderline nodes of N0. Empty when voxels cannot change the stage.
     """
 
     stage: Stage
     suspicious: list[int]
     largest: int | None
     short_mm: float
+    borderline: list[int] = field(default_factory=list)
+    hinges_on: list[int] = field(default_factory=list)
 
 
 def stage_nodes(nodes: Sequence[NodeMeasurement], rule: StagingRule | None = None) -> NodalStage:
     """N stage of a patient from all nodes measured: N1 when at least one is suspicious, else N0 (dwi2022)."""
     rule = rule or StagingRule()
     suspicious = sorted(node.node for node in nodes if rule.is_suspicious(node))
+    borderline = sorted(node.node for node in nodes if rule.is_borderline(node))
     largest = rule.largest(nodes)
+    certain = not set(suspicious) <= set(borderline)
     return NodalStage(
         "N1" if suspicious else "N0",
         suspicious,
         None if largest is None else largest.node,
         max((rule.short_mm(node) for node in nodes), default=0.0),
+        borderline,
+        [] if certain else suspicious or borderline,
     )

@@ -30,6 +30,10 @@ class DrawnScores(Protocol):
     def level(self) -> float:
         """Of the intervals."""
 
+    @property
+    def intervals(self) -> str:
+        """How they were made."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:

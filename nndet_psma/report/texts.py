@@ -122,6 +122,11 @@ CHOSEN_ON = {
     UNKNOWN_CASES: "chosen on cases that are not recorded",
 }
 
+INTERVALS = {
+    "studentised": "standard error of the draws times Student's quantile (percentiles are too narrow for few patients)",
+    "percentile": "between percentiles of the draws",
+}
+
 DISCLAIMER = (
     "Research software, not a medical device. The scores hold for these data only; they say nothing about other "
     "scanners, hospitals or patients."

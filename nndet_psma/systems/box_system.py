@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
@@ -62,7 +63,11 @@ class BoxSystem(System[BP, O, S], Generic[BP, O, S]):
         target = job.model.fold(fold)
         files = _raw_files(job.model, folds)
         groups = _held_out(job.paths, job.model, folds)
-        cases = self.sweep_cases(job, plan, files)
+        clinical = read_clinical(job.paths)
+        cases = [
+            replace(case, patient=patient_of(case.case_id, clinical))
+            for case in self.sweep_cases(job, plan, files)
+        ]
         tuned, result = tune(cases, files, plan, job.config.sweep, folds=folds, groups=groups)
         write_sweep(target / "sweep.json", result)
         settings = PostprocSettings(**tuned.settings)

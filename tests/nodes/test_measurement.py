@@ -169,3 +169,5 @@ def test_sizes_of_a_detected_box():
     assert (node.in_plane_long_mm, node.in_plane_short_mm, node.slice) == (5, 4, 1)
     assert node.volume_mm3 == pytest.approx(np.pi / 6 * 144)
     assert (node.box_volume_mm3, node.score, node.node, node.cut_off) == (144, 0.9, 1, False)
+    # voxels are not what makes a detected box uncertain
+    assert (node.box_short_zone_mm, node.in_plane_short_zone_mm) == (None, None)

@@ -9,11 +9,12 @@ from nndet_psma.nodes.measurement import NodeMeasurement
 from nndet_psma.nodes.staging import THRESHOLD_SOURCE, StagingRule, stage_nodes
 
 
-def node(number, short, in_plane=1.0, volume=100.0):
+def node(number, short, in_plane=1.0, volume=100.0, zone=None):
     return NodeMeasurement(
         node=number, box=(0, 0, 0, 1, 1, 1), centre_mm=(0, 0, 0), volume_mm3=volume,
         box_sides_mm=(short + 2, short + 1, short), box_volume_mm3=1.0, in_plane_long_mm=in_plane + 1,
         in_plane_short_mm=in_plane, slice=0, slices=1, cut_off=False,
+        box_short_zone_mm=None if zone is None else (short - zone, short + zone),
     )  # fmt: skip
 
 
@@ -68,3 +69,30 @@ def test_unknown_choices():
         StagingRule(diameter="sphere")
     with pytest.raises(UserError, match="diameter or volume"):
         StagingRule(largest_by="weight")
+
+
+def test_borderline_is_a_zone_on_both_sides_of_the_threshold():
+    rule = StagingRule()
+    assert rule.is_borderline(node(1, 8.0, zone=0.1))  # not suspicious, but may be
+    assert rule.is_borderline(node(1, 8.5, zone=0.5))  # exactly 8 would not be suspicious
+    assert not rule.is_borderline(node(1, 8.5, zone=0.4))
+    assert not rule.is_borderline(node(1, 7.5, zone=0.5))  # 8 at most: not suspicious in any case
+    assert not rule.is_borderline(node(1, 8.0))  # a detected box
+    assert not StagingRule(diameter="in_plane").is_borderline(node(1, 8.0, zone=1.0))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "stage", "borderline", "hinges_on"),
+    [
+        ([], "N0", [], []),
+        ([node(1, 8.2, zone=1), node(2, 5, zone=1)], "N1", [1], [1]),
+        ([node(1, 8.2, zone=1), node(2, 12, zone=1)], "N1", [1], []),  # node 2 is enough
+        ([node(3, 8.2, zone=1), node(2, 7.5, zone=1)], "N1", [2, 3], [3]),
+        ([node(3, 7.9, zone=1), node(2, 5, zone=1)], "N0", [3], [3]),
+        ([node(3, 6, zone=1), node(2, 5, zone=1)], "N0", [], []),
+        ([node(3, 9), node(2, 7.9, zone=1)], "N1", [2], []),
+    ],
+)
+def test_what_the_stage_hinges_on(nodes, stage, borderline, hinges_on):
+    result = stage_nodes(nodes)
+    assert (result.stage, result.borderline, result.hinges_on) == (stage, borderline, hinges_on)

@@ -45,7 +45,11 @@ def test_a_folder_of_masks(masks, tmp_path, capsys):
     out = tmp_path / "out"
     assert main([str(masks), "-o", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "case_a: N1, 1 of 2 nodes suspicious, largest 9.0 mm" in printed
+    # 9 mm along slices of 3 mm: 6 mm at least, at most sqrt(81 + 2) + 0.78 * 3
+    assert (
+        "case_a: N1, 1 of 2 nodes suspicious, 1 borderline, largest 9.0 mm (6.0 to 11.4); the stage hinges on "
+        "borderline nodes only"
+    ) in printed
     assert "case_b: N0, 0 of 0 nodes suspicious" in printed
     assert "2 reports, 1 of them N1" in printed
     names = {"nodes.csv", "patients.csv"} | {
@@ -57,6 +61,14 @@ def test_a_folder_of_masks(masks, tmp_path, capsys):
         ("case_b", "N0"),
     ]
     assert [row["box_short_mm"] for row in rows(out / "nodes.csv")] == ["9.000", "2.000"]
+    assert [(row["short_low_mm"], row["borderline"]) for row in rows(out / "nodes.csv")] == [
+        ("6.000", "1"),
+        ("1.000", "0"),
+    ]
+    assert [(row["borderline"], row["hinges_on_borderline"]) for row in rows(out / "patients.csv")] == [
+        ("1", "1"),
+        ("0", "0"),
+    ]
     report = StructuredReport.read(out / "case_a_nodes.json")
     assert (report.origin, report.connectivity) == ("components", 26)
     # the same input gives the same files

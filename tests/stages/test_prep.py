@@ -26,7 +26,11 @@ CASES = [f"case_{i}" for i in range(6)]
 
 
 def _run(place: Workplace, *overrides: str, check: bool = False):
-    config = compose_config(TASK, [*PREP_OPTIONS, *overrides])
+    return _run_plain(place, *PREP_OPTIONS, *overrides, check=check)
+
+
+def _run_plain(place: Workplace, *overrides: str, check: bool = False):
+    config = compose_config(TASK, overrides)
     said: list[str] = []
     result = prepare_task(
         place.paths,
@@ -123,6 +127,25 @@ def test_edited_plan_is_refused_kept_or_overwritten(own):
     result, _ = _run(own, "prep.overwrite=true")
     assert (result.plan.margin_mm, result.plan.batch_size) == (6.48, 2)
     assert read_plan(file) == result.plan
+
+
+def test_a_kept_plan_needs_no_folds(own):
+    """Folds are planned, so splits.json matters only to those who plan."""
+    own.paths.splits.write_text("[]")
+    result, _ = _run(own, "prep.plan=false")
+    assert result.kept_plan
+    with pytest.raises(UserError, match=r"splits\.json"):
+        _run(own, "prep.overwrite=true")
+
+
+@pytest.mark.parametrize("system", ["retina3d", "nodeseg"])
+def test_the_plan_of_another_system_is_not_replaced_without_a_word(own, system):
+    before = own.paths.plan("PSMA25D").read_bytes()
+    message = r"PSMA25D\.json: another plan of this name exists, one of psma25d\. .*train=psma25d"
+    for plan in ("prep.plan=true", "prep.plan=false"):
+        with pytest.raises(UserError, match=message):
+            _run_plain(own, f"train={system}", "plan=PSMA25D", plan)
+    assert own.paths.plan("PSMA25D").read_bytes() == before
 
 
 def test_another_name_leaves_the_first_plan(own):

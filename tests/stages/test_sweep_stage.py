@@ -191,3 +191,27 @@ def test_criterion_is_recorded(place):
     assert plan.criterion == "sensitivity@fp=4"
     prediction = Prediction.read(next((place.model / "fold0/val_predictions").iterdir()))
     assert prediction.search_region == "ctv"
+
+
+def test_scans_of_one_patient_are_one_patient_to_the_sweep(own_copy, monkeypatch):
+    """The AUC over patients that is maximised is the one that is reported."""
+    from nndet_psma.inference import tuning
+
+    seen = {}
+
+    def tune(cases, *_, **__):
+        seen.update({case.case_id: case.patient for case in cases})
+        raise UserError("stopped here")
+
+    monkeypatch.setattr(tuning, "tune", tune)
+    with pytest.raises(UserError, match="stopped here"):
+        stage.consolidate(
+            own_copy.paths,
+            ModelFolder(own_copy.model),
+            [0, 1],
+            config=compose_config(TASK, []),
+            sweep_boxes=True,
+        )
+    assert sorted(seen) == sorted(TRAINING)
+    assert seen["case_0"] == seen["case_1"]
+    assert len(set(seen.values())) == len(seen) - 1

@@ -201,7 +201,7 @@ def test_training_goes_on_and_refuses_another_plan(place, model, capsys):
 
 
 def test_train_all_and_comparison(place, model, capsys):
-    options = ["--executor", "debug", "--sweep", "--consolidate", "-o", "exp.tag=_all"]
+    options = ["--executor", "debug", "--poll", "0.05", "--sweep", "--consolidate", "-o", "exp.tag=_all"]
     assert main(["train-all", "910", *options, "trainer_cfg.least_spread=30.0"]) == 0
     assert "5 done" in capsys.readouterr().out
     other = f"{model}_all"

@@ -20,10 +20,12 @@ from nndet_psma.evaluation.detection.operating_points import (
     UNKNOWN_CASES,
     OperatingPoint,
     operating_points,
+    scale_of,
 )
 from nndet_psma.evaluation.detection.ranking import DetectionColumns, RankedDetections, Weights
 from nndet_psma.evaluation.detection.record import ACCEPTED_IOUS, OTHER_RULES, CaseRecord, iou_key
 from nndet_psma.evaluation.detection.score import Score, scored
+from nndet_psma.evaluation.statistics.resampling import Resampling
 
 MAIN_RULE = iou_key(0.1)
 ACCEPTED_KEYS = tuple(f"accepted_{name}" for name in RATES)
@@ -117,8 +119,7 @@ def rank_accepted(records: Sequence[CaseRecord]) -> dict[str, RankedDetections]:
 
 def score_accepted(
     ranked: Mapping[str, RankedDetections],
-    draws: Weights,
-    level: float,
+    resampling: Resampling,
     thresholds: TunedThresholds,
     scored_cases: Collection[str],
 ) -> Accepted | None:
@@ -126,14 +127,13 @@ def score_accepted(
 
     Args:
         ranked: from :func:`rank_accepted`.
-        draws: ``[D, C]`` how often each case counts.
-        level: of the intervals.
+        resampling: draws of patients.
         thresholds: where they come from.
         scored_cases: names of the cases.
     """
     if not ranked:
         return None
-    by_rule = {key: _rates(each, draws, level) for key, each in ranked.items()}
+    by_rule = {key: _rates(each, resampling) for key, each in ranked.items()}
     return Accepted(thresholds.chosen_on(scored_cases), thresholds.source, by_rule)
 
 
@@ -157,10 +157,16 @@ def _point(ranked: RankedDetections) -> OperatingPoint:
     return operating_points(ranked, [_EVERYTHING])[0]
 
 
-def _rates(ranked: RankedDetections, draws: Weights, level: float) -> AcceptedRates:
-    point, drawn = _point(ranked), drawn_points(ranked, [_EVERYTHING], draws)
+def _rates(ranked: RankedDetections, resampling: Resampling) -> AcceptedRates:
+    point, drawn = _point(ranked), drawn_points(ranked, [_EVERYTHING], resampling.weights)
     rates = {
-        name: scored(getattr(point, name), drawn[name][:, 0], level, _WHY.get(name, "there are no lesions"))
+        name: scored(
+            getattr(point, name),
+            drawn[name][:, 0],
+            resampling,
+            _WHY.get(name, "there are no lesions"),
+            scale=scale_of(name),
+        )
         for name in RATES
     }
     return AcceptedRates(point.tp, point.fp, point.fn, **rates)

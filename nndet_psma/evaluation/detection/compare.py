@@ -1,10 +1,11 @@
 """Two models on the same cases: the difference of every score, with a paired interval and a p-value.
 
-Paired: a draw takes the same patients for both models, so what makes a patient hard or easy cancels out. The interval
-lies between percentiles of the difference over the draws. The p-value is two-sided and comes from the same draws: twice
-the share of draws on the rarer side of 0 (a difference of exactly 0 counts on both sides, and one draw is added to each
-count, so it is never 0). Up to that one draw it is below 0.05 when the 95 % interval leaves 0 out. With few patients it
-is rough, and it is not corrected for the number of scores.
+Paired: a draw takes the same patients for both models, so what makes a patient hard or easy cancels out. With few
+patients interval and two-sided p-value are Student's with the standard error of the draws; p is below 0.05 exactly when
+the 95 % interval leaves 0 out. With many patients, and where the draws do not vary, the interval lies between
+percentiles of the difference over the draws, and p is twice the share of draws on the rarer side of 0 (a difference of
+exactly 0 counts on both sides, and one draw is added to each count, so it is never 0); up to that one draw they agree.
+p-values are not corrected for the number of scores.
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ from numpy.typing import NDArray
 
 from nndet_psma.evaluation.detection.accepted import accepted_values, drawn_accepted
 from nndet_psma.evaluation.detection.drawn_scores import drawn_others, drawn_values
+from nndet_psma.evaluation.detection.draws import Values
 from nndet_psma.evaluation.detection.froc import froc_score
+from nndet_psma.evaluation.detection.ranking import Weights
 from nndet_psma.evaluation.detection.record import CaseRecord
 from nndet_psma.evaluation.detection.score_tables import ScoreTables, build_tables, other_key, score_values
-from nndet_psma.evaluation.detection.scores import check_records
-from nndet_psma.evaluation.statistics.bootstrap import interval_of, patient_weights
+from nndet_psma.evaluation.detection.scores import check_records, patients_behind
 from nndet_psma.evaluation.statistics.reader_study import mcnemar
+from nndet_psma.evaluation.statistics.resampling import Method, Resampling
+
+Drawn = tuple[float | None, NDArray[np.float64]]
+"""Value of a score, None when undefined, and in each row of the draws ``[D + P]``, NaN where undefined."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Difference:
         first: value of the first model; None when undefined.
         second: value of the second.
         difference: first - second; None when either is undefined.
-        ci_low: lower end of its interval; None when undefined, without draws, or with fewer than two patients.
+        ci_low: lower end of its interval; None when undefined, without draws, or with less than two patients behind it.
         ci_high: upper end, likewise.
         p: two-sided; None where there is no interval.
         undefined_draws: draws left out because a score was undefined in them.
@@ -84,6 +90,7 @@ class Comparison:
         level: of the intervals.
         scores: difference of every score by its key; the rates of the accepted lesions are ``accepted_...``.
         patients: McNemar's test; None when a case has no slice-wise part.
+        intervals: how they were made, "studentised" or "percentile"; files without it hold percentiles.
     """
 
     first: str
@@ -95,6 +102,7 @@ class Comparison:
     level: float
     scores: dict[str, Difference]
     patients: PatientTest | None
+    intervals: Method = "percentile"
 
 
 def compare_records(
@@ -107,6 +115,7 @@ def compare_records(
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    intervals: Method | None = None,
 ) -> Comparison:
     """Compare two models.
 
@@ -119,6 +128,7 @@ def compare_records(
         draws: of patients; 0 for no intervals.
         seed: of the draws.
         level: of the intervals.
+        intervals: how they are made; None is studentised with few patients, else percentile.
 
     Raises:
         ValueError: cases, patients or lesions differ, or records cannot be scored together.
@@ -127,13 +137,10 @@ def compare_records(
     for records in (first, second):
         check_records(records, classes, slice_iou)
     patients = [record.patient_id for record in first]
-    weights = patient_weights(patients, draws=draws, seed=seed)
-    sides = []
-    for records in (first, second):
-        tables = build_tables(records, classes)
-        drawn = drawn_accepted(tables.accepted, weights) | drawn_values(tables, weights)
-        sides.append((_values(tables), drawn | drawn_others(tables, weights)))
-    (here, drawn_here), (there, drawn_there) = sides
+    resampling = Resampling.of(patients, draws=draws, seed=seed, level=level, method=intervals)
+    tables = [build_tables(records, classes) for records in (first, second)]
+    here, there = (_values(each) for each in tables)
+    rows_here, rows_there = (_drawn(each, resampling.weights) for each in tables)
     return Comparison(
         first=names[0],
         second=names[1],
@@ -143,11 +150,17 @@ def compare_records(
         seed=seed,
         level=level,
         scores={
-            key: _difference(here[key], there[key], drawn_here[key] - drawn_there[key], level)
+            key: difference_of(
+                (here[key], rows_here[key]),
+                (there[key], rows_there[key]),
+                resampling,
+                patients_behind(key, tables[0]),  # the same of both: same patients, same lesions
+            )
             for key in here
             if key in there
         },
         patients=patient_test(first, second),
+        intervals=resampling.method,
     )
 
 
@@ -187,15 +200,32 @@ def _values(tables: ScoreTables) -> dict[str, float | None]:
     return accepted_values(tables.accepted) | score_values(tables) | others
 
 
-def _difference(
-    first: float | None, second: float | None, drawn: NDArray[np.float64], level: float
+def _drawn(tables: ScoreTables, draws: Weights) -> dict[str, Values]:
+    everything = drawn_values(tables, draws) | drawn_others(tables, draws)
+    return drawn_accepted(tables.accepted, draws) | everything
+
+
+def difference_of(
+    first: Drawn, second: Drawn, resampling: Resampling, patients: int | None = None
 ) -> Difference:
-    if first is None or second is None:
-        return Difference(first, second, None)
-    interval = interval_of(drawn, level=level)
-    return Difference(
-        first, second, first - second, interval.low, interval.high, paired_p(drawn), interval.undefined
-    )
+    """Paired difference of two shares, with its interval and p-value.
+
+    Args:
+        first: value of the first model, and in each row of ``resampling.weights``.
+        second: of the second.
+        resampling: draws of patients, the same for both.
+        patients: as in :meth:`~nndet_psma.evaluation.statistics.resampling.Resampling.interval`.
+    """
+    (here, rows_here), (there, rows_there) = first, second
+    if here is None or there is None:
+        return Difference(here, there, None)
+    apart, rows = here - there, rows_here - rows_there
+    interval = resampling.interval(apart, rows, "difference", patients=patients)
+    spread = resampling.spread(rows, patients)
+    p = None
+    if interval.low is not None:
+        p = paired_p(rows[: resampling.draws]) if spread is None else spread.p(apart)
+    return Difference(here, there, apart, interval.low, interval.high, p, interval.undefined)
 
 
 def _aligned(first: Sequence[CaseRecord], second: Sequence[CaseRecord]) -> list[CaseRecord]:

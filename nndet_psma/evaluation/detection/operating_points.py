@@ -14,9 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from nndet_psma.evaluation.detection.ranking import Counts, RankedDetections, Weights
+from nndet_psma.evaluation.statistics.student_interval import Scale
 
 RATES = ("sensitivity", "ppv", "f1", "fp_per_case", "fp_per_patient")
 """Rates of an operating point, by name."""
+_COUNTED = ("fp_per_case", "fp_per_patient")
 
 NO_CASES, OTHER_CASES, SCORED_CASES = "no cases", "other cases", "the scored cases"
 UNKNOWN_CASES = "unknown cases"
@@ -93,3 +95,8 @@ def _row(threshold: float, tp: int, fp: int, counts: Counts) -> OperatingPoint:
         fn=lesions - tp,
         fp_per_patient=fp / counts.patients if counts.patients else None,
     )
+
+
+def scale_of(name: str) -> Scale:
+    """On which scale the interval of a rate of :data:`RATES` is made: a share, or a rate without an upper end."""
+    return "rate" if name in _COUNTED else "share"

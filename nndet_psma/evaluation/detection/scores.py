@@ -18,8 +18,9 @@ from nndet_psma.evaluation.detection.operating_points import (
     OperatingPoint,
     best_f1,
     operating_points,
+    scale_of,
 )
-from nndet_psma.evaluation.detection.ranking import DetectionColumns, RankedDetections, Weights
+from nndet_psma.evaluation.detection.ranking import DetectionColumns, RankedDetections
 from nndet_psma.evaluation.detection.record import CaseRecord, iou_key
 from nndet_psma.evaluation.detection.score import Score as Score
 from nndet_psma.evaluation.detection.score import scored
@@ -34,7 +35,8 @@ from nndet_psma.evaluation.detection.score_tables import (
     why_undefined,
 )
 from nndet_psma.evaluation.detection.strata import Stratum, strata_scores
-from nndet_psma.evaluation.statistics.bootstrap import Interval, interval_of, patient_weights
+from nndet_psma.evaluation.statistics.bootstrap import Interval
+from nndet_psma.evaluation.statistics.resampling import Method, Resampling
 
 SCHEMA_VERSION = 2
 """Since 2 ``paper_auc`` ranks all candidates (before: ``paper_auc_accepted``), and accepted lesions are scored."""
@@ -93,6 +95,7 @@ class Scores:
         optimistic: operating points chosen on these very cases.
         other_hits: FROC scores under the further hit rules (``FROC_score_centre`` ...), all classes pooled.
         strata: scores by size, class, station and distance to the CTV.
+        intervals: how they were made, "studentised" or "percentile"; files without it hold percentiles.
     """
 
     schema_version: int
@@ -114,6 +117,7 @@ class Scores:
     optimistic: Optimistic = Optimistic()
     other_hits: dict[str, Score] = field(default_factory=dict)
     strata: tuple[Stratum, ...] = ()
+    intervals: Method = "percentile"
 
     @property
     def best_f1(self) -> OperatingRow | None:
@@ -140,6 +144,7 @@ def score_records(
     seed: int = 0,
     level: float = 0.95,
     thresholds: TunedThresholds | None = None,
+    intervals: Method | None = None,
 ) -> Scores:
     """Compute every score of ``records``.
 
@@ -152,6 +157,8 @@ def score_records(
         seed: of the draws.
         level: of the intervals.
         thresholds: where the thresholds come from that accepted the accepted lesions.
+        intervals: how they are made; None is studentised with few patients, else percentile
+            (:mod:`nndet_psma.evaluation.statistics.resampling`).
 
     Raises:
         ValueError: a case occurs twice, has a label without a name, another ``slice_iou``, or lacks an IoU.
@@ -159,10 +166,10 @@ def score_records(
     check_records(records, classes, slice_iou)
     tables = build_tables(records, classes, slice_threshold=slice_threshold)
     patients = [record.patient_id for record in records]
-    draws = patient_weights(patients, draws=bootstrap_draws, seed=seed)
+    resampling = Resampling.of(patients, draws=bootstrap_draws, seed=seed, level=level, method=intervals)
     columns = DetectionColumns.of(records)
     operating = columns.rank([iou_key(OPERATING_IOU)], max_detections=None)[0]
-    rows = _operating_rows(operating, draws, level)
+    rows = _operating_rows(operating, resampling)
     return Scores(
         schema_version=SCHEMA_VERSION,
         num_cases=len(records),
@@ -175,31 +182,49 @@ def score_records(
         level=level,
         bootstrap_draws=bootstrap_draws,
         seed=seed,
-        scores=_with_intervals(tables, draws, level),
+        scores=_with_intervals(tables, resampling),
         froc_rates=FP_RATES,
         froc_curves=_froc_curves(tables),
         operating_points=rows[0],
         accepted=score_accepted(
-            tables.accepted, draws, level, thresholds or TunedThresholds(), [r.case_id for r in records]
+            tables.accepted, resampling, thresholds or TunedThresholds(), [r.case_id for r in records]
         ),
         optimistic=Optimistic(best_f1=rows[1]),
-        other_hits=_other_hits(tables, draws, level),
-        strata=strata_scores(columns, tables.slices, classes, draws, level),
+        other_hits=_other_hits(tables, resampling),
+        strata=strata_scores(columns, tables.slices, classes, resampling),
+        intervals=resampling.method,
     )
 
 
-def _with_intervals(tables: ScoreTables, draws: Weights, level: float) -> dict[str, Score]:
-    drawn = drawn_values(tables, draws)
+def _with_intervals(tables: ScoreTables, resampling: Resampling) -> dict[str, Score]:
+    rows = drawn_values(tables, resampling.weights)
     return {
-        key: scored(value, drawn[key], level, "" if value is not None else why_undefined(key, tables))
+        key: scored(
+            value,
+            rows[key],
+            resampling,
+            "" if value is not None else why_undefined(key, tables),
+            patients=patients_behind(key, tables),
+        )
         for key, value in score_values(tables).items()
     }
 
 
-def _other_hits(tables: ScoreTables, draws: Weights, level: float) -> dict[str, Score]:
-    drawn = drawn_others(tables, draws)
+def patients_behind(key: str, tables: ScoreTables) -> int | None:
+    """How many patients the AUC over patients is about: those of the rarer kind, as it compares pairs of both kinds.
+
+    None for every other score: each of its patients alone defines it, and so is counted.
+    """
+    if key != PATIENT_KEY:
+        return None
+    positives = int(tables.patients.positive.sum())
+    return min(positives, len(tables.patients.positive) - positives)
+
+
+def _other_hits(tables: ScoreTables, resampling: Resampling) -> dict[str, Score]:
+    rows = drawn_others(tables, resampling.weights)
     return {
-        other_key(rule): scored(froc_score(ranked), drawn[other_key(rule)], level, "there are no lesions")
+        other_key(rule): scored(froc_score(ranked), rows[other_key(rule)], resampling, "there are no lesions")
         for rule, ranked in tables.others.items()
     }
 
@@ -216,15 +241,18 @@ def _froc_curves(tables: ScoreTables) -> dict[str, tuple[float, ...]]:
 
 
 def _operating_rows(
-    ranked: RankedDetections, draws: Weights, level: float
+    ranked: RankedDetections, resampling: Resampling
 ) -> tuple[tuple[OperatingRow, ...], OperatingRow | None]:
     best = best_f1(operating_points(ranked))
     thresholds = [*OPERATING_THRESHOLDS, *([] if best is None else [best.threshold])]
     points = operating_points(ranked, thresholds)
-    drawn = drawn_points(ranked, thresholds, draws)
+    drawn = drawn_points(ranked, thresholds, resampling.weights)
     rows = []
     for index, point in enumerate(points):
-        intervals = {name: interval_of(values[:, index], level=level) for name, values in drawn.items()}
+        intervals = {
+            name: resampling.interval(getattr(point, name), values[:, index], scale_of(name))
+            for name, values in drawn.items()
+        }
         chosen_on = NO_CASES if index < len(OPERATING_THRESHOLDS) else SCORED_CASES
         rows.append(OperatingRow(point, **intervals, chosen_on=chosen_on))
     count = len(OPERATING_THRESHOLDS)

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from nndet_psma.evaluation.detection.draws import drawn_curves, drawn_share
 from nndet_psma.evaluation.detection.froc import FP_RATES, froc_curve
 from nndet_psma.evaluation.detection.paper_protocol import SliceTable
-from nndet_psma.evaluation.detection.ranking import DetectionColumns, RankedDetections, Weights
+from nndet_psma.evaluation.detection.ranking import DetectionColumns, RankedDetections
 from nndet_psma.evaluation.detection.record import LesionRecord
 from nndet_psma.evaluation.detection.score import Score, scored
+from nndet_psma.evaluation.statistics.resampling import Resampling
 
 STRATUM_RULE = "0.10"
 UNKNOWN = "unknown"
@@ -77,8 +78,7 @@ def strata_scores(
     columns: DetectionColumns,
     slices: SliceTable | None,
     classes: Sequence[str],
-    draws: Weights,
-    level: float,
+    resampling: Resampling,
 ) -> tuple[Stratum, ...]:
     """Every stratum that holds a lesion; a group in which nothing is known is left out.
 
@@ -86,13 +86,12 @@ def strata_scores(
         columns: predictions and lesions.
         slices: slice-wise part; None when a record has none.
         classes: name of each class index.
-        draws: ``[D, C]`` how often each case counts.
-        level: of the intervals.
+        resampling: draws of patients.
     """
     found = []
     for group, name, chosen, label in _strata(columns, classes):
         ranked = columns.rank([STRATUM_RULE], label=label, lesions=chosen)[0]
-        found.append(_stratum(group, name, ranked, slices, chosen, draws, level))
+        found.append(_stratum(group, name, ranked, slices, chosen, resampling))
     return tuple(found)
 
 
@@ -129,12 +128,11 @@ def _stratum(
     ranked: RankedDetections,
     slices: SliceTable | None,
     chosen: _Chosen,
-    draws: Weights,
-    level: float,
+    resampling: Resampling,
 ) -> Stratum:
     curve = froc_curve(ranked)
     values = np.full(len(FP_RATES), np.nan) if curve is None else curve.sensitivity_at()
-    drawn = drawn_curves([ranked], draws)[0].sensitivities
+    drawn = drawn_curves([ranked], resampling.weights)[0].sensitivities
     lesions, found = int(ranked.lesions_per_case.sum()), int(ranked.hits.sum())
     hits = np.zeros(lesions, dtype=bool)
     hits[:found] = True  # which of them does not matter, only in which case
@@ -147,18 +145,18 @@ def _stratum(
         name,
         lesions,
         found,
-        scored(found / lesions, drawn_share(hits, cases, draws), level, _EMPTY),
-        scored(float(values.mean()), drawn.mean(axis=1), level, _EMPTY),
+        scored(found / lesions, drawn_share(hits, cases, resampling.weights), resampling, _EMPTY),
+        scored(float(values.mean()), drawn.mean(axis=1), resampling, _EMPTY),
         {
-            f"{rate:g}": scored(float(values[place]), drawn[:, place], level, _EMPTY)
+            f"{rate:g}": scored(float(values[place]), drawn[:, place], resampling, _EMPTY)
             for place, rate in enumerate(FP_RATES)
         },
-        _paper_sensitivity(slices, chosen, draws, level),
+        _paper_sensitivity(slices, chosen, resampling),
     )
 
 
-def _paper_sensitivity(slices: SliceTable | None, chosen: _Chosen, draws: Weights, level: float) -> Score:
+def _paper_sensitivity(slices: SliceTable | None, chosen: _Chosen, resampling: Resampling) -> Score:
     if slices is None:
         return Score(None, None, None, why="there are cases without slice-wise detections")
     hit, cases = slices.lesion_hit[chosen], slices.lesion_cases[chosen]
-    return scored(float(hit.mean()), drawn_share(hit, cases, draws), level, _EMPTY)
+    return scored(float(hit.mean()), drawn_share(hit, cases, resampling.weights), resampling, _EMPTY)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.evaluation.detection.compare import Difference, paired_p
+from nndet_psma.evaluation.detection.compare import Difference, Drawn, difference_of
 from nndet_psma.evaluation.judgements.row import JudgedRow, scored_rows
-from nndet_psma.evaluation.judgements.scores import JudgementTable, class_auc
+from nndet_psma.evaluation.judgements.scores import JudgementTable, class_auc, patients_of_both
 from nndet_psma.evaluation.judgements.shares import ratio
-from nndet_psma.evaluation.statistics.bootstrap import interval_of, patient_weights
 from nndet_psma.evaluation.statistics.reader_study import mcnemar
+from nndet_psma.evaluation.statistics.resampling import Method, Resampling
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class JudgementComparison:
         bootstrap_draws: draws of patients.
         seed: of the draws.
         level: of the intervals.
+        intervals: how they were made, "studentised" or "percentile".
     """
 
     first: str
@@ -53,6 +54,7 @@ class JudgementComparison:
     bootstrap_draws: int
     seed: int
     level: float
+    intervals: Method
 
 
 def compare_judgements(
@@ -64,6 +66,7 @@ def compare_judgements(
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    intervals: Method | None = None,
 ) -> JudgementComparison:
     """Compare two models on the objects that both judged; a draw takes the same patients for both.
 
@@ -75,6 +78,7 @@ def compare_judgements(
         draws: of patients.
         seed: of the draws.
         level: of the intervals.
+        intervals: how they are made; None is studentised with few patients, else percentile.
 
     Raises:
         ValueError: the models were scored against different truths or patients.
@@ -87,7 +91,8 @@ def compare_judgements(
         if (ours[key].truth, ours[key].patient_id) != (theirs[key].truth, theirs[key].patient_id):
             raise ValueError(f"{key[0]}: the models were scored against different truths or patients")
     patients = [ours[key].patient_id for key in shared]
-    weights = patient_weights(patients, draws=draws, seed=seed)
+    resampling = Resampling.of(patients, draws=draws, seed=seed, level=level, method=intervals)
+    weights = resampling.weights
     here, there = (JudgementTable.of([side[key] for key in shared], classes) for side in (ours, theirs))
     told = range(1, 2) if len(classes) == 2 else range(len(classes))
     only_first, only_second = (
@@ -100,12 +105,15 @@ def compare_judgements(
         num_patients=len(set(patients)),
         only_one=len(ours) + len(theirs) - 2 * len(shared),
         auc={
-            classes[index]: _difference(
-                class_auc(here, index, weights), class_auc(there, index, weights), level
+            classes[index]: difference_of(
+                class_auc(here, index, weights),
+                class_auc(there, index, weights),
+                resampling,
+                patients_of_both(here.truth == index, patients),
             )
             for index in told
         },
-        accuracy=_difference(_accuracy(here, weights), _accuracy(there, weights), level),
+        accuracy=difference_of(_accuracy(here, weights), _accuracy(there, weights), resampling),
         both_right=int((here.right & there.right).sum()),
         only_first=only_first,
         only_second=only_second,
@@ -114,23 +122,10 @@ def compare_judgements(
         bootstrap_draws=draws,
         seed=seed,
         level=level,
+        intervals=resampling.method,
     )
 
 
-_Drawn = tuple[float | None, NDArray[np.float64]]
-
-
-def _accuracy(table: JudgementTable, weights: NDArray[np.int64]) -> _Drawn:
+def _accuracy(table: JudgementTable, weights: NDArray[np.int64]) -> Drawn:
     value = float(table.right.mean()) if len(table.right) else None
     return value, ratio(weights @ table.right, weights.sum(axis=1))
-
-
-def _difference(first: _Drawn, second: _Drawn, level: float) -> Difference:
-    (here, drawn_here), (there, drawn_there) = first, second
-    if here is None or there is None:
-        return Difference(here, there, None)
-    drawn = drawn_here - drawn_there
-    interval = interval_of(drawn, level=level)
-    return Difference(
-        here, there, here - there, interval.low, interval.high, paired_p(drawn), interval.undefined
-    )

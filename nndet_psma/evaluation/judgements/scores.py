@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,8 @@ from nndet_psma.evaluation.detection.score import Score, scored
 from nndet_psma.evaluation.judgements.row import JudgedRow, LeftOut, scored_rows
 from nndet_psma.evaluation.judgements.shares import Share, ratio, share_of
 from nndet_psma.evaluation.statistics.auc import dense_ranks, rank_auc
-from nndet_psma.evaluation.statistics.bootstrap import patient_weights
 from nndet_psma.evaluation.statistics.reader_study import delong_auc
+from nndet_psma.evaluation.statistics.resampling import Method, Resampling
 
 _BOTH = "needs objects of the class and others"
 _NONE = "no object is scored"
@@ -85,6 +86,7 @@ class JudgementScores:
         bootstrap_draws: draws of patients.
         seed: of the draws.
         level: of the intervals.
+        intervals: how they were made, "studentised" or "percentile".
     """
 
     unit: str
@@ -102,6 +104,7 @@ class JudgementScores:
     bootstrap_draws: int
     seed: int
     level: float
+    intervals: Method
 
     @property
     def shown(self) -> list[str]:
@@ -118,6 +121,7 @@ def score_judgements(
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    intervals: Method | None = None,
 ) -> JudgementScores:
     """Score the rows whose truth is known.
 
@@ -129,17 +133,20 @@ def score_judgements(
         draws: of patients.
         seed: of the draws.
         level: of the intervals.
+        intervals: how they are made; None is studentised with few patients, else percentile.
 
     Raises:
         ValueError: a truth, decision or probability names another class.
     """
     known = scored_rows(rows)
     table = JudgementTable.of(known, classes)
-    weights = patient_weights([row.patient_id for row in known], draws=draws, seed=seed)
-    of_shares = weights if table.clustered else None
+    patients = [row.patient_id for row in known]
+    resampling = Resampling.of(patients, draws=draws, seed=seed, level=level, method=intervals)
     majority = Counter(row.truth for row in known)
     best = max(classes, key=lambda name: majority[name]) if known else None
-    everything = np.ones(len(known), dtype=bool)
+    share = partial(
+        share_of, asked=np.ones(len(known), dtype=bool), resampling=resampling, clustered=table.clustered
+    )
     return JudgementScores(
         unit=unit,
         num_cases=len({row.case_id for row in known}),
@@ -148,18 +155,20 @@ def score_judgements(
         classes=list(classes),
         left_out=left_out or LeftOut(),
         confusion=table.confusion(),
-        accuracy=share_of(table.right, everything, of_shares, level),
-        balanced_accuracy=_balanced(table, weights, level),
-        brier=_mean(table.squared.sum(axis=1) / 2, weights, level),
-        by_class={
-            name: _class_scores(table, index, weights, level) for index, name in enumerate(table.classes)
-        },
+        accuracy=share(table.right),
+        balanced_accuracy=_balanced(table, resampling),
+        brier=_mean(table.squared.sum(axis=1) / 2, resampling),
+        by_class={name: _class_scores(table, index, resampling) for index, name in enumerate(table.classes)},
         majority=None
         if best is None
-        else Baseline(best, share_of(table.truth == classes.index(best), everything, of_shares, level)),
+        else Baseline(
+            best,
+            share(table.truth == classes.index(best)),
+        ),
         bootstrap_draws=draws,
         seed=seed,
         level=level,
+        intervals=resampling.method,
     )
 
 
@@ -172,14 +181,14 @@ class JudgementTable:
         truth: ``[N]`` index of the true class.
         decision: ``[N]`` index of the class that was called.
         probabilities: ``[N, C]``.
-        clustered: whether a patient has several rows.
+        patients: ``[N]`` patient of each row.
     """
 
     classes: list[str]
     truth: NDArray[np.int64]
     decision: NDArray[np.int64]
     probabilities: NDArray[np.float64]
-    clustered: bool
+    patients: NDArray[np.str_]
 
     @classmethod
     def of(cls, rows: Sequence[JudgedRow], classes: Sequence[str]) -> JudgementTable:
@@ -201,8 +210,13 @@ class JudgementTable:
             np.array([[row.probabilities.get(name, 0.0) for name in names] for row in rows]).reshape(
                 len(rows), len(names)
             ),
-            len({row.patient_id for row in rows}) < len(rows),
+            np.array([row.patient_id for row in rows], dtype=str),
         )
+
+    @property
+    def clustered(self) -> bool:
+        """Whether a patient has several rows."""
+        return len(set(self.patients)) < len(self.patients)
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -240,44 +254,55 @@ def class_auc(
     )
 
 
-def _class_scores(table: JudgementTable, index: int, weights: Weights, level: float) -> ClassScores:
+def patients_of_both(positive: NDArray[np.bool_], patients: Sequence[str] | NDArray[np.str_]) -> int:
+    """How many patients an AUC is about: those with rows of the rarer kind, as it compares pairs of both kinds."""
+    names = np.asarray(patients, dtype=str)
+    return min(len(set(names[positive])), len(set(names[~positive])))
+
+
+def _class_scores(table: JudgementTable, index: int, resampling: Resampling) -> ClassScores:
     positive, called = table.truth == index, table.decision == index
-    draws = weights if table.clustered else None
-    value, drawn = class_auc(table, index, weights)
-    delong = delong_auc(table.probabilities[:, index], positive, level=level)[1]
+    value, drawn = class_auc(table, index, resampling.weights)
+    behind = patients_of_both(positive, table.patients)
+    share = partial(share_of, resampling=resampling, clustered=table.clustered)
+    delong = delong_auc(table.probabilities[:, index], positive, level=resampling.level)[1]
     return ClassScores(
         objects=int(positive.sum()),
-        auc=scored(value, drawn, level, _BOTH),
+        auc=scored(value, drawn, resampling, _BOTH, patients=behind),
         auc_delong=delong,
-        sensitivity=share_of(called, positive, draws, level),
-        specificity=share_of(~called, ~positive, draws, level),
-        ppv=share_of(positive, called, draws, level),
-        npv=share_of(~positive, ~called, draws, level),
-        f1=_f1(positive, called, weights, level),
-        brier=_mean(table.squared[:, index], weights, level),
+        sensitivity=share(called, positive),
+        specificity=share(~called, ~positive),
+        ppv=share(positive, called),
+        npv=share(~positive, ~called),
+        f1=_f1(positive, called, resampling),
+        brier=_mean(table.squared[:, index], resampling),
     )
 
 
-def _f1(positive: NDArray[np.bool_], called: NDArray[np.bool_], weights: Weights, level: float) -> Score:
+def _f1(positive: NDArray[np.bool_], called: NDArray[np.bool_], resampling: Resampling) -> Score:
+    weights = resampling.weights
     both, either = positive & called, positive.astype(np.int64) + called
     value = None if either.sum() == 0 else float(2 * both.sum() / either.sum())
     return scored(
-        value, ratio(2 * (weights @ both), weights @ either), level, "no object of it, none called so"
+        value, ratio(2 * (weights @ both), weights @ either), resampling, "no object of it, none called so"
     )
 
 
-def _balanced(table: JudgementTable, weights: Weights, level: float) -> Score:
+def _balanced(table: JudgementTable, resampling: Resampling) -> Score:
     """Mean over the classes that occur; a draw that lacks one of them is undefined."""
     present = [index for index in range(len(table.classes)) if (table.truth == index).any()]
     if len(present) < 2:
-        return scored(None, np.zeros(0), level, "needs objects of two classes")
+        return scored(None, np.zeros(0), resampling, "needs objects of two classes")
     of_class = [table.truth == index for index in present]
     value = float(np.mean([table.right[members].mean() for members in of_class]))
+    weights = resampling.weights
     drawn = np.mean([ratio(weights @ (table.right & each), weights @ each) for each in of_class], axis=0)
-    return scored(value, drawn, level, "")
+    behind = min(len(set(table.patients[each])) for each in of_class)
+    return scored(value, drawn, resampling, "", patients=behind)
 
 
-def _mean(values: NDArray[np.float64], weights: Weights, level: float) -> Score:
+def _mean(values: NDArray[np.float64], resampling: Resampling) -> Score:
+    weights = resampling.weights
     if len(values) == 0:
-        return scored(None, np.zeros(0), level, _NONE)
-    return scored(float(values.mean()), ratio(weights @ values, weights.sum(axis=1)), level, "")
+        return scored(None, np.zeros(0), resampling, _NONE)
+    return scored(float(values.mean()), ratio(weights @ values, weights.sum(axis=1)), resampling, "")

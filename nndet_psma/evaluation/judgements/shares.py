@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.evaluation.detection.ranking import Weights
-from nndet_psma.evaluation.statistics.bootstrap import interval_of
-from nndet_psma.evaluation.statistics.reader_study import clopper_pearson
+from nndet_psma.evaluation.statistics.exact_interval import clopper_pearson
+from nndet_psma.evaluation.statistics.resampling import Resampling
 
 
 @dataclass(frozen=True)
@@ -37,23 +36,26 @@ class Share:
     ci_high: float | None = None
 
 
-def share_of(hit: NDArray[np.bool_], asked: NDArray[np.bool_], draws: Weights | None, level: float) -> Share:
+def share_of(
+    hit: NDArray[np.bool_], asked: NDArray[np.bool_], resampling: Resampling, *, clustered: bool
+) -> Share:
     """The share of ``hit`` among ``asked``.
 
     Args:
         hit: ``[N]``.
         asked: ``[N]`` whether an object counts.
-        draws: ``[D, N]`` how often each object counts in a draw of patients; None where every patient has one object.
-        level: of the intervals.
+        resampling: draws of the patients of the objects.
+        clustered: whether a patient has several objects.
     """
     hits, total = int((hit & asked).sum()), int(asked.sum())
-    exact = clopper_pearson(hits, total, level=level)
+    exact = clopper_pearson(hits, total, level=resampling.level)
     if exact is None:
         return Share(hits, total)
     value = hits / total
-    if draws is None:
+    if not clustered:
         return Share(hits, total, value, *exact, *exact)
-    interval = interval_of(ratio(draws @ (hit & asked), draws @ asked), level=level)
+    draws = resampling.weights
+    interval = resampling.interval(value, ratio(draws @ (hit & asked), draws @ asked))
     return Share(hits, total, value, *exact, interval.low, interval.high)
 
 

@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nndet_psma.evaluation.statistics.exact_interval import clopper_pearson
 from nndet_psma.evaluation.statistics.kappa import Kappa, cohens_kappa_of, kappa_of_table
 from nndet_psma.evaluation.statistics.proportion import Proportion
 from nndet_psma.evaluation.statistics.reader_study import Confusion, delong_auc
@@ -77,14 +78,9 @@ def binomial_auc_interval(auc: float, total: int, *, level: float = 0.95) -> Pai
     Raises:
         ValueError: ``auc`` outside [0, 1] or ``total`` below 1.
     """
-    from scipy.stats import beta
-
     if not (0 <= auc <= 1 and total >= 1):
         raise ValueError(f"no AUC of patients: {auc} of {total}")
-    hits, tail = auc * total, (1 - level) / 2
-    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, total - hits + 1))
-    high = 1.0 if hits == total else float(beta.ppf(1 - tail, hits + 1, total - hits))
-    return low, high
+    return clopper_pearson(auc * total, total, level=level) or (0.0, 1.0)
 
 
 def reader_agreement(

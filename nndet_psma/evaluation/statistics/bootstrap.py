@@ -7,8 +7,8 @@ too narrow.
 
 ``scipy.stats.bootstrap`` is not used: it refuses a single observation, and one draw in which the statistic is
 undefined (no lesion drawn) makes its interval NaN. Here such draws are left out and counted. The ends are plain
-percentiles, neither bias-corrected nor accelerated (BCa): sensitivities near 1 and AP have draws at their bound, where
-the correction is undefined or unstable; with few patients percentile intervals are too narrow rather than too wide.
+percentiles, which are too close together with few patients: there
+:mod:`nndet_psma.evaluation.statistics.resampling` makes studentised intervals from the same draws.
 """
 
 from __future__ import annotations

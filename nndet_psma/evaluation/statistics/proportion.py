@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nndet_psma.evaluation.statistics.reader_study import clopper_pearson
+from nndet_psma.evaluation.statistics.exact_interval import clopper_pearson
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nndet_psma.evaluation.statistics.exact_interval import clopper_pearson
+
 Pair = tuple[float, float]
+
+_NOTHING = 1e-12  # standard error of areas that are equal up to rounding
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,12 @@ def delong_auc(
     """Area under the ROC curve and its interval after DeLong (Biometrics 44:837, 1988), cut to [0, 1].
 
     The area is None without both kinds, the interval also with a single row of a kind. Equal scores count one half.
+
+    DeLong's variance is 0 where the kinds are told apart perfectly (or never: all scores equal); the interval would be
+    a point. There it is Clopper and Pearson's over ``k = min(positives, negatives)`` pairs: at area 1 from
+    ``0.025^(1/k)`` to 1. So many pairs share no row, each is in order with the probability AUC (or less, with ties), so
+    all are with at most ``AUC^k``, whatever the distributions. No bound for all distributions is closer: a share
+    1 - AUC of the rarer kind may lie beyond all of the other. At area 0 likewise; at equal scores ``k / 2`` of ``k``.
     """
     from scipy.stats import norm, rankdata
 
@@ -96,20 +106,11 @@ def delong_auc(
     if min(len(above), len(below)) < 2:
         return area, None
     spread = np.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
+    if spread <= _NOTHING:
+        pairs = min(len(above), len(below))
+        return area, clopper_pearson(area * pairs, pairs, level=level)
     reach = float(norm.ppf((1 + level) / 2) * spread)
     return area, (max(0.0, area - reach), min(1.0, area + reach))
-
-
-def clopper_pearson(hits: int, total: int, *, level: float = 0.95) -> Pair | None:
-    """Exact binomial interval of ``hits / total`` (Biometrika 26:404, 1934); None when ``total`` is 0."""
-    from scipy.stats import beta
-
-    if total == 0:
-        return None
-    tail = (1 - level) / 2
-    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, total - hits + 1))
-    high = 1.0 if hits == total else float(beta.ppf(1 - tail, hits + 1, total - hits))
-    return low, high
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -11,6 +11,7 @@ from nndet_psma.report.sections.results import HEADLINE
 from nndet_psma.report.source import ReportSource
 from nndet_psma.report.texts import (
     CHOSEN_ON,
+    INTERVALS,
     hit_name,
     hit_rule,
     interval,
@@ -33,7 +34,8 @@ def scores_section(source: ReportSource) -> Section:
             "A box counts as a hit when it overlaps a lesion with an IoU (shared volume by joint volume) of at least "
             "the value given. AP, FROC and AUC rank all candidates by score and need no threshold; sensitivity and "
             "precision judge the accepted boxes slice by slice, or as lesions in 3D. The "
-            f"{percent(scores.level)} interval comes from drawing patients anew {scores.bootstrap_draws} times."
+            f"{percent(scores.level)} interval comes from drawing patients anew {scores.bootstrap_draws} times: "
+            f"{INTERVALS[scores.intervals]}."
         )
     )
     section.blocks.extend(_accepted_table(scores))

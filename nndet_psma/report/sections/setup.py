@@ -164,7 +164,7 @@ def _setting(value: Any) -> str:
 def _interval_text(source: ModelSource) -> str:
     scores = source.scores
     drawn = f"{scores.bootstrap_draws} draws of patients, seed {scores.seed}"
-    return f"{percent(scores.level)} between percentiles of {drawn}"
+    return f"{percent(scores.level)}, {scores.intervals}, from {drawn}"
 
 
 def _environments(source: ModelSource) -> list[Block]:

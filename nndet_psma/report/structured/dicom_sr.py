@@ -1,7 +1,8 @@
 """The structured report as DICOM: Comprehensive 3D SR with a TID 1500 measurement report, written by highdicom.
 
 Every node is a volumetric region: its outline on each source image (SCOORD polylines that follow the voxel edges),
-volume, long and short diameter, and whether it is suspicious. The N stage by size is a measurement group of its own.
+volume, long and short diameter, how uncertain the short one is by voxels (TID 310), and whether the node is suspicious
+and borderline. The N stage by size is a measurement group of its own, and says whether it hinges on borderline nodes.
 What DICOM has no concept for is coded in the private scheme 99NNDETPSMA. The patient's name, number and study come from
 the source images, as every DICOM object needs them: unlike the JSON and the HTML page such a file is *not* anonymous.
 """
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from nndet_psma.core.atomic import atomic_file
 from nndet_psma.core.errors import UserError
 from nndet_psma.nodes.measurement import NodeMeasurement
+from nndet_psma.nodes.size_zone import Zone
 from nndet_psma.report.structured.artifact import StructuredReport
 from nndet_psma.report.structured.mask_outline import mask_outlines
 from nndet_psma.report.structured.source_series import SourceSeries
@@ -146,7 +148,11 @@ def _node_group(
             hd.sr.QualitativeEvaluation(
                 _code("SUSPICIOUS", "Suspicious by size"),
                 _yes_no(node.node in report.result.suspicious),
-            )
+            ),
+            hd.sr.QualitativeEvaluation(
+                _code("BORDERLINE", "Borderline: threshold within voxel uncertainty"),
+                _yes_no(node.node in report.result.borderline),
+            ),
         ],
     )
 
@@ -157,17 +163,44 @@ def _measurements(node: NodeMeasurement) -> list[Any]:
 
     found = [hd.sr.Measurement(codes.SCT.Volume, _decimal(node.volume_mm3), codes.UCUM.CubicMillimeter)]
     sizes = {
-        "box": (node.long_diameter_mm, node.short_diameter_mm),
-        "in_plane": (node.in_plane_long_mm, node.in_plane_short_mm),
+        "box": (node.long_diameter_mm, node.short_diameter_mm, node.box_short_zone_mm),
+        "in_plane": (node.in_plane_long_mm, node.in_plane_short_mm, node.in_plane_short_zone_mm),
     }
-    for method, (long, short) in sizes.items():
-        for name, value in ((codes.SCT.LongAxis, long), (codes.SCT.ShortAxis, short)):
+    for method, (long, short, zone) in sizes.items():
+        for name, value, spread in ((codes.SCT.LongAxis, long, None), (codes.SCT.ShortAxis, short, zone)):
             found.append(
                 hd.sr.Measurement(
-                    name, _decimal(value), codes.UCUM.Millimeter, method=_code(*_METHODS[method])
+                    name,
+                    _decimal(value),
+                    codes.UCUM.Millimeter,
+                    method=_code(*_METHODS[method]),
+                    properties=_uncertainty(value, spread),
                 )
             )
     return found
+
+
+def _uncertainty(value: float, zone: Zone | None) -> Any:
+    """How far a size may lie above and below its value (TID 310); None without a zone."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    if zone is None:
+        return None
+    properties = hd.sr.MeasurementProperties()
+    for code, meaning, amount in (
+        ("371886008", "+, range of upper measurement uncertainty", zone[1] - value),
+        ("371885007", "-, range of lower measurement uncertainty", value - zone[0]),
+    ):  # highdicom's own arguments would write them without a unit
+        properties.append(
+            hd.sr.NumContentItem(
+                name=_code(code, meaning, scheme="SCT"),
+                value=_decimal(amount),
+                unit=codes.UCUM.Millimeter,
+                relationship_type=hd.sr.RelationshipTypeValues.HAS_PROPERTIES,
+            )
+        )
+    return properties
 
 
 def _stage_group(report: StructuredReport) -> Any:
@@ -178,7 +211,10 @@ def _stage_group(report: StructuredReport) -> Any:
     evaluations = [
         hd.sr.QualitativeEvaluation(
             _code("NSTAGE", "N stage by size"), _code(result.stage, f"{result.stage} by size")
-        )
+        ),
+        hd.sr.QualitativeEvaluation(
+            _code("HINGES", "N stage hinges on borderline nodes only"), _yes_no(bool(result.hinges_on))
+        ),
     ]
     measurements = [
         hd.sr.Measurement(

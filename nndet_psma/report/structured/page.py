@@ -30,6 +30,11 @@ _SHORT_MEANING = {
     "box": "Shortest side of its minimum-volume bounding box",
     "in_plane": "In-plane short axis",
 }
+_ZONE = (
+    "where the short diameter of a convex node may lie that is drawn on such voxels; borderline: the zone reaches to "
+    "both sides of the threshold. The verdict follows from the size, not from the zone"
+)
+_NO_ZONE = "none: it is the detector, not the voxels, that makes the size of a detected box uncertain"
 _ORIGIN = {
     "components": "connected components of a mask",
     "instances": "instances given in a mask",
@@ -75,6 +80,8 @@ def _result(report: StructuredReport) -> list[Block]:
             Tile("Largest node, volume", _volume(largest), "", f"Node {largest.node}."),
         ]
     blocks: list[Block] = [Tiles(tiles)]
+    if result.hinges_on:
+        blocks.append(Note(_hinges(report), warning=True))
     cut = [str(node.node) for node in report.nodes if node.cut_off]
     if cut:
         text = f"Touching the border of the image, so perhaps larger than measured: {', '.join(cut)}."
@@ -82,11 +89,26 @@ def _result(report: StructuredReport) -> list[Block]:
     return blocks
 
 
+def _hinges(report: StructuredReport) -> str:
+    """That the stage could be the other one, and by which nodes."""
+    ids = ", ".join(map(str, report.result.hinges_on))
+    limit = f"{report.rule.threshold_mm:g} mm"
+    if report.result.stage == "N1":
+        return (
+            f"N1 hinges on borderline nodes only ({ids}): as far as voxels go, each may measure {limit} or less, and "
+            "without them the stage is N0."
+        )
+    return (
+        f"N0 hinges on borderline nodes only ({ids}): as far as voxels go, each may measure above {limit}, and one is "
+        "enough for N1."
+    )
+
+
 def _nodes(report: StructuredReport) -> list[Block]:
     if not report.nodes:
         return [Note("No node was found.")]
-    header = ["Node", "Verdict", "Volume", "Box, long × middle × short mm", "In plane, long × short mm",
-              "Slice (z)", "Centre LPS, mm"]  # fmt: skip
+    header = ["Node", "Verdict", "Short diameter (zone), mm", "Volume", "Box, long × middle × short mm",
+              "In plane, long × short mm", "Slice (z)", "Centre LPS, mm"]  # fmt: skip
     scored = any(node.score is not None for node in report.nodes)
     rows = []
     for node in _ranked(report):
@@ -96,6 +118,7 @@ def _nodes(report: StructuredReport) -> list[Block]:
         row = [
             str(node.node),
             _verdict(report, node),
+            _short(report, node),
             _volume(node),
             sides,
             plane,
@@ -132,6 +155,7 @@ def _pictures(report: StructuredReport, scene: NodeScene | None, most: int) -> l
 def _shown(report: StructuredReport, scene: NodeScene, node: NodeMeasurement) -> Shown:
     suspicious = node.node in report.result.suspicious
     lines = [
+        f"Short diameter {_short(report, node)} mm",
         f"Volume {_volume(node)}, {count(node.slices, 'axial slice')}",
         f"Box {' × '.join(f'{side:.1f}' for side in node.box_sides_mm)} mm, "
         f"in plane {node.in_plane_long_mm:.1f} × {node.in_plane_short_mm:.1f} mm",
@@ -155,6 +179,7 @@ def _method(report: StructuredReport) -> list[Block]:
         ["In plane", "on the axial slice of largest area: longest distance of two voxel corners, and the longest "
                      "section at right angles to it"],
         ["Voxels", f"{spacing} mm (z, y, x); a length may be one voxel diagonal too large"],
+        ["Zone", _NO_ZONE if report.origin == "boxes" else _ZONE],
         ["Made by", f"nndet_psma {report.package_version}, from content {report.made_from}"],
     ]  # fmt: skip
     return [Table("Definitions and thresholds", ["What", "How"], rows)]
@@ -172,7 +197,16 @@ def _ranked(report: StructuredReport) -> list[NodeMeasurement]:
 
 def _verdict(report: StructuredReport, node: NodeMeasurement) -> str:
     verdict = "suspicious" if node.node in report.result.suspicious else "not suspicious"
+    if node.node in report.result.borderline:
+        verdict = f"{verdict}, borderline"
     return f"{verdict}, largest" if node.node == report.result.largest else verdict
+
+
+def _short(report: StructuredReport, node: NodeMeasurement) -> str:
+    """The diameter that decides, with its zone."""
+    zone = report.rule.zone_mm(node)
+    spread = "" if zone is None else f" ({zone[0]:.1f} to {zone[1]:.1f})"
+    return f"{report.rule.short_mm(node):.1f}{spread}"
 
 
 def _volume(node: NodeMeasurement) -> str:

@@ -52,7 +52,8 @@ def test_rates_by_hand(records):
 
 def test_intervals_draw_patients(records):
     """Two patients drawn are (p, p), (p, q) or (q, q): sensitivity 2/3, 2/4, 0; false ones per patient 3, 3/2, 0."""
-    rates = score_records(records, classes=["node"], bootstrap_draws=400, seed=0).accepted.by_rule["0.10"]
+    scores = score_records(records, classes=["node"], bootstrap_draws=400, seed=0, intervals="percentile")
+    rates = scores.accepted.by_rule["0.10"]
     assert (rates.sensitivity.ci_low, rates.sensitivity.ci_high) == (0, pytest.approx(2 / 3))
     assert (rates.fp_per_patient.ci_low, rates.fp_per_patient.ci_high) == (0, 3)
     # nothing is accepted in (q, q): PPV 2/5 in all other draws, a quarter is left out
@@ -65,8 +66,23 @@ def test_draws_equal_scoring_the_drawn_records(records):
         return accepted_values(rank_accepted(drawn))["accepted_f1"]
 
     slow = bootstrap(records, statistic, draws=50, seed=3)
-    score = score_records(records, classes=["node"], bootstrap_draws=50, seed=3).accepted.by_rule["0.10"].f1
+    scores = score_records(records, classes=["node"], bootstrap_draws=50, seed=3, intervals="percentile")
+    score = scores.accepted.by_rule["0.10"].f1
     assert (score.ci_low, score.ci_high) == pytest.approx((slow.low, slow.high))
+
+
+def test_few_patients_get_studentised_intervals():
+    """False ones of two patients: 1 and 0, so the standard error is 1/2 and Student's quantile 12.706.
+
+    On the scale of square roots the interval reaches 12.706 * 0.5 / (2 * sqrt(0.5)) = 4.49 beyond sqrt(0.5).
+    """
+    pair = [case("a", [0], [], [(0.9, 5)], "a"), case("b", [], [], [], "b")]
+    rates = score_records(pair, classes=["node"], bootstrap_draws=4000, seed=0).accepted.by_rule["0.10"]
+    assert rates.fp_per_case.value == 0.5
+    assert rates.fp_per_case.ci_low == 0
+    assert rates.fp_per_case.ci_high == pytest.approx((0.5**0.5 + 4.492) ** 2, rel=0.03)
+    # one patient has all lesions: nothing is known about the spread of the sensitivity
+    assert (rates.sensitivity.ci_low, rates.sensitivity.ci_high) == (None, None)
 
 
 def test_other_hit_rules(records):

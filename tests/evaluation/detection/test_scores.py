@@ -210,7 +210,39 @@ def test_counts_curves_and_operating_points():
     assert scores.best_f1.point.threshold == 0.92
     assert scores.best_f1.point.f1 == 2 / 3
     # drawn twice, patient a gives sensitivity 1, patient b gives 0
-    assert (scores.best_f1.sensitivity.low, scores.best_f1.sensitivity.high) == (0, 1)
+    plain = score_records(records, classes=["node"], bootstrap_draws=50, intervals="percentile")
+    assert (plain.best_f1.sensitivity.low, plain.best_f1.sensitivity.high) == (0, 1)
+
+
+def test_few_patients_get_studentised_intervals_and_scores_say_so():
+    few = row_cases(*([([0], [(0.9, 0)])] * 14 + [([0], [(0.8, 5)])] * 4))
+    scores, percentiles = (
+        score_records(few, classes=["node"], bootstrap_draws=400, intervals=method)
+        for method in (None, "percentile")
+    )
+    assert (scores.intervals, percentiles.intervals) == ("studentised", "percentile")
+    assert from_plain(Scores, to_plain(scores)) == scores
+    old = {key: value for key, value in to_plain(scores).items() if key != "intervals"}
+    assert from_plain(Scores, old).intervals == "percentile"
+    wide, narrow = (each.scores["FROC_score_IoU_0.10"] for each in (scores, percentiles))
+    assert 0 < wide.ci_low < narrow.ci_low < wide.value < narrow.ci_high < wide.ci_high + 0.05
+    many = row_cases(*([([0], [(0.9, 0)])] * 75 + [([0], [])] * 25))
+    assert score_records(many, classes=["node"], bootstrap_draws=20).intervals == "percentile"
+
+
+def test_scores_at_their_bound_have_an_exact_interval():
+    # 12 patients with a lesion, all found without a false box; 6 without lesion, of whom nothing is found
+    records = row_cases(*([([0], [(0.9, 0)])] * 12 + [([], [])] * 6))
+    scores = score_records(records, classes=["node"], bootstrap_draws=200)
+    bound = 0.025 ** (1 / 12)
+    for key in ("AP_IoU_0.10_MaxDet_100", "FROC_score_IoU_0.10"):
+        assert (scores.scores[key].ci_low, scores.scores[key].ci_high) == pytest.approx((bound, 1))
+    # the AUC over patients compares pairs of both kinds: six without a common patient
+    auc = scores.scores["patient_auc"]
+    assert (auc.value, auc.ci_low, auc.ci_high) == (1, pytest.approx(0.025 ** (1 / 6)), 1)
+    row = scores.operating_points[0]
+    assert (row.sensitivity.low, row.ppv.low) == pytest.approx((bound, bound))
+    assert (row.fp_per_case.low, row.fp_per_case.high) == (0, pytest.approx(-np.log(0.025) / 18))
 
 
 def test_a_point_chosen_on_the_scored_cases_stands_apart():

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import stats
 from tiny_cases import row_case, voxel_boxes
 
 from nndet_psma.boxes.detections import Detections
@@ -51,7 +52,11 @@ def test_strata_by_hand(records):
     # large: nothing before 0.6, where 2 false boxes in 2 cases stand: upright at 1 per case
     assert [large.sensitivity_at_fp[rate].value for rate in ("0.5", "1", "8")] == [0.0, 1.0, 1.0]
     assert large.froc.value == 4 / 7
-    assert small.sensitivity.ci_low == 0.0  # case b drawn twice
+    # two patients: Student with one degree of freedom says nothing; percentiles: case b drawn twice
+    assert (small.sensitivity.ci_low, small.sensitivity.ci_high) == pytest.approx((0, 1), abs=1e-9)
+    plain = score_records(records, classes=["node"], bootstrap_draws=50, intervals="percentile")
+    assert plain.strata[0].sensitivity.ci_low == 0.0
+    assert large.sensitivity.ci_low is None  # one patient only has such a lesion
     assert small.paper_sensitivity.why == "there are cases without slice-wise detections"
 
 
@@ -138,6 +143,24 @@ def test_paired_draws_see_a_small_difference_that_intervals_of_each_model_hide()
     assert (row.ci_low, row.ci_high) == pytest.approx((0.25, 0.25))  # the same in every draw
     alone = score_records(first, classes=["node"], bootstrap_draws=200).scores["paper_sensitivity"]
     assert alone.ci_high - alone.ci_low > 0.1
+
+
+def test_few_patients_are_compared_with_student():
+    # 12 patients with one lesion each: the first model finds 9, the second 6 of the same
+    first = [with_slices(f"c{i:02d}", [0], [0] if i < 9 else []) for i in range(12)]
+    second = [with_slices(f"c{i:02d}", [0], [0] if i < 6 else []) for i in range(12)]
+    result = compare_records(first, second, classes=["node"], draws=4000)
+    row = result.scores["paper_sensitivity"]
+    # differences 0 and 1 with mean 1/4: standard error sqrt(3/16 / 11), Student with 11 degrees of freedom
+    error = np.sqrt(3 / 16 / 11)
+    reach = stats.t.ppf(0.975, 11) * error
+    assert (row.ci_low, row.ci_high) == pytest.approx((0.25 - reach, 0.25 + reach), abs=0.015)
+    assert row.p == pytest.approx(2 * stats.t.sf(0.25 / error, 11), abs=0.01)
+    assert (row.p < 0.05) == (row.ci_low > 0)
+    assert result.intervals == "studentised"
+    plain = compare_records(first, second, classes=["node"], draws=400, intervals="percentile")
+    assert plain.scores["paper_sensitivity"].ci_low >= 0.0
+    assert plain.intervals == "percentile"
 
 
 def test_p_values():

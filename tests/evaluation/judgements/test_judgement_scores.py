@@ -63,9 +63,14 @@ def test_several_objects_of_a_patient_have_an_interval_over_patients():
     """Two patients, all right or all wrong: a draw takes one twice (0 or 1) or each once (1/2)."""
     rows = [row(0.9, "yes", case="a", number=n) for n in (1, 2)]
     rows += [row(0.9, "no", case="b", number=n) for n in (1, 2)]
-    share = score_judgements(rows, NAMES, draws=200).accuracy
+    share = score_judgements(rows, NAMES, draws=200, intervals="percentile").accuracy
     assert (share.value, share.ci_low, share.ci_high) == (0.5, 0.0, 1.0)
     assert (share.exact_low, share.exact_high) == pytest.approx((0.0676, 0.9324), abs=1e-4)
+    few = score_judgements(
+        rows, NAMES, draws=200
+    ).accuracy  # Student's quantile with one degree of freedom is 12.7
+    assert (few.ci_low, few.ci_high) == pytest.approx((0.0, 1.0), abs=1e-6)
+    assert 0 < few.ci_low < few.ci_high < 1
     one = score_judgements(rows[:2], NAMES, draws=20).accuracy
     assert (one.value, one.ci_low) == (1.0, None)  # one patient says nothing about the spread
     assert one.exact_low is not None
@@ -95,10 +100,14 @@ def test_nothing_to_score(rows):
 
 def test_draws_without_a_class_are_counted_as_undefined():
     """Of two patients a draw takes one twice in half of the cases: then the AUC is undefined."""
-    auc = score_judgements(of_patients((0.9, "yes"), (0.2, "no")), NAMES, draws=400).by_class["yes"].auc
+    rows = of_patients((0.9, "yes"), (0.2, "no"))
+    auc = score_judgements(rows, NAMES, draws=400, intervals="percentile").by_class["yes"].auc
     assert auc.value == 1.0
     assert 150 < auc.undefined_draws < 250
     assert (auc.ci_low, auc.ci_high) == (1.0, 1.0)
+    few = score_judgements(rows, NAMES, draws=400)
+    assert few.intervals == "studentised"
+    assert few.by_class["yes"].auc.ci_low is None  # one patient of each kind says nothing about the spread
 
 
 def test_another_class_is_refused():

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score, roc_curve
 
+from nndet_psma.evaluation.statistics.exact_interval import clopper_pearson
 from nndet_psma.evaluation.statistics.reader_study import (
     Confusion,
-    clopper_pearson,
     cohens_kappa,
     decision_threshold,
     delong_auc,
@@ -46,7 +46,7 @@ def test_youden_takes_the_highest_of_equal_cuts():
     # cut 0.9: 1/2 + 1 - 1; cut 0.7: 1 + 1/2 - 1: equal
     assert decision_threshold(np.array([0.9, 0.7, 0.8, 0.1]), np.array([True, True, False, False])) == 0.9
     result = study([1, 1, 0, 0], [0.9, 0.8, 0.7, 0.1])
-    assert (result["threshold"], result["auc"], result["auc_ci95"]) == (0.8, 1.0, (1.0, 1.0))
+    assert (result["threshold"], result["auc"]) == (0.8, 1.0)
 
 
 def test_two_columns():
@@ -105,7 +105,10 @@ def test_area_and_interval_equal_slow_references(seed):
     expected, variance = slow_delong(scores, truth)
     assert area == pytest.approx(expected) == pytest.approx(roc_auc_score(truth, scores))
     reach = 1.959963984540054 * variance**0.5
-    assert (low, high) == pytest.approx((max(0, expected - reach), min(1, expected + reach)))
+    if variance > 0:
+        assert (low, high) == pytest.approx((max(0, expected - reach), min(1, expected + reach)))
+    else:  # told apart perfectly
+        assert high - low > 0.1
     cut = decision_threshold(scores, truth)
     fpr, tpr, cuts = roc_curve(truth, scores, drop_intermediate=False)
     assert (tpr - fpr)[list(cuts).index(cut)] == pytest.approx((tpr - fpr).max())
@@ -121,6 +124,33 @@ def test_kappa_equals_scikit_learn(rows):
         assert (second == first[0]).all()
     else:
         assert found == pytest.approx(cohen_kappa_score(first, second))
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(37, 40), (40, 37), (2, 9)])
+def test_perfect_areas_have_a_bound(positives, negatives):
+    # k = min(37, 40) pairs that share no row are all in order with at most AUC^37: 0.025 at 0.905
+    truth = np.arange(positives + negatives) < positives
+    bound = 0.025 ** (1 / min(positives, negatives))
+    scores = np.where(truth, 2.0, 1.0) + np.arange(len(truth)) / 1000
+    assert delong_auc(scores, truth) == (1.0, pytest.approx((bound, 1.0)))
+    assert delong_auc(-scores, truth) == (0.0, pytest.approx((0.0, 1 - bound)))
+
+
+def test_equal_scores_tell_nothing():
+    # as if of four pairs two were in order
+    area, ends = delong_auc(np.zeros(9), np.arange(9) < 4)
+    assert (area, ends) == (0.5, pytest.approx(clopper_pearson(2, 4)))
+
+
+def test_the_bound_of_a_perfect_area_holds_for_the_worst_distribution():
+    # a share 1 - AUC of the five positives lies below all negatives: P(perfect) = AUC^5, at the bound just 0.025
+    rng = np.random.default_rng(0)
+    truth, bound = np.arange(25) < 5, 0.025 ** (1 / 5)
+    perfect = 0
+    for _ in range(4000):
+        scores = np.where(truth, np.where(rng.uniform(size=25) < bound, 2.0, 0.0), 1.0)
+        perfect += delong_auc(scores, truth)[0] == 1.0
+    assert perfect / 4000 == pytest.approx(0.025, abs=0.006)
 
 
 def test_delong_covers_what_it_promises():

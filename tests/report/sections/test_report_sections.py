@@ -93,6 +93,12 @@ def test_other_hit_rules_have_names_and_meanings(source):
     assert hit_rule("FROC_score_new_3") == ("new 3", "")
 
 
+def test_the_page_tells_how_intervals_were_made(source):
+    assert "Student's quantile" in words(scores_section(source))  # two patients are few
+    many = replace(source, scores=replace(source.scores, intervals="percentile"))
+    assert "between percentiles of the draws" in words(scores_section(many))
+
+
 def test_operating_points_show_false_alarms_per_patient(source):
     # two patients with one case each. Candidates are ranked before the vote: at score 0.05 one node of two is found
     # beside two false boxes (slice 1; the outvoted one of slice 3, 0.4 / 2 voters): 1 of 3, F1 2 / (2 + 2 + 1), 2 / 2
@@ -100,7 +106,8 @@ def test_operating_points_show_false_alarms_per_patient(source):
     assert points.header[-1] == "False alarms per patient"  # per case would be the same
     assert points.rows[0][1] == "1 of 2"
     assert [cell.split()[0] for cell in points.rows[0][2:]] == ["0.50", "0.33", "0.40", "1.0"]
-    assert all("(" in cell for cell in points.rows[0][2:])
+    # lesions and boxes are all of one patient, which says nothing about their spread over patients
+    assert ["(" in cell for cell in points.rows[0][2:]] == [False, False, False, True]
     one = replace(source, scores=replace(source.scores, num_patients=1))
     assert table(scores_section(one), "Operating points").header[-2:] == (
         "False alarms per patient",
@@ -125,10 +132,11 @@ def test_the_point_chosen_on_the_scored_cases_stands_apart(source):
 def test_accepted_lesions_come_first(source):
     """One of two nodes, one false lesion, two patients; the tiny model's plan does not record the cases."""
     first = headline_section(source, None).blocks[0]
-    assert first.text.startswith(
-        "Accepted by the tuned thresholds (IoU 0.10 in 3D): 1 of 2 lesions, sensitivity 0.50 ("
-    )
-    assert "1 false alarm, 0.50 (0.00 to 1.00) per patient" in first.text
+    assert first.text.startswith("Accepted by the tuned thresholds (IoU 0.10 in 3D): 1 of 2 lesions, ")
+    assert "sensitivity 0.50; " in first.text  # one patient has all nodes: no interval
+    assert (
+        "1 false alarm, 0.50 (0.00 to 26.90) per patient" in first.text
+    )  # Student's quantile of two patients: 12.7
     assert first.text.endswith("Thresholds: chosen on cases that are not recorded.")
     section = scores_section(source)
     rows = table(section, "Accepted lesions in 3D").rows

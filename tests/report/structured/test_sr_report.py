@@ -49,6 +49,22 @@ def test_suspicion_and_stage_come_back(document):
     assert [float(m.value) for m in stage.get_measurements()] == [8.0, 1.0]
 
 
+def test_uncertainty_comes_back(document):
+    group = groups(document)[1]
+    short = next(m for m in group.get_measurements() if m.name.meaning == "Short axis")
+    found = [
+        (float(item.value), item.unit.value)
+        for item in short[0].ContentSequence
+        if item.name.value in ("371886008", "371885007")
+    ]
+    # 9 mm along slices of 3 mm: up to 11.44, down to 6
+    assert found == [(pytest.approx(2.44, abs=0.01), "mm"), (3.0, "mm")]
+    assert [each.get_qualitative_evaluations()[1].value.meaning for each in groups(document)] == ["No", "Yes"]
+    (stage,) = document.content.get_image_measurement_groups()
+    hinges = stage.get_qualitative_evaluations()[1]
+    assert (hinges.name.meaning, hinges.value.meaning) == ("N stage hinges on borderline nodes only", "Yes")
+
+
 def test_regions_are_the_voxel_edges_on_the_source_images(document):
     (small, large) = groups(document)
     (region,) = small.roi

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from structured_cases import GRID, image, instances, report
 
+from nndet_psma.core.atomic import write_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.nodes.staging import THRESHOLD_SOURCE, StagingRule
 from nndet_psma.report.structured.agreement_charts import agreement_chart
@@ -39,6 +40,31 @@ def test_json_round_trip(tmp_path):
     (tmp_path / "other.json").write_text('{"schema": "nndet_psma.prediction"}')
     with pytest.raises(UserError, match="another kind of file"):
         StructuredReport.read(tmp_path / "other.json")
+
+
+def test_files_of_older_versions_are_read(tmp_path):
+    content = report().to_json()
+    for key in ("borderline", "hinges_on"):
+        del content["result"][key]
+    for each in content["nodes"]:
+        del each["box_short_zone_mm"], each["in_plane_short_zone_mm"]
+    write_json(tmp_path / "case_1_nodes.json", content)
+    old = StructuredReport.read(tmp_path / "case_1_nodes.json")
+    assert (old.result.stage, old.result.borderline, old.nodes[1].box_short_zone_mm) == ("N1", [], None)
+    page = structured_page(old)
+    assert "borderline nodes only" not in page
+    assert [row[-3:] for row in node_rows([old])] == [["", "", 0]] * 2
+
+
+def test_the_page_says_what_the_stage_hinges_on():
+    page = structured_page(report())
+    assert "N1 hinges on borderline nodes only (2)" in page
+    assert "suspicious, borderline, largest" in page
+    assert "9.0 (6.0 to 11.4)" in page
+    page = structured_page(report(rule=StagingRule(9.5)))
+    assert "N0 hinges on borderline nodes only (2)" in page
+    assert "hinges" not in structured_page(report(rule=StagingRule(5.5)))
+    assert "not the voxels, that makes" in structured_page(report(origin="boxes"))
 
 
 def test_rows_of_nodes_and_patients():
