@@ -140,8 +140,11 @@ def test_eval_prints_what_is_asked_for(trained, monkeypatch, capsys):
     assert "AP_IoU_0.10_MaxDet_100" in printed[("--boxes",)]
     assert "auc_case: undefined" in printed[("--case",)]  # both test cases have lesions
     assert "AP_IoU_0.10" not in printed[("--case",)]
-    assert "operating points" in printed[("--analyze_boxes",)]
-    assert "ablation" in printed[("--analyze_boxes",)]
+    words = " ".join(printed[("--analyze_boxes",)].split())
+    assert "accepted lesions, IoU 0.1; thresholds chosen on other cases" in words
+    assert "all candidates, IoU 0.1; fixed thresholds, chosen on no cases" in words
+    assert "optimistic: threshold chosen on the scored cases" in words
+    assert "ablation" in words
 
 
 def test_commands_are_installed():

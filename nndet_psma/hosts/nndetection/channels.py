@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
+from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 
 EVIDENCE = 2
 """The last channels of every case: CT in HU as it is, neither windowed nor clipped (NaN without CT), and mm outside the
@@ -41,7 +42,7 @@ class Recipe:
 
     def into(self, plan: dict[str, Any]) -> None:
         """Write it into nnDetection's plan, as plain content that is read without this package."""
-        plan[_KEY] = {"version": DetectorPlan.version, "plan": to_plain(self.plan), "stage": self.stage.name}
+        plan[_KEY] = {"version": self.plan.version, "plan": to_plain(self.plan), "stage": self.stage.name}
 
     @classmethod
     def of(cls, plan: dict[str, Any]) -> Recipe:
@@ -52,15 +53,15 @@ class Recipe:
             UserError: it was made by another version of this package.
         """
         content, source = plan[_KEY], f"plan {plan.get('data_identifier', '')} of nnDetection"
-        if content["version"] != DetectorPlan.version:
+        if content["version"] != PSMA25DPlan.version:
             raise UserError(
                 "made by another version of nndet_psma",
                 file=source,
-                expected=f"{DetectorPlan.schema} {DetectorPlan.version}",
+                expected=f"{PSMA25DPlan.schema} {PSMA25DPlan.version}",
                 found=str(content["version"]),
                 remedy="Run nndet_prep of this version, or predict with the version that trained",
             )
-        ours = DetectorPlan.parse(content["plan"], source)
+        ours = PSMA25DPlan.parse(content["plan"], source)
         return cls(ours, ours.stage(content["stage"]))
 
 

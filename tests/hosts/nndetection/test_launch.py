@@ -138,9 +138,10 @@ def test_entry_points_are_those_of_the_genuine_setup(nndetection):
 
 
 @pytest.mark.slow
-def test_genuine_help_through_the_module(nndetection):
+def test_genuine_help_through_the_module(nndetection, tmp_path):
     """In a fresh process: repairs before the import, their parser's own words, exit code 0."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    folders = {"det_data": str(tmp_path), "det_models": str(tmp_path)}
+    environment = {**os.environ, **folders, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
         [sys.executable, "-m", "nndet_psma.hosts.nndetection", "nndet_train", "--help"],
         capture_output=True,

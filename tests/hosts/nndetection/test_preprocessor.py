@@ -192,21 +192,3 @@ def test_empty_ctv_is_refused():
 
 def test_can_be_sent_to_worker_processes():
     assert pickle.loads(pickle.dumps(make())).recipe.channels == 9
-
-
-def test_recipe_survives_nndetections_plan():
-    from nndet_psma.hosts.nndetection.channels import Recipe
-
-    plan = {}
-    Recipe(PLAN, PLAN.stage("both")).into(plan)
-    assert Recipe.of(plan) == Recipe(PLAN, PLAN.stage("both"))
-
-
-def test_plan_of_another_version_is_refused():
-    from nndet_psma.hosts.nndetection.channels import Recipe
-
-    plan = {"data_identifier": "PSMAD2_2d"}
-    Recipe(PLAN, PLAN.stage("both")).into(plan)
-    plan["psma"]["version"] = -1
-    with pytest.raises(UserError, match=r"plan PSMAD2_2d of nnDetection: made by another version.*found -1"):
-        Recipe.of(plan)

@@ -102,6 +102,13 @@ def place(tmp_path_factory):
     return Place(tmp_path_factory.mktemp("nnunet"))
 
 
+@pytest.fixture(scope="module")
+def tuned(place):
+    """The place with thresholds of fold 0: tests that predict may run alone and in any order."""
+    place.thresholds = sweep_fold(place.paths, place.folder, 0, place.config, place.heard.append)
+    return place
+
+
 def test_the_plan_says_what_nnunet_planned_and_why(place):
     plan = place.prep.plan
     plans = json.loads(place.nnunet.plans("NodeSeg").read_text())
@@ -205,17 +212,15 @@ def test_nnunets_own_command_trains_the_same_weights(place, tmp_path):
 
 
 @pytest.mark.parametrize("fold", [0, CONSOLIDATED])
-def test_nnunets_own_command_predicts_the_same(place, tmp_path, fold):
+def test_nnunets_own_command_predicts_the_same(tuned, tmp_path, fold):
     if fold == CONSOLIDATED:
-        consolidate(None, place.folder, [0], config=place.config, sweep_boxes=False)
-    else:
-        sweep_fold(place.paths, place.folder, 0, place.config, place.heard.append)
-    result = place.predict(fold, tmp_path / "ours")
+        consolidate(None, tuned.folder, [0], config=tuned.config, sweep_boxes=False)
+    result = tuned.predict(fold, tmp_path / "ours")
     assert not result.failed
-    images = str(place.nnunet.raw / "imagesTs")
+    images = str(tuned.nnunet.raw / "imagesTs")
     what = ("-d", "900", "-tr", "nnUNetTrainerNodeSeg", "-p", "NodeSeg", "-c", "3d_fullres", "-f", "0")
     how = ("-device", "cpu", "-npp", "1", "-nps", "1", "--disable_progress_bar")
-    place.stock(
+    tuned.stock(
         "nnUNetv2_predict",
         "-i",
         images,
@@ -223,7 +228,7 @@ def test_nnunets_own_command_predicts_the_same(place, tmp_path, fold):
         str(tmp_path / "theirs"),
         *what,
         *how,
-        results=place.model.results(fold),
+        results=tuned.model.results(fold),
     )
     found = 0
     for name in ("test_0", "test_1"):
@@ -232,13 +237,13 @@ def test_nnunets_own_command_predicts_the_same(place, tmp_path, fold):
         np.testing.assert_array_equal(ours, theirs)
         found += int(ours.sum())
     assert found > 0  # an empty mask would agree with anything
-    again = place.predict(fold, tmp_path / "ours")
+    again = tuned.predict(fold, tmp_path / "ours")
     assert again.kept == ["test_0", "test_1"]
     assert again.results == result.results
 
 
-def test_instances_and_boxes_agree(place, tmp_path):
-    place.predict(0, tmp_path)
+def test_instances_and_boxes_agree(tuned, tmp_path):
+    tuned.predict(0, tmp_path)
     ids = read_volume(tmp_path / "test_0_instances.nii.gz").array
     table = json.loads((tmp_path / "test_0_instances.json").read_text())
     assert sorted(map(int, table["instances"])) == sorted(set(np.unique(ids).tolist()) - {0})
@@ -250,9 +255,9 @@ def test_instances_and_boxes_agree(place, tmp_path):
     assert best.name == "node"
 
 
-def test_thresholds_are_tuned_on_the_validation_cases(place):
-    tuned = sweep_fold(place.paths, place.folder, 0, place.config, place.heard.append)
-    assert sorted(tuned.cases) == sorted(place.plan.folds[0].val)
-    target = place.folder.fold(0)
+def test_thresholds_are_tuned_on_the_validation_cases(tuned):
+    cases = tuned.thresholds.cases
+    assert sorted(cases) == sorted(tuned.plan.folds[0].val)
+    target = tuned.folder.fold(0)
     assert (target / "sweep.json").is_file()
-    assert len(list((target / "val_predictions").glob("*_boxes.json"))) == len(tuned.cases)
+    assert len(list((target / "val_predictions").glob("*_boxes.json"))) == len(cases)
