@@ -17,6 +17,11 @@ def build_parser() -> argparse.ArgumentParser:
     kinds = parser.add_subparsers(dest="kind", required=True)
     _add_froc(kinds.add_parser("froc", help="FROC and CPM of points, LUNA16's CSV form and rules"))
     _add_roc(kinds.add_parser("roc", help="AUC, sensitivity, specificity ... of a yes-or-no question"))
+    _add_confusion(kinds.add_parser("confusion", help="agreement of two columns of categories, and kappa"))
+    _add_printed(kinds.add_parser("printed", help="counts that print as given percentages"))
+    mcnemar = kinds.add_parser("mcnemar", help="McNemar's p where only the numbers of errors are known")
+    mcnemar.add_argument("--errors", type=_whole, nargs=2, required=True, metavar="N", help="of either rater")
+    mcnemar.add_argument("--total", type=_count, required=True, metavar="N", help="rows")
     _add_pair(kinds.add_parser("boxes", help="average precision of 2D boxes, COCO JSON"), "JSON")
     points = kinds.add_parser("points", help="points within a radius: tp, fp, fn")
     _add_pair(points, "CSV: x, y, optional z, case, score")
@@ -50,6 +55,74 @@ def _add_roc(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", required=True, metavar="COLUMN", help="truth, 0 or 1")
     parser.add_argument("--score", required=True, metavar="COLUMN", help="score, or decision (0 or 1)")
     parser.add_argument("--score2", metavar="COLUMN", help="second score, compared with McNemar's test")
+    more = parser.add_argument_group("more")
+    more.add_argument("--patient", metavar="COLUMN", help="intervals that draw patients, not rows")
+    more.add_argument(
+        "--strata", metavar="COLUMN", help="AUC in each stratum, and of pairs inside strata only"
+    )
+    more.add_argument(
+        "--stratified-replicates",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="interval of the AUC from N draws that keep the numbers of both kinds (pROC's; seed 0)",
+    )
+    more.add_argument(
+        "--at-sensitivity", type=_share, metavar="SHARE", help="rates at the threshold that reaches it"
+    )
+    more.add_argument(
+        "--calibration",
+        dest="probabilities",
+        action="append_const",
+        const="calibration",
+        default=[],
+        help="slope, intercept, expected calibration error, reliability of probabilities",
+    )
+    more.add_argument(
+        "--decision-curve",
+        dest="probabilities",
+        action="append_const",
+        const="decision_curve",
+        help="net benefit of probabilities at thresholds 0.01 to 0.60",
+    )
+    more.add_argument(
+        "--compare",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="further scores; every pair by McNemar and DeLong, with Bonferroni and Holm",
+    )
+
+
+def _add_confusion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="CSV")
+    parser.add_argument(
+        "--label", required=True, metavar="COLUMN", help="category by one reader, or the truth"
+    )
+    parser.add_argument("--confusion", required=True, metavar="COLUMN", help="category by the other")
+    parser.add_argument("--count", metavar="COLUMN", help="how many objects a row stands for")
+    parser.add_argument(
+        "--collapse", nargs="+", default=[], metavar="A,B=C", help="make one category of several"
+    )
+    parser.add_argument(
+        "--order", nargs="+", default=[], metavar="CATEGORY", help="from low to high, for weighted kappa"
+    )
+
+
+def _add_printed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--positives", type=_count, required=True, metavar="N", help="rows that are a yes")
+    parser.add_argument("--negatives", type=_count, required=True, metavar="N", help="rows that are a no")
+    parser.add_argument(
+        "--printed",
+        nargs="+",
+        required=True,
+        type=_percentage,
+        metavar="NAME=PERCENT",
+        help="such as sensitivity=86",
+    )
+    parser.add_argument(
+        "--decimals", type=int, choices=range(5), default=0, help="printed digits after the point"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +140,26 @@ def run(args: argparse.Namespace) -> int:
             max_per_case=args.max_per_case,
         )
     elif args.kind == "roc":
-        result = score.score_roc(args.table, args.label, args.score, args.score2)
+        result = score.score_roc(
+            args.table,
+            args.label,
+            args.score,
+            args.score2,
+            patient=args.patient,
+            strata=args.strata,
+            compare=args.compare,
+            stratified_replicates=args.stratified_replicates,
+            at_sensitivity=args.at_sensitivity,
+            probabilities=args.probabilities,
+        )
+    elif args.kind == "confusion":
+        result = score.score_confusion(
+            args.table, args.label, args.confusion, count=args.count, collapse=args.collapse, order=args.order
+        )
+    elif args.kind == "printed":
+        result = score.score_printed(args.positives, args.negatives, dict(args.printed), args.decimals)
+    elif args.kind == "mcnemar":
+        result = score.score_margins(args.errors[0], args.errors[1], args.total)
     elif args.kind == "boxes":
         result = score.score_coco(args.truth, args.pred)
     else:
@@ -88,6 +180,25 @@ def _positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a positive number, found '{text}'")
     return value
+
+
+def _share(text: str) -> float:
+    value = _positive(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"expected a share up to 1, found '{text}'")
+    return value
+
+
+def _percentage(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected NAME=PERCENT, found '{text}'") from None
+
+
+def _whole(text: str) -> int:
+    return 0 if text == "0" else _count(text)
 
 
 def _count(text: str) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,11 @@ from numpy.typing import NDArray
 from nndet_psma.core.atomic import read_json
 from nndet_psma.core.csv_table import CsvTable, read_names, read_table
 from nndet_psma.core.errors import UserError
+from nndet_psma.evaluation.statistics.kappa import WEIGHTINGS, kappa_of_table
+from nndet_psma.evaluation.statistics.printed_counts import counts_from_percentages, mcnemar_bounds
+from nndet_psma.evaluation.statistics.proportion import Proportion
 from nndet_psma.evaluation.statistics.reader_study import study_scores
+from nndet_psma.evaluation.statistics.roc_study import RocQuestions, roc_answers
 from nndet_psma.evaluation.tables.coco import CocoImage, coco_scores
 from nndet_psma.evaluation.tables.luna import Marks, luna_ranking, luna_scores
 from nndet_psma.evaluation.tables.points import PointSet, score_points
@@ -59,7 +64,19 @@ def score_froc(
     return luna_scores(ranked)
 
 
-def score_roc(table: Path, label: str, score: str, other: str | None = None) -> dict[str, object]:
+def score_roc(
+    table: Path,
+    label: str,
+    score: str,
+    other: str | None = None,
+    *,
+    patient: str | None = None,
+    strata: str | None = None,
+    compare: Sequence[str] = (),
+    stratified_replicates: int = 0,
+    at_sensitivity: float | None = None,
+    probabilities: Sequence[Literal["calibration", "decision_curve"]] = (),
+) -> dict[str, object]:
     """Scores of a yes-or-no question; see :func:`nndet_psma.evaluation.statistics.reader_study.study_scores`.
 
     Args:
@@ -67,13 +84,135 @@ def score_roc(table: Path, label: str, score: str, other: str | None = None) -> 
         label: column of the truth, 0 and 1.
         score: column of the score, or of the decision (0 and 1).
         other: second score column, compared with the first.
+        patient: column of the patients, who are drawn for intervals.
+        strata: column of the strata.
+        compare: further score columns; every pair is compared.
+        stratified_replicates: draws for an interval of the area.
+        at_sensitivity: rates at this sensitivity.
+        probabilities: what to tell of scores that are probabilities.
 
     Raises:
-        UserError: the table is malformed.
+        UserError: the table is malformed, or the scores are no probabilities and what only those have is asked.
     """
     content = read_table(table)
+    truth, scores = content.truths(label), _scores(content, score)
+    if probabilities and ((scores < 0) | (scores > 1)).any():
+        raise UserError(
+            f"column '{score}' holds no probabilities",
+            file=table,
+            expected="0 to 1",
+            found=f"{scores.min():g} to {scores.max():g}",
+        )
+    asked = RocQuestions(
+        patients=content.texts(patient) if patient else None,
+        strata=content.texts(strata) if strata else None,
+        others={name: _scores(content, name) for name in compare},
+        stratified_replicates=stratified_replicates,
+        at_sensitivity=at_sensitivity,
+        calibration="calibration" in probabilities,
+        decision_curve="decision_curve" in probabilities,
+    )
     second = None if other is None else _scores(content, other)
-    return study_scores(content.truths(label), _scores(content, score), second)
+    return study_scores(truth, scores, second) | roc_answers(truth, scores, asked, score)
+
+
+def score_confusion(
+    table: Path,
+    first: str,
+    second: str,
+    *,
+    count: str | None = None,
+    collapse: Sequence[str] = (),
+    order: Sequence[str] = (),
+) -> dict[str, object]:
+    """Agreement of two columns of categories: counts, plain agreement, and kappa plain and weighted.
+
+    Args:
+        table: one row per object; or, with ``count``, per cell of a printed table.
+        first: column of one reader.
+        second: column of the other.
+        count: column that says how many objects a row stands for.
+        collapse: ``"a,b=c"`` makes one category of several.
+        order: categories from low to high, for the weights; none takes the order of the alphabet.
+
+    Raises:
+        UserError: the table is malformed, or a category that is named does not occur.
+    """
+    content = read_table(table)
+    columns = [content.texts(first), content.texts(second)]
+    merged = dict(part for text in collapse for part in _collapsed(text, set(columns[0] + columns[1]), table))
+    columns = [[merged.get(cell, cell) for cell in column] for column in columns]
+    found = sorted({*columns[0], *columns[1]})
+    if order and sorted(order) != found:
+        raise UserError(
+            "the order must name every category once",
+            file=table,
+            expected=", ".join(found),
+            found=", ".join(order),
+        )
+    categories = list(order) or found
+    times = [1.0] * len(content) if count is None else content.numbers(count).tolist()
+    if any(number < 0 or number != int(number) for number in times):
+        raise UserError(f"column '{count}' holds no counts", file=table, expected="whole numbers from 0")
+    counts = np.zeros((len(categories), len(categories)), dtype=np.int64)
+    for one, two, number in zip(*columns, times, strict=True):
+        counts[categories.index(one), categories.index(two)] += int(number)
+    kappas = {weighting: kappa_of_table(counts, weighting=weighting) for weighting in WEIGHTINGS}
+    return {
+        "categories": categories,
+        "counts": counts.tolist(),
+        "agreement": asdict(Proportion.of(int(np.trace(counts)), int(counts.sum()))),
+        "kappa": {
+            name: {
+                "value": kappa.value,
+                "ci95": None if kappa.ci_low is None else [kappa.ci_low, kappa.ci_high],
+            }
+            for name, kappa in kappas.items()
+        },
+    }
+
+
+def _collapsed(text: str, known: set[str], table: Path) -> list[tuple[str, str]]:
+    """(category, new name) of ``"a,b=c"``."""
+    names, sign, target = text.rpartition("=")
+    parts = [name.strip() for name in names.split(",")]
+    unknown = [name for name in parts if name not in known]
+    if not sign or not target.strip() or unknown:
+        raise UserError(
+            f"--collapse '{text}'",
+            file=table,
+            expected=f'"a,b=c" with categories of {", ".join(sorted(known))}',
+            found=", ".join(unknown) or None,
+        )
+    return [(name, target.strip()) for name in parts]
+
+
+def score_printed(
+    positives: int, negatives: int, printed: Mapping[str, float], decimals: int = 0
+) -> dict[str, object]:
+    """Counts behind printed percentages; see :mod:`nndet_psma.evaluation.statistics.printed_counts`.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    try:
+        found = counts_from_percentages(positives, negatives, printed, decimals=decimals)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return {"matches": [asdict(each) for each in found]}
+
+
+def score_margins(first_errors: int, second_errors: int, total: int) -> dict[str, object]:
+    """McNemar's p for every number of errors that both raters may share.
+
+    Raises:
+        UserError: more errors than rows.
+    """
+    try:
+        bounds = mcnemar_bounds(first_errors, second_errors, total)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return asdict(bounds)
 
 
 def score_point_tables(truth: Path, predictions: Path, radius: float) -> dict[str, int]:

@@ -124,3 +124,65 @@ def test_wrong_arguments_end_with_code_2(files, capsys, line):
 def test_masks_are_not_scored(capsys, option):
     assert eval_main(["100", "M", "-1", option]) == 2
     assert "masks by nndet_psma score-seg" in capsys.readouterr().err
+
+
+def test_roc_tells_what_is_asked(files, capsys):
+    (files / "N.csv").write_text(
+        "patient,station,label,p,reader\n"
+        "1,iliac,1,0.9,1\n1,inguinal,0,0.2,0\n2,iliac,1,0.6,1\n2,inguinal,0,0.1,1\n3,iliac,0,0.7,0\n3,inguinal,1,0.3,0\n"
+    )
+    line = "roc --table N.csv --label label --score p --patient patient --strata station --at-sensitivity 0.6"
+    code, out, _ = run(
+        capsys, f"{line} --stratified-replicates 50 --calibration --decision-curve --compare reader"
+    )
+    result = json.loads(out)
+    assert code == 0
+    assert result["stratified_auc"] == 0.75  # iliac: 0.9 and 0.6 against 0.7; inguinal: 0.3 above both
+    assert result["at_sensitivity"]["threshold"] == 0.6
+    assert result["by_patient"]["patients"] == 3
+    assert len(result["decision_curve"]) == 60
+    assert result["calibration"]["brier"] == pytest.approx((0.01 + 0.04 + 0.16 + 0.01 + 0.49 + 0.49) / 6)
+    assert [row["second"] for row in result["comparisons"]] == ["reader"]
+    assert len(result["auc_stratified_ci95"]) == 2
+    code, _, err = run(capsys, "roc --table T.csv --label coordY --score coordX --calibration")
+    (files / "big.csv").write_text("label,score\n1,12\n0,3\n")
+    code, _, err = run(capsys, "roc --table big.csv --label label --score score --calibration")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "column 'score' holds no probabilities; expected 0 to 1; found 3 to 12" in err
+
+
+def test_confusion_of_a_printed_table(files, capsys):
+    (files / "C2.csv").write_text("one,two,n\nM0,M0,20\nM0,M1a,5\nM1a,M0,10\nM1a,M1a,15\nM1b/u,M1a,0\n")
+    code, out, _ = run(
+        capsys, "confusion --table C2.csv --label one --confusion two --count n --collapse M1a,M1b/u=M1"
+    )
+    result = json.loads(out)
+    assert (code, result["categories"], result["counts"]) == (0, ["M0", "M1"], [[20, 5], [10, 15]])
+    assert result["agreement"]["value"] == 0.7
+    # a textbook table: observed 0.7, by chance 0.5
+    assert {name: kappa["value"] for name, kappa in result["kappa"].items()} == pytest.approx(
+        dict.fromkeys(("none", "linear", "quadratic"), 0.4)
+    )
+    for arguments, message in (
+        (
+            "--collapse M9=M1",
+            "--collapse 'M9=M1'; expected \"a,b=c\" with categories of M0, M1a, M1b/u; found M9",
+        ),
+        ("--order M0 M1a", "the order must name every category once; expected M0, M1a, M1b/u; found M0, M1a"),
+        ("--count two", "line 2, column 'two'; expected a finite number"),
+    ):
+        code, _, err = run(capsys, f"confusion --table C2.csv --label one --confusion two {arguments}")
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+
+
+def test_printed_results(capsys):
+    _, out, _ = run(
+        capsys, "printed --positives 65 --negatives 65 --printed sensitivity=86 specificity=92 ppv=91"
+    )
+    assert json.loads(out) == {"matches": [{"tp": 56, "tn": 60, "modes": ["cut"]}]}
+    code, _, err = run(capsys, "printed --positives 65 --negatives 65 --printed auc=86")
+    assert (code, "expected some of accuracy" in err) == (2, True)
+    _, out, _ = run(capsys, "mcnemar --errors 0 3 --total 130")
+    assert json.loads(out) == {"fewest_shared": 0, "most_shared": 0, "p_of_shared": [0.25]}
+    assert run(capsys, "mcnemar --errors 200 3 --total 130")[0] == 2

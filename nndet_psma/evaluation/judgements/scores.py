@@ -17,7 +17,7 @@ from nndet_psma.evaluation.detection.ranking import Weights
 from nndet_psma.evaluation.detection.score import Score, scored
 from nndet_psma.evaluation.judgements.row import JudgedRow, LeftOut, scored_rows
 from nndet_psma.evaluation.judgements.shares import Share, ratio, share_of
-from nndet_psma.evaluation.statistics.auc import dense_ranks, rank_auc
+from nndet_psma.evaluation.statistics.auc import dense_ranks, rank_auc, rank_aucs
 from nndet_psma.evaluation.statistics.reader_study import delong_auc
 from nndet_psma.evaluation.statistics.resampling import Method, Resampling
 
@@ -246,12 +246,8 @@ def class_auc(
 ) -> tuple[float | None, NDArray[np.float64]]:
     """AUC of the probability of one class against the rest, and its values ``[D]`` in draws, NaN where undefined."""
     ranks, positive = dense_ranks(table.probabilities[:, index]), table.truth == index
-    if len(ranks) == 0:
-        return None, np.full(len(weights), np.nan)
-    drawn = [rank_auc(ranks, positive, times) for times in weights]
-    return rank_auc(ranks, positive), np.array(
-        [np.nan if value is None else value for value in drawn], dtype=float
-    )
+    value = rank_auc(ranks, positive) if len(ranks) else None
+    return value, rank_aucs(ranks, positive, weights)
 
 
 def patients_of_both(positive: NDArray[np.bool_], patients: Sequence[str] | NDArray[np.str_]) -> int:

@@ -7,6 +7,7 @@ rows, such a cut is optimistic.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +62,11 @@ def study_scores(
     if threshold is None:  # scores without both kinds of truth: no ground for a cut
         return result | dict.fromkeys(_DECIDED)
     decision = scores >= threshold
-    counts = Confusion.of(decision, truth)
-    return result | _rates(counts, level) | {"mcnemar_p": _mcnemar(decision, truth, other)}
+    return (
+        result
+        | decided_scores(decision, truth, level=level)
+        | {"mcnemar_p": _mcnemar(decision, truth, other)}
+    )
 
 
 def decision_threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float | None:
@@ -94,14 +98,11 @@ def delong_auc(
     all are with at most ``AUC^k``, whatever the distributions. No bound for all distributions is closer: a share
     1 - AUC of the rarer kind may lie beyond all of the other. At area 0 likewise; at equal scores ``k / 2`` of ``k``.
     """
-    from scipy.stats import norm, rankdata
+    from scipy.stats import norm
 
-    positives, negatives = scores[truth], scores[~truth]
-    if len(positives) == 0 or len(negatives) == 0:
+    if truth.all() or not truth.any():
         return None, None
-    ranks = rankdata(np.concatenate([positives, negatives]))
-    above = (ranks[: len(positives)] - rankdata(positives)) / len(negatives)
-    below = 1 - (ranks[len(positives) :] - rankdata(negatives)) / len(positives)
+    above, below = _placements(scores, truth)
     area = float(above.mean())
     if min(len(above), len(below)) < 2:
         return area, None
@@ -111,6 +112,72 @@ def delong_auc(
         return area, clopper_pearson(area * pairs, pairs, level=level)
     reach = float(norm.ppf((1 + level) / 2) * spread)
     return area, (max(0.0, area - reach), min(1.0, area + reach))
+
+
+@dataclass(frozen=True)
+class AucDifference:
+    """Difference of two areas on the same rows, first minus second.
+
+    Attributes:
+        value: None without both kinds of truth.
+        interval: DeLong's, cut to [-1, 1]; None also with a single row of a kind.
+        p: two-sided, of no difference; 1 where the areas do not vary against each other.
+    """
+
+    value: float | None
+    interval: Pair | None
+    p: float | None
+
+
+def delong_difference(
+    first: NDArray[np.float64], second: NDArray[np.float64], truth: NDArray[np.bool_], *, level: float = 0.95
+) -> AucDifference:
+    """Paired comparison of two columns ``[N]`` after DeLong, which takes rows for independent."""
+    from scipy.stats import norm
+
+    if truth.all() or not truth.any():
+        return AucDifference(None, None, None)
+    (above, below), (other_above, other_below) = _placements(first, truth), _placements(second, truth)
+    gain, gain_below = above - other_above, below - other_below
+    value = float(gain.mean())
+    if min(len(gain), len(gain_below)) < 2:
+        return AucDifference(value, None, None)
+    spread = float(np.sqrt(gain.var(ddof=1) / len(gain) + gain_below.var(ddof=1) / len(gain_below)))
+    if spread <= _NOTHING:
+        return AucDifference(value, (value, value), 1.0 if abs(value) <= _NOTHING else 0.0)
+    reach = float(norm.ppf((1 + level) / 2) * spread)
+    interval = (max(-1.0, value - reach), min(1.0, value + reach))
+    return AucDifference(value, interval, float(2 * norm.sf(abs(value) / spread)))
+
+
+def _placements(
+    scores: NDArray[np.float64], truth: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of the negatives below each positive, and of the positives above each negative; equal ones half."""
+    from scipy.stats import rankdata
+
+    positives, negatives = scores[truth], scores[~truth]
+    ranks = rankdata(np.concatenate([positives, negatives]))
+    above = (ranks[: len(positives)] - rankdata(positives)) / len(negatives)
+    below = 1 - (ranks[len(positives) :] - rankdata(negatives)) / len(positives)
+    return above, below
+
+
+def sensitive_threshold(
+    scores: NDArray[np.float64], truth: NDArray[np.bool_], sensitivity: float
+) -> float | None:
+    """Highest score from which on at least that share of the positives is called a yes; None without positives."""
+    found = np.sort(scores[truth])[::-1]
+    if len(found) == 0:
+        return None
+    return float(found[max(0, math.ceil(sensitivity * len(found) - _NOTHING) - 1)])
+
+
+def decided_scores(
+    decision: NDArray[np.bool_], truth: NDArray[np.bool_], *, level: float = 0.95
+) -> dict[str, object]:
+    """Counts, rates and kappa of a decision ``[N]``."""
+    return _rates(Confusion.of(decision, truth), level)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
