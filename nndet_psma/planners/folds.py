@@ -47,7 +47,8 @@ def choose_folds(
         num_folds=count,
         seed=seed,
     )
-    by = f"'{stratify_by}' and lesion count" if stratify_by else "lesion count"
+    known = any(case.stratum for case in fingerprint.cases)
+    by = f"'{stratify_by}' and lesion count" if known else "lesion count"
     evidence = [f"{len(patients)} patients", *reason, *notes, _balance(fingerprint, folds)]
     return FoldChoice(
         _plans(folds), f"folds.choose_folds: patients whole, spread by {by}", "; ".join(evidence)

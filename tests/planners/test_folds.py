@@ -78,6 +78,15 @@ def test_a_small_stratum_joins_the_others_aloud() -> None:
         assert len(held) == 5  # and one of the three others each
 
 
+def test_a_column_that_nobody_has_is_not_said_to_spread_folds() -> None:
+    cases = made_of([replace(case(str(i)), stratum="") for i in range(6)])
+    assert folds_of(cases).rule == "folds.choose_folds: patients whole, spread by lesion count"
+    cases = made_of([replace(case(str(i)), stratum="high") for i in range(6)])
+    assert (
+        folds_of(cases).rule == "folds.choose_folds: patients whole, spread by 'nccn_risk' and lesion count"
+    )
+
+
 def test_lesion_counts_split_a_stratum_that_is_large_enough() -> None:
     # of each risk 2 patients with 1 lesion and 2 with 4: in 2 folds, every fold gets one of each kind
     cases = [
