@@ -12,7 +12,7 @@ false boxes. Truth is the value over 200 000 patients. Judged are
 - BCa, t: the same with Student's quantiles for the normal ones, widened by sqrt(n / (n - 1)) (Hesterberg's expansion);
 - studentised: ours below 100 patients (``nndet_psma/evaluation/statistics/student_interval.py``).
 
-One core, under three minutes; seeds are fixed.
+One core, under five minutes; seeds are fixed.
 """
 
 from __future__ import annotations
@@ -38,12 +38,15 @@ from nndet_psma.evaluation.detection.draws import drawn_auc, drawn_curves, drawn
 from nndet_psma.evaluation.detection.ranking import RankedDetections, Weights
 from nndet_psma.evaluation.statistics.auc import dense_ranks
 from nndet_psma.evaluation.statistics.reader_study import delong_auc
-from nndet_psma.evaluation.statistics.resampling import Resampling
+from nndet_psma.evaluation.statistics.resampling import Method, Resampling
+from nndet_psma.evaluation.statistics.student_interval import Scale
 
 Values = NDArray[np.float64]
 Ends = tuple[float, float]
 
 _PATIENTS = (10, 18, 40, 100)
+_KINDS = ((5, 5), (9, 9), (20, 20), (50, 50), (5, 40))  # positives, negatives
+_METHODS: tuple[Method, ...] = ("percentile", "studentised")
 _TRUTH_PATIENTS = 200_000
 _LEVEL = 0.95
 
@@ -233,21 +236,55 @@ def _truth(setting: Setting) -> float:
     return float(setting.statistic(sample, np.ones((1, _TRUTH_PATIENTS), dtype=np.int64))[0])
 
 
+def mask_rows(samples: int, draws: int) -> list[list[object]]:
+    """Mean of a score of masks, one per patient: Dice from a beta, distances (mm) from a gamma distribution."""
+    kinds: tuple[tuple[str, float, Scale, Callable[[np.random.Generator, int], Values]], ...] = (
+        ("mean Dice (0.75)", 0.75, "share", lambda rng, count: rng.beta(6, 2, count)),
+        ("mean distance (6.0 mm)", 6.0, "length", lambda rng, count: rng.gamma(1.5, 4.0, count)),
+    )
+    rows: list[list[object]] = []
+    for name, truth, scale, draw in kinds:
+        for patients in _PATIENTS:
+            rng, tallies = np.random.default_rng(patients), Tallies()
+            names = [str(index) for index in range(patients)]
+            for seed in range(samples):
+                values, found = draw(rng, patients), {}
+                for method in _METHODS:
+                    resampling = Resampling.of(names, draws=draws, seed=seed, level=_LEVEL, method=method)
+                    drawn = resampling.weights @ values / resampling.weights.sum(axis=1)
+                    ends = resampling.interval(float(values.mean()), drawn, scale)
+                    if ends.low is not None and ends.high is not None:
+                        found[method] = ends.low, ends.high
+                tallies.add(found, truth)
+            rows.append([name, patients, *(each.cell() for each in tallies.of.values())])
+    return rows
+
+
 def delong_rows(samples: int) -> list[list[object]]:
-    """DeLong's interval of the AUC over patients, half of them positive; with and without its bound at 0 and 1."""
+    """Intervals of the AUC over patients from DeLong's variance: on the scale of the area, a point at 0 and 1; ours."""
     rows: list[list[object]] = []
     for apart in (1.5, 3.0):
         truth = float(norm.cdf(apart / np.sqrt(2)))
-        for patients in _PATIENTS:
-            rng, tallies = np.random.default_rng(patients), Tallies()
-            positive = np.arange(patients) < patients // 2
+        for positives, negatives in _KINDS:
+            rng, tallies = np.random.default_rng(positives + negatives), Tallies()
+            positive = np.arange(positives + negatives) < positives
             for _ in range(samples):
-                area, ends = delong_auc(rng.normal(size=patients) + apart * positive, positive, level=_LEVEL)
+                scores = rng.normal(size=len(positive)) + apart * positive
+                area, ends = delong_auc(scores, positive, level=_LEVEL)
                 if area is not None and ends is not None:
-                    point = (area, area) if area in (0.0, 1.0) else ends
-                    tallies.add({"a point": point, "bounded": ends}, truth)
-            rows.append([f"{truth:.2f}", patients, *(each.cell() for each in tallies.of.values())])
+                    tallies.add({"plain": plain_delong(scores, positive), "ours": ends}, truth)
+            kinds = f"{positives} / {negatives}"
+            rows.append([f"{truth:.2f}", kinds, *(each.cell() for each in tallies.of.values())])
     return rows
+
+
+def plain_delong(scores: Values, positive: NDArray[np.bool_]) -> Ends:
+    """DeLong's interval as published: area and normal quantile times standard error, cut to [0, 1]."""
+    above = scores[positive][:, None] > scores[~positive]
+    kinds = [above.mean(axis=1), above.mean(axis=0)]
+    error = float(np.sqrt(sum(each.var(ddof=1) / len(each) for each in kinds)))
+    area, reach = float(above.mean()), float(norm.ppf((1 + _LEVEL) / 2)) * error
+    return max(0.0, area - reach), min(1.0, area + reach)
 
 
 def main() -> None:
@@ -267,12 +304,16 @@ def main() -> None:
         f"share of {100 * _LEVEL:g} % intervals that hold the truth (mean width), {args.samples} samples of each row"
     )
     print(table(header, rows))
+    masks = mask_rows(args.samples, args.draws)
+    print("\nmeans of scores of masks")
+    print(table(["score (truth)", "patients", *_METHODS], masks))
     delong = delong_rows(4 * args.samples)
-    print("\nDeLong's interval of the AUC over patients where the two kinds are told apart perfectly")
-    print(table(["truth", "patients", "a point", "bounded"], delong))
+    print("\nintervals of the AUC over patients from DeLong's variance")
+    print(table(["truth", "positive / negative", "plain", "ours"], delong))
     print(f"{time.process_time() - start:.0f} s of CPU time")
     write_result(
-        args.json, {"samples": args.samples, "draws": args.draws, "bootstrap": rows, "delong": delong}
+        args.json,
+        {"samples": args.samples, "draws": args.draws, "bootstrap": rows, "masks": masks, "delong": delong},
     )
 
 

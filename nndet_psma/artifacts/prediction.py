@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from nndet_psma.artifacts.results import Result
+from nndet_psma.boxes.box import box_sizes, reach_outside
 from nndet_psma.boxes.geometry import Geometry
+from nndet_psma.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,21 @@ class Prediction(Result):
     lesions: list[PredictedLesion]
     candidates: list[PredictedLesion]
 
+    @classmethod
+    def parse(cls, content: dict[str, Any], source: Path | str) -> Self:
+        """As any artefact, and every box must be one: other programs write this form, too.
+
+        Raises:
+            UserError: a score outside [0, 1], a label below 0, corners in another order, or a box outside the image.
+        """
+        found = super().parse(content, source)
+        for key in ("lesions", "candidates"):
+            for number, lesion in enumerate(getattr(found, key)):
+                wrong = _fault(lesion, found.image.shape)
+                if wrong is not None:
+                    raise UserError(f"{key}[{number}] has {wrong}", file=source, found=str(lesion.box))
+        return found
+
     def summary(self) -> dict[str, Any]:
         """Number of lesions, and the best score of any candidate."""
         return {
@@ -78,3 +98,17 @@ class Prediction(Result):
     def told(self) -> str:
         """Number of lesions and candidates."""
         return f"{len(self.lesions)} lesions, {len(self.candidates)} candidates"
+
+
+def _fault(lesion: PredictedLesion, shape: tuple[int, int, int]) -> str | None:
+    if not 0 <= lesion.score <= 1 or lesion.label < 0:
+        return f"score {lesion.score:g} and label {lesion.label}, which are not in [0, 1] and from 0 on"
+    boxes = [lesion.box, *(part.box for part in lesion.slices)]
+    if any(len(box) != 2 * len(shape) for box in boxes):
+        return "a box of other than six numbers"
+    corners = np.array(boxes)
+    if (box_sizes(corners) <= 0).any():
+        return "a box with an upper corner not above its lower one; the order is z0, y0, x0, z1, y1, x1"
+    if reach_outside(corners, shape).any():
+        return f"a box outside the image of {' x '.join(map(str, shape))} voxels (z, y, x)"
+    return None

@@ -11,6 +11,7 @@ nnDetection orders ``(a0_min, a1_min, a0_max, a1_max, a2_min, a2_max)`` and make
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Boxes = NDArray[np.float64]
+
+OVERHANG = 0.1
+"""Share of an image's side, beside one voxel, that a box of a file may reach beyond the image.
+
+Frameworks round the shape of a resampled image by at most half a voxel of it, which is less than this share from 5
+voxels on; nnDetection's boxes are a voxel longer than the object.
+"""
+
 
 _NNDET_FROM_OURS = {4: [0, 1, 2, 3], 6: [0, 1, 3, 4, 2, 5]}
 _OURS_FROM_NNDET = {4: [0, 1, 2, 3], 6: [0, 1, 4, 2, 3, 5]}
@@ -66,6 +75,17 @@ def clip_boxes(boxes: Boxes, shape: tuple[int, ...]) -> Boxes:
     """Boxes cut to an array of ``shape`` (voxels)."""
     limit = np.array([*shape, *shape], dtype=np.float64)
     return np.clip(boxes, 0, limit)
+
+
+def reach_outside(boxes: Boxes, shape: Sequence[float]) -> NDArray[np.bool_]:
+    """Whether each box ``[N]`` reaches so far beyond an array of ``shape`` that it belongs to another one, or has its
+    corners in another order; see :data:`OVERHANG`.
+    """
+    dim = len(shape)
+    sides = np.array(shape, dtype=np.float64)
+    allowed = OVERHANG * sides + 1
+    low, high = boxes[:, :dim] < -allowed, boxes[:, dim:] > sides + allowed
+    return np.asarray((low | high).any(axis=1))
 
 
 def boxes_from_instances(instances: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], Boxes]:

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from nndet_psma.core.terminal import safe_console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -44,6 +46,4 @@ def say(text: str) -> None:
 
 def console() -> Console:
     """Where tables go: as wide as the terminal, or wide enough to read in a log."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    return safe_console(sys.stdout, width=None if sys.stdout.isatty() else _FILE_WIDTH)

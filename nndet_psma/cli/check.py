@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from nndet_psma.core.terminal import safe_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,9 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show(report: CheckReport, root: Path) -> None:
-    from rich.console import Console
-
-    console = Console()
+    console = safe_console(sys.stdout)
     if not report.findings:
         console.print(f"{report.task}: nothing to complain about", highlight=False)
     for severity in ("error", "warning"):
@@ -112,7 +113,6 @@ def _size(report: CheckReport) -> str:
 
 
 def _show_kinds() -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from nndet_psma.dataset.faults.kinds import KINDS
@@ -120,4 +120,4 @@ def _show_kinds() -> None:
     table = Table("kind", "where", "severity", "needs", "meaning", title=f"{len(KINDS)} kinds of faults")
     for kind in KINDS.values():
         table.add_row(kind.name, kind.group, kind.severity, "--full" if kind.full else "", kind.meaning)
-    Console().print(table)
+    safe_console(sys.stdout).print(table)

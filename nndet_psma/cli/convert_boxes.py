@@ -31,11 +31,18 @@ def add_boxes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min_votes", type=int, default=1, help="models that must agree on a lesion (default %(default)s)"
     )
+    parser.add_argument(
+        "--order",
+        metavar="z0,y0,z1,y1,x0,x1",
+        help="columns of the boxes where they have another order than this one of nnDetection "
+        "(0 lower, 1 upper corner)",
+    )
 
 
 def convert_boxes(args: argparse.Namespace) -> int:
     """Convert and say what was written."""
     from nndet_psma.core.errors import UserError
+    from nndet_psma.hosts.boxes_pkl.files import CORNERS
     from nndet_psma.stages.submit import convert_nndetection
 
     if not (0 <= args.score_threshold <= 1 and 0 < args.vote_iou <= 1):
@@ -47,6 +54,7 @@ def convert_boxes(args: argparse.Namespace) -> int:
         score_threshold=args.score_threshold,
         vote_iou=args.vote_iou,
         min_votes=args.min_votes,
+        order=CORNERS if args.order is None else args.order.split(","),
     )
     for prediction in predictions:
         prediction.write(args.output / f"{prediction.case_id}_boxes.json")

@@ -6,6 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from nndet_psma.core.terminal import printable, shown_safely
+
+if TYPE_CHECKING:
+    from nndet_psma.core.errors import UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -33,15 +39,17 @@ def run_command(
     :class:`UserError` is printed as one line on standard error; any other exception is a bug and keeps its
     traceback.
     """
-    from nndet_psma.core.errors import UserError
+    from nndet_psma.core.errors import UserError, name_error
 
     given = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _handed_over(parser, given)
-        return run(parser.parse_args(given)) if code is None else code
+        code = _handed_over(parser, given)  # with the bars of nnDetection, which move the cursor
+        if code is not None:
+            return code
+        with shown_safely():
+            return run(parser.parse_args(given))
     except UserError as error:
-        sys.stderr.write(f"{parser.prog}: error: {' '.join(str(error).split())}\n")
-        return EXIT_USER_ERROR
+        return _told(parser, error)
     except KeyboardInterrupt as error:
         sys.stderr.write(
             f"{parser.prog}: {str(error) or 'interrupted; start the same command again to go on'}\n"
@@ -51,6 +59,16 @@ def run_command(
         # the reader of our output went away (for example "| head"); nothing to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (OSError, UnicodeEncodeError) as error:
+        told = name_error(error)
+        if told is None:
+            raise
+        return _told(parser, told)
+
+
+def _told(parser: argparse.ArgumentParser, error: UserError) -> int:
+    sys.stderr.write(f"{parser.prog}: error: {printable(' '.join(str(error).split()))}\n")
+    return EXIT_USER_ERROR
 
 
 def _handed_over(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int | None:

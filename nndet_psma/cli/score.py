@@ -22,7 +22,15 @@ def build_parser() -> argparse.ArgumentParser:
     mcnemar = kinds.add_parser("mcnemar", help="McNemar's p where only the numbers of errors are known")
     mcnemar.add_argument("--errors", type=_whole, nargs=2, required=True, metavar="N", help="of either rater")
     mcnemar.add_argument("--total", type=_count, required=True, metavar="N", help="rows")
-    _add_pair(kinds.add_parser("boxes", help="average precision of 2D boxes, COCO JSON"), "JSON")
+    boxes = kinds.add_parser("boxes", help="average precision of 2D boxes, COCO JSON")
+    _add_pair(boxes, "JSON")
+    boxes.add_argument(
+        "--iou",
+        type=_share,
+        nargs="+",
+        default=[],
+        help="average precision of each class also at these, read at all points and at eleven recalls",
+    )
     points = kinds.add_parser("points", help="points within a radius: tp, fp, fn")
     _add_pair(points, "CSV: x, y, optional z, case, score")
     points.add_argument("--radius", type=_positive, required=True, help="a hit lies at most so far away")
@@ -32,6 +40,16 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_pair(parser: argparse.ArgumentParser, form: str) -> None:
     parser.add_argument("--truth", type=Path, required=True, metavar="FILE", help=f"what is there ({form})")
     parser.add_argument("--pred", type=Path, required=True, metavar="FILE", help=f"what was found ({form})")
+    parser.add_argument(
+        "--strip-suffix",
+        action="append",
+        default=[],
+        metavar="SUFFIX",
+        help="cut this end off identifiers before they are compared, e.g. .mhd; may be repeated",
+    )
+    parser.add_argument(
+        "--match-numbers", action="store_true", help="identifiers 001 and 1 are the same, as text or number"
+    )
 
 
 def _add_froc(parser: argparse.ArgumentParser) -> None:
@@ -127,45 +145,56 @@ def _add_printed(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score and print."""
-    from nndet_psma.stages import score
-
-    result: Mapping[str, object]
-    if args.kind == "froc":
-        result = score.score_froc(
-            args.truth,
-            args.pred,
-            cases=args.cases,
-            excluded=args.exclude,
-            radius_mm=args.hit,
-            max_per_case=args.max_per_case,
-        )
-    elif args.kind == "roc":
-        result = score.score_roc(
-            args.table,
-            args.label,
-            args.score,
-            args.score2,
-            patient=args.patient,
-            strata=args.strata,
-            compare=args.compare,
-            stratified_replicates=args.stratified_replicates,
-            at_sensitivity=args.at_sensitivity,
-            probabilities=args.probabilities,
-        )
-    elif args.kind == "confusion":
-        result = score.score_confusion(
-            args.table, args.label, args.confusion, count=args.count, collapse=args.collapse, order=args.order
-        )
-    elif args.kind == "printed":
-        result = score.score_printed(args.positives, args.negatives, dict(args.printed), args.decimals)
-    elif args.kind == "mcnemar":
-        result = score.score_margins(args.errors[0], args.errors[1], args.total)
-    elif args.kind == "boxes":
-        result = score.score_coco(args.truth, args.pred)
-    else:
-        result = score.score_point_tables(args.truth, args.pred, args.radius)
+    result = _of_two_files(args) if args.kind in ("froc", "boxes", "points") else _of_one_table(args)
     print(json.dumps(result, indent=2, allow_nan=False))
     return 0
+
+
+def _of_two_files(args: argparse.Namespace) -> Mapping[str, object]:
+    """What was found against what is there."""
+    from nndet_psma.evaluation.tables.identifiers import Spelling
+    from nndet_psma.stages import score
+
+    spelling = Spelling(tuple(args.strip_suffix), args.match_numbers)
+    if args.kind == "boxes":
+        return score.score_coco(args.truth, args.pred, ious=args.iou, spelling=spelling)
+    if args.kind == "points":
+        return score.score_point_tables(args.truth, args.pred, args.radius, spelling)
+    return score.score_froc(
+        args.truth,
+        args.pred,
+        cases=args.cases,
+        excluded=args.exclude,
+        radius_mm=args.hit,
+        max_per_case=args.max_per_case,
+        spelling=spelling,
+    )
+
+
+def _of_one_table(args: argparse.Namespace) -> Mapping[str, object]:
+    """A table of judgements, or only what was printed of one."""
+    from nndet_psma.stages import score
+
+    if args.kind == "confusion":
+        return score.score_confusion(
+            args.table, args.label, args.confusion, count=args.count, collapse=args.collapse, order=args.order
+        )
+    if args.kind == "printed":
+        return score.score_printed(args.positives, args.negatives, dict(args.printed), args.decimals)
+    if args.kind == "mcnemar":
+        return score.score_margins(args.errors[0], args.errors[1], args.total)
+    return score.score_roc(
+        args.table,
+        args.label,
+        args.score,
+        args.score2,
+        patient=args.patient,
+        strata=args.strata,
+        compare=args.compare,
+        stratified_replicates=args.stratified_replicates,
+        at_sensitivity=args.at_sensitivity,
+        probabilities=args.probabilities,
+    )
 
 
 def _radius(text: str) -> float | None:
@@ -185,7 +214,7 @@ def _positive(text: str) -> float:
 def _share(text: str) -> float:
     value = _positive(text)
     if value > 1:
-        raise argparse.ArgumentTypeError(f"expected a share up to 1, found '{text}'")
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and up to 1, found '{text}'")
     return value
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from nndet_psma.core.errors import UserError
 
 _TAG_LENGTH = 8
+_MAX_NAME_BYTES = 255  # of every usual file system
 _NUMBER_LIST = re.compile(r"\[\n([-+0-9.eE,\s]+)\]")  # strings hold no line breaks, so they never match
 
 
@@ -28,7 +29,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    temporary = target.with_name(f".tmp-{_tag()}-{target.name}")
+    temporary = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -48,7 +49,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    temporary = target.with_name(f".tmp-{_tag()}-{target.name}")
+    temporary = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
@@ -142,6 +143,14 @@ def _explain(error: OSError, target: Path) -> Exception:
             "cannot be written", file=target, found=str(error.strerror), remedy="Check its permissions"
         )
     return error
+
+
+def _beside(target: Path) -> Path:
+    """A temporary name; of a name as long as names may be, the front goes, as writers look at the suffix."""
+    start, name = f".tmp-{_tag()}-", target.name
+    while len(os.fsencode(start + name)) > _MAX_NAME_BYTES and len(os.fsencode(name)) <= _MAX_NAME_BYTES:
+        name = name[1:]
+    return target.with_name(start + name)
 
 
 def _tag() -> str:

@@ -3,6 +3,9 @@
 Read are: UTF-8 with or without byte-order mark; any line ending; commas, semicolons or tabs between cells (whichever
 the header has most of); blanks around cells; empty lines; empty cells beyond the header; with semicolons also a comma
 as decimal point. Column names are compared as written first, then without regard to case.
+
+Spreadsheets take a text that begins with = + - or @ for a formula and run it, and names of cases and regions come from
+others. Such texts (no numbers) are written with an apostrophe before them, which is taken away where tables are read.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from nndet_psma.core.atomic import write_text
 from nndet_psma.core.errors import UserError
 
 _END = "\x1f"
+_FORMULA = re.compile("'*[=+@\t\r-]")
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
 
 
@@ -188,7 +192,7 @@ def read_rows(file: Path) -> tuple[list[tuple[int, list[str]]], bool]:
     line = 0
     for row in frame.to_numpy().tolist():
         line += 1 + sum(cell.count("\n") for cell in row)
-        cells = [cell.replace(mark, "").strip() for cell in row[: row.index(_END)]]
+        cells = [_bare(cell.replace(mark, "").strip()) for cell in row[: row.index(_END)]]
         width = len(rows[0][1]) if rows else 0
         while len(cells) > width and not cells[-1]:
             cells.pop()
@@ -203,12 +207,26 @@ def write_table(file: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def table_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Header and rows as CSV (RFC 4180 quoting, line feeds)."""
+    """Header and rows as CSV (RFC 4180 quoting, line feeds), no text a formula (:func:`read_rows` undoes that)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([_guarded(cell) for cell in row] for row in (columns, *rows))
     return text.getvalue()
+
+
+def _guarded(cell: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, with an apostrophe before it."""
+    if not isinstance(cell, str) or not _FORMULA.match(cell):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def _bare(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _text(file: Path) -> str:

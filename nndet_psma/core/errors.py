@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from os import PathLike
 
 
@@ -48,3 +50,34 @@ def _rebuild(
     what: str, file: str | None, expected: str | None, found: str | None, remedy: str | None
 ) -> UserError:
     return UserError(what, file=file, expected=expected, found=found, remedy=remedy)
+
+
+def utf8_path(file: str | PathLike[str]) -> str:
+    """The path as text for a library in C++, which ends the whole process on a name that is not UTF-8.
+
+    Raises:
+        UserError: it is not.
+    """
+    text = os.fspath(file)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _not_utf8(text) from error
+    return text
+
+
+def name_error(error: OSError | UnicodeEncodeError) -> UserError | None:
+    """What a user is told where a name is too long for the file system or not UTF-8; None of every other error."""
+    if isinstance(error, OSError):
+        if error.errno != errno.ENAMETOOLONG:
+            return None
+        return UserError(
+            "the name is too long for the file system",
+            file=error.filename,
+            remedy="Give the case or the folder a shorter name",
+        )
+    return _not_utf8(error.object) if any("\ud800" <= sign <= "\udfff" for sign in error.object) else None
+
+
+def _not_utf8(text: str) -> UserError:
+    return UserError("the name is not UTF-8", file=text, remedy="Rename the file or folder in UTF-8")

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Protocol
 
+from nndet_psma.core.terminal import printable, safe_console
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -103,7 +105,6 @@ def _is_terminal(stream: IO[str] | None) -> bool:
 def _started_bar(stream: IO[str], remaining: bool) -> Progress | None:
     """A bar without a thread of its own; None without rich, which a bare machine may lack."""
     try:
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -117,20 +118,15 @@ def _started_bar(stream: IO[str], remaining: bool) -> Progress | None:
     except ImportError:
         return None
 
-    class _Console(Console):
-        def on_broken_pipe(self) -> None:
-            # rich would end the whole program here
-            raise BrokenPipeError
-
     class _NoteColumn(TextColumn):
         def render(self, task: Task) -> Text:
             # one line, whatever the width: the others keep theirs
-            return Text(str(task.fields["note"]), no_wrap=True, overflow="ellipsis")
+            return Text(printable(str(task.fields["note"])), no_wrap=True, overflow="ellipsis")
 
     columns = [TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), MofNCompleteColumn()]
     columns += [TimeRemainingColumn()] if remaining else []
     note = _NoteColumn("", table_column=Column(no_wrap=False))
-    bar = Progress(*columns, note, console=_Console(file=stream), auto_refresh=False)
+    bar = Progress(*columns, note, console=safe_console(stream), auto_refresh=False)
     try:
         bar.start()
     except _CLOSED:

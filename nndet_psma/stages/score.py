@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nndet_psma.boxes.box import reach_outside
 from nndet_psma.core.atomic import read_json
 from nndet_psma.core.csv_table import CsvTable, read_names, read_table
 from nndet_psma.core.errors import UserError
@@ -20,11 +21,13 @@ from nndet_psma.evaluation.statistics.printed_counts import counts_from_percenta
 from nndet_psma.evaluation.statistics.proportion import Proportion
 from nndet_psma.evaluation.statistics.reader_study import study_scores
 from nndet_psma.evaluation.statistics.roc_study import RocQuestions, roc_answers
-from nndet_psma.evaluation.tables.coco import CocoImage, coco_scores
+from nndet_psma.evaluation.tables.coco import CocoImage, coco_scores, precision_averages
+from nndet_psma.evaluation.tables.identifiers import Identifier, Named, Spelling, check_meeting, remedy_of
 from nndet_psma.evaluation.tables.luna import Marks, luna_ranking, luna_scores
 from nndet_psma.evaluation.tables.points import PointSet, score_points
 
 _ONLY_CASE = ""
+_AS_WRITTEN = Spelling()
 
 
 def score_froc(
@@ -35,6 +38,7 @@ def score_froc(
     excluded: Path | None = None,
     radius_mm: float | None = None,
     max_per_case: int | None = None,
+    spelling: Spelling = _AS_WRITTEN,
 ) -> dict[str, object]:
     """FROC of tables in LUNA16's form; rules in :mod:`nndet_psma.evaluation.tables.luna`.
 
@@ -45,19 +49,28 @@ def score_froc(
         excluded: findings that count neither way, columns as ``truth``.
         radius_mm: radius of a hit; None takes half of each diameter.
         max_per_case: only so many best candidates of a scan.
+        spelling: how seriesuid is compared.
 
     Raises:
-        UserError: a table is malformed.
+        UserError: a table is malformed, or names no scan of the truth (of ``cases`` where given).
     """
-    parts = [_findings(truth, radius_mm), _findings(excluded, radius_mm), _candidates(predictions)]
-    listed = (
-        [case for part in parts for case in part.cases] if cases is None else read_names(cases, "seriesuid")
-    )
+    found = _candidates(predictions, spelling)
+    there, left_out = (_findings(file, radius_mm, spelling) for file in (truth, excluded))
+    if cases is None:
+        check_meeting(Named(truth, there.cases), Named(predictions, found.cases), "scans")
+        listed = [*there.cases, *left_out.cases, *found.cases]
+    else:
+        listed = _texts(spelling.keys(read_names(cases, "seriesuid"), cases))
+        for file, marks in ((truth, there), (predictions, found)):
+            check_meeting(Named(cases, listed), Named(file, marks.cases), "scans", all_known=False)
+    if excluded is not None:
+        all_scans = Named(cases or truth, [*there.cases, *found.cases] if cases is None else listed)
+        check_meeting(all_scans, Named(excluded, left_out.cases), "scans", all_known=False)
     ranked = luna_ranking(
-        parts[0],
-        parts[2],
+        there,
+        found,
         list(dict.fromkeys(listed)),
-        excluded=parts[1],
+        excluded=left_out,
         radius_mm=radius_mm,
         max_per_case=max_per_case,
     )
@@ -215,56 +228,86 @@ def score_margins(first_errors: int, second_errors: int, total: int) -> dict[str
     return asdict(bounds)
 
 
-def score_point_tables(truth: Path, predictions: Path, radius: float) -> dict[str, int]:
+def score_point_tables(
+    truth: Path, predictions: Path, radius: float, spelling: Spelling = _AS_WRITTEN
+) -> dict[str, int]:
     """Counts of points within a radius: columns x, y, optional z, case and (predictions) score.
 
     Raises:
-        UserError: a table is malformed, or only one of the two has a column z or case.
+        UserError: a table is malformed, only one of the two has a column z or case, or they have no case in common.
     """
     tables = [read_table(truth), read_table(predictions)]
     axes = ["x", "y"] + [name for name in ("z",) if _in_both(tables, name)]
     by_case = _in_both(tables, "case")
-    cases = [table.texts("case") if by_case else [_ONLY_CASE] * len(table) for table in tables]
+    cases = [_cases(table, "case", spelling) if by_case else [_ONLY_CASE] * len(table) for table in tables]
+    check_meeting(Named(truth, cases[0]), Named(predictions, cases[1]), "cases")
     places = [table.numbers(*axes) for table in tables]
     scores = tables[1].numbers("score") if tables[1].has("score") else None
     return score_points(PointSet(cases[0], places[0]), PointSet(cases[1], places[1], scores), radius)
 
 
-def score_coco(truth: Path, predictions: Path) -> dict[str, float | None]:
+def score_coco(
+    truth: Path, predictions: Path, *, ious: Sequence[float] = (), spelling: Spelling = _AS_WRITTEN
+) -> dict[str, object]:
     """Average precision and recall of COCO files: ground truth, and a list of results.
 
+    Args:
+        truth: images, categories, annotations.
+        predictions: list of results.
+        ious: thresholds, each in (0, 1], at which also ``at_iou`` tells the average precision of each class.
+        spelling: how ids of images and categories are compared.
+
     Raises:
-        UserError: a file is malformed, or a result is of an image that the truth does not have.
+        UserError: a file is malformed, has a box of no size or outside its image, a result is of an image that the
+            truth does not have, or no result of a category that it has.
     """
     content = read_json(truth)
     if not isinstance(content, dict):
         raise UserError("no COCO ground truth", file=truth, expected="an object with images and annotations")
-    numbers = _numbers(content, "images", truth)
+    images = _numbers(content, "images", truth, spelling)
+    shapes = dict(zip(images, map(_shape, content["images"]), strict=True))
     places = {
-        number: place for place, number in enumerate(sorted(numbers, key=lambda n: (isinstance(n, str), n)))
+        number: place for place, number in enumerate(sorted(images, key=lambda n: (isinstance(n, str), n)))
     }
-    labels = _numbers(content, "categories", truth)
-    annotations = _boxes(content.get("annotations"), "annotations", truth, places, scored=False)
+    labels = _numbers(content, "categories", truth, spelling)
+    names = [str(entry.get("name", entry["id"])) for entry in content["categories"]]
+    if len(set(names)) < len(names):
+        names = _texts(labels)
+    annotations = _boxes(content.get("annotations"), "annotations", truth, shapes, spelling, scored=False)
     results = read_json(predictions)
     if isinstance(results, dict):
         results = results.get("annotations")
-    found = _boxes(results, "results", predictions, places, scored=True)
-    return coco_scores(_by_class(labels, places, annotations, found))
+    found = _boxes(results, "results", predictions, shapes, spelling, scored=True)
+    for file, rows in ((truth, annotations), (predictions, found)):
+        given = Named(file, [row["category_id"] for row in rows])
+        check_meeting(Named(truth, labels), given, "categories", all_known=False)
+    classes = _by_class(labels, places, annotations, found)
+    scores: dict[str, object] = dict(coco_scores(classes))
+    if ious:
+        scores["at_iou"] = {f"{iou:g}": precision_averages(classes, iou, names) for iou in ious}
+    return scores
 
 
-def _findings(file: Path | None, radius_mm: float | None) -> Marks:
+def _cases(table: CsvTable, column: str, spelling: Spelling) -> list[str]:
+    return _texts(spelling.keys(table.texts(column), table.file))
+
+
+def _texts(names: Sequence[Identifier]) -> list[str]:
+    return [str(name) for name in names]
+
+
+def _findings(file: Path | None, radius_mm: float | None, spelling: Spelling) -> Marks:
     if file is None:
         return Marks.none()
     table = read_table(file)
     diameters = np.zeros(len(table)) if radius_mm is not None else table.numbers("diameter_mm")
-    return Marks(table.texts("seriesuid"), table.numbers("coordX", "coordY", "coordZ"), diameters)
+    return Marks(_cases(table, "seriesuid", spelling), table.numbers("coordX", "coordY", "coordZ"), diameters)
 
 
-def _candidates(file: Path) -> Marks:
+def _candidates(file: Path, spelling: Spelling) -> Marks:
     table = read_table(file)
-    return Marks(
-        table.texts("seriesuid"), table.numbers("coordX", "coordY", "coordZ"), table.numbers("probability")
-    )
+    places, scores = table.numbers("coordX", "coordY", "coordZ"), table.numbers("probability")
+    return Marks(_cases(table, "seriesuid", spelling), places, scores)
 
 
 def _scores(table: CsvTable, column: str) -> NDArray[np.float64]:
@@ -289,7 +332,7 @@ def _in_both(tables: Sequence[CsvTable], column: str) -> bool:
     return all(have)
 
 
-def _numbers(content: Mapping[str, Any], key: str, file: Path) -> list[int | str]:
+def _numbers(content: Mapping[str, Any], key: str, file: Path, spelling: Spelling) -> list[Identifier]:
     """The ``id`` of every entry of a list."""
     entries = content.get(key)
     if not isinstance(entries, list):
@@ -297,12 +340,24 @@ def _numbers(content: Mapping[str, Any], key: str, file: Path) -> list[int | str
             f"no list '{key}'", file=file, expected="COCO ground truth: images, annotations, categories"
         )
     numbers = [_entry(entry, ("id",), f"{key}[{i}]", file)["id"] for i, entry in enumerate(entries)]
+    seen: set[Identifier] = set()
     for index, number in enumerate(numbers):
-        if not isinstance(number, int | str):
+        if not _is_identifier(number):
             raise UserError(
                 f"{key}[{index}]", file=file, expected="a number or a name as id", found=repr(number)
             )
-    return numbers
+        if number in seen:
+            raise UserError(f"{key}[{index}] has an id that another has", file=file, found=repr(number))
+        seen.add(number)
+    return spelling.keys(numbers, file)
+
+
+def _shape(image: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Height and width of an image where its entry tells them."""
+    height, width = image.get("height"), image.get("width")
+    if not (_is_number(height) and _is_number(width)):
+        return None
+    return float(height), float(width)
 
 
 def _entry(entry: Any, keys: Sequence[str], name: str, file: Path) -> dict[str, Any]:
@@ -315,8 +370,15 @@ def _entry(entry: Any, keys: Sequence[str], name: str, file: Path) -> dict[str, 
 
 
 def _boxes(
-    entries: Any, name: str, file: Path, places: Mapping[Any, int], *, scored: bool
+    entries: Any,
+    name: str,
+    file: Path,
+    shapes: Mapping[Identifier, tuple[float, float] | None],
+    spelling: Spelling,
+    *,
+    scored: bool,
 ) -> list[dict[str, Any]]:
+    """Checked entries, their ids as they are compared."""
     if not isinstance(entries, list):
         raise UserError(f"no list of {name}", file=file, expected="COCO's list of boxes")
     keys = ("image_id", "category_id", "bbox", *(("score",) if scored else ()))
@@ -324,29 +386,62 @@ def _boxes(
         row = _entry(entry, keys, f"{name}[{index}]", file)
         area = [row["area"]] if row.get("area") is not None else []
         numbers = [*row["bbox"], *([row["score"]] if scored else [])] if isinstance(row["bbox"], list) else []
-        if len(numbers) != 4 + scored or not all(map(_is_number, numbers + area)):
+        if len(numbers) != 4 + scored or not all(map(_is_number, numbers + area)) or min(numbers[2:4]) < 0:
             raise UserError(
                 f"{name}[{index}]",
                 file=file,
-                expected="a bbox of four numbers (x, y, width, height)" + (" and a score" if scored else ""),
+                expected="a bbox of four numbers (x, y, width, height; no size below 0)"
+                + (" and a score" if scored else ""),
                 found=f"{row['bbox']}" + (f" and {row['score']!r}" if scored else ""),
             )
-        if not all(isinstance(row[key], int | str) for key in keys[:2]) or row["image_id"] not in places:
+        if not all(_is_identifier(row[key]) for key in keys[:2]):
+            raise _no_image(f"{name}[{index}]", file, row, None)
+    ids = [spelling.keys([row[key] for row in entries], file) for key in keys[:2]]
+    rows = [{**r, keys[0]: i, keys[1]: c} for r, i, c in zip(entries, *ids, strict=True)]
+    for index, row in enumerate(rows):
+        if row["image_id"] not in shapes:
+            raise _no_image(f"{name}[{index}]", file, row, remedy_of(ids[0], list(shapes)))
+    _check_places(rows, name, file, shapes)
+    return rows
+
+
+def _no_image(place: str, file: Path, row: Mapping[str, Any], remedy: str | None) -> UserError:
+    return UserError(
+        place,
+        file=file,
+        expected="an image of the truth and a category, by id",
+        found=f"image_id {row['image_id']!r}",
+        remedy=remedy,
+    )
+
+
+def _check_places(
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    file: Path,
+    shapes: Mapping[Identifier, tuple[float, float] | None],
+) -> None:
+    for index, (row, edges) in enumerate(zip(rows, _edges(rows), strict=True)):
+        shape = shapes[row["image_id"]]
+        if shape is not None and reach_outside(edges[None], shape)[0]:
             raise UserError(
-                f"{name}[{index}]",
+                f"{name}[{index}] lies outside its image of {shape[1]:g} x {shape[0]:g} pixels",
                 file=file,
-                expected="an image of the truth and a category, by id",
-                found=f"image_id {row['image_id']!r}",
+                expected="a bbox of x, y, width, height in pixels",
+                found=str(row["bbox"]),
             )
-    return entries
 
 
-def _is_number(value: Any) -> bool:
+def _is_identifier(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _by_class(
-    labels: Sequence[int | str],
+    labels: Sequence[Identifier],
     places: Mapping[Any, int],
     annotations: Sequence[Mapping[str, Any]],
     results: Sequence[Mapping[str, Any]],

@@ -240,6 +240,8 @@ def _patients(file: Path | None, cases: Sequence[str]) -> list[str]:
         return list(cases)
     table = read_table(file)
     by_case: Mapping[str, str] = dict(zip(table.texts("case_id"), table.texts("patient_id"), strict=True))
+    if len(by_case) < len(table):
+        raise UserError("has several rows of a case", file=file, expected="one row of each case_id")
     missing = [case for case in cases if case not in by_case]
     if missing:
         raise UserError(f"has no row of case {missing[0]}", file=file, found=f"{len(missing)} cases missing")

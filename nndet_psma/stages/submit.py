@@ -19,6 +19,7 @@ from nndet_psma.dataset.images.images import original_geometry
 from nndet_psma.dataset.task.cases import IMAGE_SUFFIXES
 from nndet_psma.hosts.boxes_pkl.files import (
     BOXES_SUFFIX,
+    CORNERS,
     read_nndetection_boxes,
     write_nndetection_boxes,
 )
@@ -208,6 +209,7 @@ def convert_nndetection(
     score_threshold: float = 0.5,
     vote_iou: float = 0.5,
     min_votes: int = 1,
+    order: Sequence[str] = CORNERS,
 ) -> list[Prediction]:
     """Predictions from folders of nnDetection's ``*_boxes.pkl``; several folders vote, case by case.
 
@@ -218,12 +220,17 @@ def convert_nndetection(
         score_threshold: of accepted lesions.
         vote_iou: IoU from which on two models agree.
         min_votes: models that must agree on a lesion.
+        order: what the columns of the boxes are, a permutation of ``CORNERS``.
 
     Raises:
-        UserError: no files, a case is missing in a folder, or a file is refused.
+        UserError: no files, a case is missing in a folder, no order, or a file is refused.
     """
     if not 1 <= min_votes <= len(folders):
         raise UserError(f"{min_votes} votes needed", expected=f"from 1 to the {len(folders)} models")
+    if sorted(order) != sorted(CORNERS):
+        raise UserError(
+            "no order of corners", expected=f"each of {','.join(CORNERS)} once", found=",".join(order)
+        )
     names = [_case_names(folder) for folder in folders]
     for folder, other in zip(folders[1:], names[1:], strict=True):
         if other != names[0]:
@@ -231,7 +238,7 @@ def convert_nndetection(
             raise UserError(f"case {different} is not in every folder", file=folder)
     return [
         foreign_prediction(
-            [read_nndetection_boxes(folder / f"{case_id}{BOXES_SUFFIX}") for folder in folders],
+            [read_nndetection_boxes(folder / f"{case_id}{BOXES_SUFFIX}", order) for folder in folders],
             classes,
             image=None if images is None else _image_grid(images, case_id),
             score_threshold=score_threshold,

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction, SliceBox
-from nndet_psma.boxes.box import Boxes, box_centres, box_sizes, clip_boxes
+from nndet_psma.boxes.box import Boxes, box_centres, box_sizes, clip_boxes, reach_outside, to_nndetection
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
-from nndet_psma.hosts.boxes_pkl.files import ForeignBoxes
+from nndet_psma.core.logs import LOGGER
+from nndet_psma.hosts.boxes_pkl.files import ForeignBoxes, refuse_boxes
 from nndet_psma.inference.postprocessing import MAX_CANDIDATES
 from nndet_psma.postproc.steps.bagging import window_bagging
 from nndet_psma.submission.forms import axial_axis, voxel_range
@@ -36,18 +37,21 @@ def foreign_prediction(
 
     Args:
         voters: the same case from every model.
-        classes: names by class index; others are called ``class_<index>``.
+        classes: names by class index; without any they are called ``class_<index>``.
         image: grid of the image file; None takes what the files say.
         score_threshold: in [0, 1].
         vote_iou: IoU from which on two models agree.
         min_votes: how many must agree.
 
     Raises:
-        UserError: no file tells the grid, or they tell different ones.
+        UserError: no file tells the grid, they tell different ones, a box lies outside the image, or is of a
+            class without name.
         ValueError: ``min_votes`` is out of range.
     """
     grid = _grid(voters, image)
-    parts = [_clipped(voter.detections, grid) for voter in voters]
+    for voter in voters:
+        _check_labels(voter, classes)
+    parts = [_clipped(voter, grid) for voter in voters]
     if len(parts) == 1:
         fused = parts[0].sorted_by_score().with_columns(votes=np.ones(len(parts[0]), dtype=np.int64))
     else:
@@ -84,10 +88,29 @@ def _grid(voters: Sequence[ForeignBoxes], image: Geometry | None) -> Geometry:
     return grids[-1]
 
 
-def _clipped(detections: Detections, grid: Geometry) -> Detections:
-    boxes = clip_boxes(detections.boxes, grid.shape)
+def _check_labels(voter: ForeignBoxes, classes: Mapping[int, str]) -> None:
+    strange = sorted(set(voter.detections.labels.tolist()) - set(classes))
+    if classes and strange:
+        raise UserError(
+            f"boxes of class {strange[0]}",
+            file=voter.file,
+            expected=", ".join(f"{index} ({name})" for index, name in sorted(classes.items())),
+            remedy="Name all classes from 0 on (convert nndet-boxes --classes), or correct the labels",
+        )
+
+
+def _clipped(voter: ForeignBoxes, grid: Geometry) -> Detections:
+    found = voter.detections
+    outside = reach_outside(found.boxes, grid.shape)
+    what = f"lies outside the image of {' x '.join(map(str, grid.shape))} voxels (z, y, x)"
+    refuse_boxes(to_nndetection(found.boxes), outside, what, voter.file)
+    boxes = clip_boxes(found.boxes, grid.shape)
     kept = np.asarray((box_sizes(boxes) > 0).all(axis=1))
-    return Detections(boxes, detections.scores, detections.labels).select(kept)
+    if not kept.all():
+        LOGGER.warning(
+            "%s: %d of %d boxes lie just outside the image; left out", voter.file, (~kept).sum(), len(kept)
+        )
+    return Detections(boxes, found.scores, found.labels).select(kept)
 
 
 def _lesions(found: Detections, grid: Geometry, classes: Mapping[int, str]) -> list[PredictedLesion]:

@@ -91,3 +91,9 @@ def test_iou_is_symmetric_and_between_zero_and_one(first, second):
     iou = bx.pairwise_iou(first, second)
     np.testing.assert_allclose(iou, bx.pairwise_iou(second, first).T)
     assert ((iou >= 0) & (iou <= 1 + 1e-12)).all()
+
+
+def test_a_box_may_reach_a_tenth_of_the_side_and_a_voxel_beyond_the_image():
+    # sides 20 and 30: 3 and 4 voxels beyond
+    boxes = np.array([[-3, -4, 23, 34], [-3.1, 0, 5, 5], [0, 0, 5, 34.1], [0, 0, 23.1, 5]])
+    assert bx.reach_outside(boxes, (20, 30)).tolist() == [False, True, True, True]

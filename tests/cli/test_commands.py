@@ -60,6 +60,21 @@ def test_user_error_is_one_line_and_code_2(capsys):
     assert capsys.readouterr().err == "nndet_test: error: a b.json: is wrong. Mend it.\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("x" * 300, "too long for the file system"), ("caf\udce9", r"caf\udce9: the name is not UTF-8")],
+)
+def test_names_that_no_file_has_are_one_line(capsys, tmp_path, name, message):
+    def write(args):
+        (tmp_path / name).is_file()
+        (tmp_path / "a").write_text(name, encoding="utf-8")
+
+    assert run_command(_parser(), write, []) == 2
+    _, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert message in err
+
+
 def test_interruption_says_how_to_go_on(capsys):
     def interrupt(args):
         raise KeyboardInterrupt

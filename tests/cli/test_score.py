@@ -81,6 +81,22 @@ def test_boxes_and_points(files, capsys):
     assert (code, json.loads(out)) == (0, {"tp": 1, "fp": 0, "fn": 1})
 
 
+def test_how_identifiers_are_matched(files, capsys):
+    (files / "u.csv").write_text("seriesuid,coordX,coordY,coordZ,probability\na.mhd,1,0,0,0.9\n")
+    code, _, err = run(capsys, "froc --truth T.csv --pred u.csv")
+    assert code == 2
+    assert "no scans in common with T.csv" in err
+    code, out, err = run(capsys, "froc --truth T.csv --pred u.csv --strip-suffix .mhd --match-numbers")
+    assert (code, json.loads(out)["true_positives"]) == (0, 1)
+
+
+def test_boxes_at_other_ious(files, capsys):
+    code, out, _ = run(capsys, "boxes --truth t.json --pred p.json --iou 0.3 0.1")
+    assert code == 0
+    assert list(json.loads(out)["at_iou"]) == ["0.3", "0.1"]
+    assert json.loads(out)["at_iou"]["0.3"]["ap_all_points"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -111,6 +127,7 @@ def test_mistakes_are_one_line_and_code_2(files, capsys, line, message):
         "froc --truth T.csv --pred P.csv --max-per-case 0",
         "points --truth t.csv --pred p.csv --radius 0",
         "points --truth t.csv --pred p.csv",
+        "boxes --truth t.json --pred p.json --iou 1.1",
     ],
 )
 def test_wrong_arguments_end_with_code_2(files, capsys, line):

@@ -67,6 +67,20 @@ def test_a_folder_without_task_tree(place, tmp_path, monkeypatch):
     )
     for ours, theirs in zip(again["candidates"], first["candidates"], strict=True):
         assert ours["box"] == pytest.approx(theirs["box"], abs=1e-3)
+    # the same columns under other names: x and y change places
+    turned = [
+        "convert",
+        "nndet-boxes",
+        str(pkl),
+        "-o",
+        str(tmp_path / "turned"),
+        "--order",
+        "z0,x0,z1,x1,y0,y1",
+    ]
+    assert main(turned) == 0
+    other = json.loads((tmp_path / "turned/test_0_boxes.json").read_text())
+    for ours, theirs in zip(other["candidates"], first["candidates"], strict=True):
+        assert ours["box"] == pytest.approx([theirs["box"][i] for i in (0, 2, 1, 3, 5, 4)], abs=1e-3)
     # nnDetection's own folder goes straight into a submission, too
     assert main(["submit", "-i", str(pkl), "-o", str(tmp_path / "luna"), "--format", "luna-csv"]) == 0
     assert len(pd.read_csv(tmp_path / "luna/luna.csv")) == sum(

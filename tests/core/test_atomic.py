@@ -184,3 +184,18 @@ def test_lists_of_numbers_stand_on_one_line_and_read_back_equal(tmp_path):
     write_json(tmp_path / "a.json", content)
     assert '"a": [1, -2.5, 1e-07],' in (tmp_path / "a.json").read_text()
     assert read_json(tmp_path / "a.json") == content
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".csv", "é" * 125 + ".csv"])
+def test_names_as_long_as_the_file_system_allows(tmp_path, name):
+    """255 and 254 bytes: the temporary name beside them is no longer, and keeps the suffix."""
+    with atomic_file(tmp_path / name) as temporary:
+        temporary.write_text("now")
+        assert temporary.name.startswith(".tmp-")
+        assert temporary.name.endswith(".csv")
+    with atomic_folder(tmp_path / name[:-4]) as folder:
+        (folder / "a").write_text("now")
+    assert _names(tmp_path) == sorted([name, name[:-4]])
+    with pytest.raises(OSError, match="too long"):
+        write_text(tmp_path / f"{name}{name}", "now")
+    assert _names(tmp_path) == sorted([name, name[:-4]])

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from nndet_psma.core.csv_table import read_names, read_table
+from nndet_psma.core.csv_table import read_names, read_rows, read_table, write_table
 from nndet_psma.core.errors import UserError
 
 
@@ -122,3 +122,33 @@ def test_pandas_is_loaded_where_there_is_a_table(tmp_path):
             [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == loaded
+
+
+NAMES = [
+    "=1+1",
+    "+a",
+    "-case",
+    "@b",
+    "'=c",
+    "''-d",
+    "'quoted",
+    "-5",
+    "+1.5e3",
+    "plain",
+    "=cmd|' /C calc'!A0",
+    "007",
+]
+
+
+def test_no_cell_is_a_formula_and_all_come_back(tmp_path):
+    """As a spreadsheet reads them: texts, but for the numbers."""
+    file = tmp_path / "t.csv"
+    write_table(file, ("case_id", "=n"), [(name, -1.5) for name in NAMES])
+    lines = file.read_text().splitlines()
+    assert lines[0] == "case_id,'=n"
+    formulas = [line for line in lines if line[0] in "=+-@"]
+    assert formulas == ["-5,-1.5", "+1.5e3,-1.5"]
+    assert read_table(file).texts("case_id") == NAMES
+    assert read_table(file).numbers("=n").tolist() == [-1.5] * len(NAMES)
+    assert read_names(file, "case_id") == NAMES
+    assert [row[0] for _, row in read_rows(file)[0][1:]] == NAMES

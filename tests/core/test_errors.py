@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from nndet_psma.core.errors import UserError
+from nndet_psma.core.errors import UserError, name_error, utf8_path
 
 
 def _raise(file):
@@ -45,3 +47,22 @@ def test_survives_a_worker_process():
     assert isinstance(error, UserError)
     assert str(error) == "f: is broken; expected whole; found half. Mend it."
     assert error.file == "f"
+
+
+def test_paths_for_libraries_in_c():
+    assert utf8_path(Path("a/é.nii")) == "a/é.nii"
+    with pytest.raises(UserError, match=r"the name is not UTF-8\. Rename"):
+        utf8_path(Path(os.fsdecode(b"caf\xe9.nii")))
+
+
+def test_errors_of_names(tmp_path):
+    with pytest.raises(OSError, match="too long") as caught:
+        (tmp_path / ("x" * 300)).open()
+    assert "the name is too long for the file system. Give the case" in str(name_error(caught.value))
+    assert name_error(OSError(errno.EIO, "input/output error")) is None
+    with pytest.raises(UnicodeEncodeError) as caught:
+        "caf\udce9".encode()
+    assert str(name_error(caught.value)).startswith("caf\udce9: the name is not UTF-8")
+    with pytest.raises(UnicodeEncodeError) as caught:
+        "é".encode("ascii")
+    assert name_error(caught.value) is None

@@ -96,6 +96,9 @@ def test_the_rule_and_the_patients(folders, capsys):
     arguments = ["--pred", str(folders / "pred"), "--truth", str(folders / "truth"), "--patients", str(table)]
     assert score_seg.main(arguments) == 2
     assert "no row of case b" in capsys.readouterr().err
+    table.write_text("case_id,patient_id\na,p1\nb,p1\nc,p2\na,p3\n")
+    assert score_seg.main(arguments) == 2
+    assert "several rows of a case" in capsys.readouterr().err
 
 
 def test_tables_and_plots(folders, capsys):

@@ -8,6 +8,7 @@ import pytest
 from places import DATA
 
 from nndet_psma.core.errors import UserError
+from nndet_psma.evaluation.tables.identifiers import Spelling
 from nndet_psma.stages.score import score_coco, score_froc, score_point_tables, score_roc
 
 TRUTH = {
@@ -143,6 +144,74 @@ def test_roc_reads_decisions_written_as_words(tmp_path):
     assert (result["tp"], result["tn"], result["mcnemar_p"]) == (2, 1, 0.5)
     with pytest.raises(UserError, match="column 'truth'; expected a finite number; found 'x'"):
         score_roc(*write(tmp_path, table="truth,s\n1,0\nx,1\n"), "s", "truth")
+
+
+def test_identifiers_that_differ_by_spelling(tmp_path):
+    header = "seriesuid,coordX,coordY,coordZ"
+    files = write(
+        tmp_path,
+        t=f"{header},diameter_mm\n01,0,0,0,10\n02,0,0,0,10\n",
+        p=f"{header},probability\n1.mhd,1,0,0,0.9\n2.mhd,1,0,0,0.9\n",
+        c="1\n2\n3\n",
+    )
+    spelling = Spelling((".mhd",), numbers=True)
+    assert score_froc(*files[:2], cases=files[2], spelling=spelling)["true_positives"] == 2
+    for options in ({}, {"cases": files[2]}, {"spelling": Spelling((".mhd",))}):
+        with pytest.raises(UserError, match="no scans in common"):
+            score_froc(*files[:2], **options)
+    points = write(tmp_path, pt="case,x,y\n001,1,1\n", pp="case,x,y\n1,1,1\n")
+    with pytest.raises(UserError, match="pp: no cases in common with pt"):
+        score_point_tables(*points, 1)
+    assert score_point_tables(*points, 1, Spelling(numbers=True)) == {"tp": 1, "fp": 0, "fn": 0}
+
+
+def test_excluded_findings_of_other_scans_are_told(tmp_path):
+    header = "seriesuid,coordX,coordY,coordZ"
+    files = write(
+        tmp_path,
+        t=f"{header},diameter_mm\na,0,0,0,10\n",
+        p=f"{header},probability\na,1,0,0,0.9\n",
+        e=f"{header},diameter_mm\na.mhd,50,0,0,10\n",
+    )
+    with pytest.raises(UserError, match="e: no scans in common with t"):
+        score_froc(*files[:2], excluded=files[2])
+
+
+def test_coco_ids_as_text(tmp_path, caplog):
+    text = {**RESULT, "image_id": "7", "category_id": "1"}
+    with pytest.raises(UserError, match=r"found image_id '7'.*--match-numbers"):
+        score_coco(*write(tmp_path, truth=TRUTH, results=[text]))
+    with pytest.raises(UserError, match=r"results: no categories in common with truth.*--match-numbers"):
+        score_coco(*write(tmp_path, truth=TRUTH, results=[{**RESULT, "category_id": "1"}]))
+    numbers = Spelling(numbers=True)
+    scores = score_coco(*write(tmp_path, truth=TRUTH, results=[text]), spelling=numbers, ious=[0.3])
+    assert scores["AP"] == pytest.approx(1.0)
+    assert scores["at_iou"]["0.3"]["classes"]["node"] == {"ap_all_points": 1.0, "ap_11_points": 1.0}
+    assert caplog.text == ""
+    score_coco(*write(tmp_path, truth=TRUTH, results=[RESULT, {**RESULT, "category_id": 9}]))
+    assert "results: 1 of 2 categories are not in truth (9)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("image", "box", "message"),
+    [
+        ({}, [30, 30, -20, 20], r"results\[0\]; expected a bbox .*no size below 0"),
+        ({}, [30, 30, 20, -1], "no size below 0"),
+        # corners (10, 60) and (30, 90) read as x, y, width, height reach to y = 150 in an image 100 high
+        ({"width": 80, "height": 100}, [10, 60, 30, 90], r"outside its image of 80 x 100 pixels; .*\[10, 60"),
+        ({"width": 100, "height": 40}, [5, 60, 5, 5], "outside its image"),
+    ],
+)
+def test_boxes_that_are_none(tmp_path, image, box, message):
+    truth = {**TRUTH, "images": [{"id": 7, **image}, {"id": 3}]}
+    with pytest.raises(UserError, match=message):
+        score_coco(*write(tmp_path, truth=truth, results=[{**RESULT, "bbox": box}]))
+
+
+def test_two_images_with_one_id(tmp_path):
+    truth = {**TRUTH, "images": [{"id": 7}, {"id": 7}]}
+    with pytest.raises(UserError, match=r"images\[1\] has an id that another has; found 7"):
+        score_coco(*write(tmp_path, truth=truth, results=[RESULT]))
 
 
 @pytest.mark.realdata

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -262,6 +263,14 @@ def test_nndetection_models_vote(tmp_path):
         convert_nndetection(folders, classes={})
 
 
+def test_classes_without_a_name_are_refused(tmp_path):
+    _submit(tmp_path, "nndet-pkl", predictions=[_prediction("b", [], [FIRST, SECOND])])
+    with pytest.raises(UserError, match=r"b_boxes\.pkl: boxes of class 1; expected 0 \(node\)\. .*--classes"):
+        convert_nndetection([tmp_path], classes={0: "node"})
+    (found,) = convert_nndetection([tmp_path], classes={0: "node", 1: "bone", 2: "other"})
+    assert [lesion.name for lesion in found.candidates] == ["node", "bone"]
+
+
 def test_grid_of_nndetection_files_from_the_images(tmp_path):
     _submit(tmp_path / "pkl", "nndet-pkl", predictions=PREDICTIONS[:1])
     file = tmp_path / "pkl/b_boxes.pkl"
@@ -279,6 +288,43 @@ def test_grid_of_nndetection_files_from_the_images(tmp_path):
         convert_nndetection([tmp_path / "pkl"], images=tmp_path / "images", classes={})
     with pytest.raises(UserError, match="no image of case b"):
         convert_nndetection([tmp_path / "pkl"], images=tmp_path, classes={})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"box": (2.0, 5, 10, 4, 9, 60)}, "a box outside the image of 10 x 40 x 48 voxels"),
+        ({"box": (2.0, 5, 10, 40, 9, 16)}, "a box outside the image"),
+        (
+            {"box": (4.0, 9, 16, 2, 5, 10)},
+            "an upper corner not above its lower one; the order is z0, y0, x0, z1",
+        ),
+        ({"box": (2.0, 5, 4, 9)}, "other than six numbers"),
+        ({"slices": [SliceBox((2.0, 9, 10, 3, 5, 16), 0.5, 1)]}, "an upper corner not above"),
+        ({"score": 4.2}, r"score 4\.2 and label 0"),
+        ({"label": -1}, "score 0.9 and label -1"),
+    ],
+)
+def test_boxes_of_other_programs_are_checked(tmp_path, changes, message):
+    """Ours as they are, and what reaches a voxel beyond the image, are read."""
+    fine = replace(THIRD, box=(-1.0, 30, 5, 8, 34, 9))
+    _prediction("a", [], [FIRST, fine]).write(tmp_path / "a_boxes.json")
+    assert len(read_predictions(tmp_path)[0].candidates) == 2
+    _prediction("a", [], [fine, replace(FIRST, **changes)]).write(tmp_path / "a_boxes.json")
+    with pytest.raises(UserError, match=rf"a_boxes\.json: candidates\[1\] has .*{message}"):
+        read_predictions(tmp_path)
+
+
+def test_boxes_of_nndetection_outside_the_image(tmp_path):
+    _submit(tmp_path, "nndet-pkl", predictions=PREDICTIONS[:1])
+    file = tmp_path / "b_boxes.pkl"
+    content = pickle.loads(file.read_bytes())
+    far = content["pred_boxes"] + np.array([0, 0, 0, 0, 40, 40], np.float32)
+    file.write_bytes(pickle.dumps({**content, "pred_boxes": far}))
+    with pytest.raises(UserError, match=r"b_boxes.pkl: box 1 of 3 lies outside the image of 10 x 40 x 48"):
+        read_predictions(tmp_path)
+    with pytest.raises(UserError, match="no order of corners; expected each of z0,y0,z1,y1,x0,x1 once"):
+        convert_nndetection([tmp_path], classes={}, order=["z0", "y0"])
 
 
 def test_what_is_chosen(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.boxes.geometry import Geometry
-from nndet_psma.core.errors import UserError
+from nndet_psma.core.errors import UserError, utf8_path
 from nndet_psma.dataset.dicom.headers import DicomHeader, read_dataset
 from nndet_psma.dataset.dicom.values import UnreadableValue, read_items, read_number, unreadable
 from nndet_psma.dataset.images.images import Volume
@@ -289,7 +289,7 @@ def _decode_with_itk(file: Path) -> NDArray[Any]:
     import SimpleITK as sitk
 
     try:
-        first: NDArray[Any] = np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(file))))[0]
+        first: NDArray[Any] = np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(utf8_path(file))))[0]
         return first
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import atomic_file
-from nndet_psma.core.errors import UserError
+from nndet_psma.core.errors import UserError, utf8_path
 from nndet_psma.dataset.images.nifti_bytes import (
     check_nifti,
     count_not_finite,
@@ -97,7 +97,7 @@ def read_geometry(file: Path, canonical: bool = True) -> Geometry:
     if not file.is_file():
         raise UserError("file does not exist", file=file)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
+    reader.SetFileName(utf8_path(file))
     if is_nifti_name(file):
         reader.SetImageIO(
             "NiftiImageIO"
@@ -146,7 +146,7 @@ def write_volume(file: Path, array: NDArray[Any], geometry: Geometry) -> None:
 
     image = _to_itk(Volume(array, geometry))
     with atomic_file(file) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
+        sitk.WriteImage(image, utf8_path(temporary), useCompression=True)
 
 
 def resample_volume(volume: Volume, target: Geometry, *, order: int, fill: float) -> Volume:
@@ -192,7 +192,7 @@ def _voxels(file: Path, header: NiftiHeader | None, geometry: Geometry) -> NDArr
         return read_voxels(file, header)
     check_nifti(file)
     try:
-        return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(file))))
+        return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(utf8_path(file))))
     except RuntimeError as error:
         raise _unreadable(file, error) from None
 

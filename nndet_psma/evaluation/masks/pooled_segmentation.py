@@ -13,7 +13,7 @@ from nndet_psma.evaluation.masks.segmentation_scores import (
     SegmentationScores,
     VoxelCounts,
 )
-from nndet_psma.evaluation.statistics.bootstrap import interval_of, patient_weights
+from nndet_psma.evaluation.statistics.resampling import Method, Resampling
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class MeanScore:
     Attributes:
         mean: of the cases in which it is defined; None without any.
         sd: standard deviation (n - 1), None with fewer than two.
-        ci_low: lower end of the patient-bootstrap interval of the mean; None with fewer than two patients.
+        ci_low: lower end of the interval of the mean over patients; None where fewer than two have a value.
         ci_high: upper end.
         cases: in which it is defined.
         undefined: cases in which it is not (an empty mask).
@@ -44,10 +44,12 @@ class PooledSegmentation:
     Attributes:
         per_case: by score name, each case counting once, as the paper averages.
         pooled: dice, ppv, tpr and volumetric similarity of all voxels together: large masks count more.
+        intervals: how they were made, "studentised" or "percentile".
     """
 
     per_case: dict[str, MeanScore]
     pooled: dict[str, float | None]
+    intervals: Method
 
 
 def pool_segmentation(
@@ -72,27 +74,28 @@ def pool_segmentation(
     """
     if len(scores) != len(patients):
         raise ValueError(f"{len(scores)} scores of {len(patients)} patients")
-    weights = patient_weights(patients, draws=draws, seed=seed).astype(np.float64)
+    resampling = Resampling.of(patients, draws=draws, seed=seed, level=level)
     total = sum((each.counts for each in scores), VoxelCounts(0, 0, 0))
     return PooledSegmentation(
         {
-            name: _mean_score([getattr(each, name) for each in scores], weights, level)
+            name: _mean_score([getattr(each, name) for each in scores], resampling, name)
             for name in (*OVERLAPS, *DISTANCES)
         },
         {name: getattr(total, name) for name in OVERLAPS},
+        resampling.method,
     )
 
 
-def _mean_score(values: Sequence[float | None], weights: np.ndarray, level: float) -> MeanScore:
+def _mean_score(values: Sequence[float | None], resampling: Resampling, name: str) -> MeanScore:
     numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     known = ~np.isnan(numbers)
     count = int(known.sum())
     if count == 0:
         return MeanScore(None, None, None, None, 0, len(values))
-    times = weights[:, known].sum(axis=1)
-    sums = weights[:, known] @ numbers[known]
+    weights = resampling.weights[:, known]
+    times, sums = weights.sum(axis=1), weights @ numbers[known]
     drawn = np.divide(sums, times, out=np.full(len(times), np.nan), where=times > 0)
-    interval = interval_of(drawn, level=level)
     mean = float(numbers[known].mean())
+    interval = resampling.interval(mean, drawn, "share" if name in OVERLAPS else "length")
     sd = float(numbers[known].std(ddof=1)) if count > 1 else None
     return MeanScore(mean, sd, interval.low, interval.high, count, len(values) - count)

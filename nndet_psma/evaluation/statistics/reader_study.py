@@ -45,10 +45,10 @@ def study_scores(
 ) -> dict[str, object]:
     """All scores of one column, null where undefined.
 
-    ``auc_ci95`` is DeLong's; the intervals of the rates are Clopper and Pearson's. ``kappa`` is Cohen's between the
-    decision and the truth. ``mcnemar_p`` is exact and two-sided: with ``other``, whether the two columns are wrong
-    equally often on the same rows; without, whether the decision says yes as often as the truth does (false
-    positives against false negatives).
+    ``auc_ci95`` has DeLong's variance (:func:`delong_auc`); the intervals of the rates are Clopper and Pearson's.
+    ``kappa`` is Cohen's between the decision and the truth. ``mcnemar_p`` is exact and two-sided: with ``other``,
+    whether the two columns are wrong equally often on the same rows; without, whether the decision says yes as often as
+    the truth does (false positives against false negatives).
 
     Args:
         truth: ``[N]``.
@@ -88,9 +88,13 @@ def decision_threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_]) ->
 def delong_auc(
     scores: NDArray[np.float64], truth: NDArray[np.bool_], *, level: float = 0.95
 ) -> tuple[float | None, Pair | None]:
-    """Area under the ROC curve and its interval after DeLong (Biometrics 44:837, 1988), cut to [0, 1].
+    """Area under the ROC curve and its interval from DeLong's variance (Biometrics 44:837, 1988).
 
     The area is None without both kinds, the interval also with a single row of a kind. Equal scores count one half.
+
+    On the scale of the area itself the interval is too narrow near 1 and with few rows, and leaves [0, 1]. So it is
+    made on the logit scale, with Student's quantile (degrees of freedom after Welch and Satterthwaite, as the variance
+    is the sum of one over the positives and one over the negatives): ``benchmarks/interval_coverage.py``.
 
     DeLong's variance is 0 where the kinds are told apart perfectly (or never: all scores equal); the interval would be
     a point. There it is Clopper and Pearson's over ``k = min(positives, negatives)`` pairs: at area 1 from
@@ -98,7 +102,8 @@ def delong_auc(
     all are with at most ``AUC^k``, whatever the distributions. No bound for all distributions is closer: a share
     1 - AUC of the rarer kind may lie beyond all of the other. At area 0 likewise; at equal scores ``k / 2`` of ``k``.
     """
-    from scipy.stats import norm
+    from scipy.special import expit, logit
+    from scipy.stats import t
 
     if truth.all() or not truth.any():
         return None, None
@@ -106,12 +111,14 @@ def delong_auc(
     area = float(above.mean())
     if min(len(above), len(below)) < 2:
         return area, None
-    spread = np.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
+    parts = np.array([each.var(ddof=1) / len(each) for each in (above, below)])
+    spread = float(np.sqrt(parts.sum()))
     if spread <= _NOTHING:
         pairs = min(len(above), len(below))
         return area, clopper_pearson(area * pairs, pairs, level=level)
-    reach = float(norm.ppf((1 + level) / 2) * spread)
-    return area, (max(0.0, area - reach), min(1.0, area + reach))
+    freedom = parts.sum() ** 2 / (parts**2 / (len(above) - 1, len(below) - 1)).sum()
+    reach = float(t.ppf((1 + level) / 2, freedom)) * spread / (area * (1 - area))
+    return area, (float(expit(logit(area) - reach)), float(expit(logit(area) + reach)))
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ leaves the possible values:
 ==========  ================  =================================================================
 share       logit             from 0 to 1: sensitivity, precision, F1, AP, FROC score, AUC
 rate        square root       0 or more: false positives per case or patient
+length      square root       0 or more, not counted: distances of masks in mm
 difference  as it is          of two shares, cut to [-1, 1]
 ==========  ================  =================================================================
 
 Where that is undefined, because the value is a bound of its scale or the draws do not vary, the interval is exact with
 patients as trials: Clopper and Pearson's of a share (every lesion of 18 patients found: 0.025^(1/18) = 0.81 to 1),
-Garwood's (Biometrika 28:437, 1936) of a rate; joined with the percentiles where the draws do vary. A difference without
-spread stays the point that it is.
+Garwood's (Biometrika 28:437, 1936) of a rate; joined with the percentiles where the draws do vary. A difference and a
+length without spread stay the points that they are.
 
 Efron's BCa (J. Am. Stat. Assoc. 82:171, 1987) was the alternative. It covers less at 10 and 18 patients and is
 undefined where all draws lie on one side of the value: ``benchmarks/interval_coverage.py``.
@@ -33,9 +34,10 @@ from numpy.typing import NDArray
 
 from nndet_psma.evaluation.statistics.exact_interval import clopper_pearson, garwood
 
-Scale = Literal["share", "rate", "difference"]
+Scale = Literal["share", "rate", "length", "difference"]
 Pair = tuple[float, float]
 
+_FROM_ZERO = ("rate", "length")
 _NOTHING = 1e-12  # spread of draws that are equal up to rounding
 
 
@@ -103,7 +105,7 @@ def student_ends(
 def _inside(value: float, scale: Scale) -> bool:
     if scale == "difference":
         return True
-    return value > _NOTHING and (scale == "rate" or value < 1 - _NOTHING)
+    return value > _NOTHING and (scale in _FROM_ZERO or value < 1 - _NOTHING)
 
 
 def _on_scale(value: float, reach: float, scale: Scale) -> Pair:
@@ -112,14 +114,14 @@ def _on_scale(value: float, reach: float, scale: Scale) -> Pair:
     if scale == "share":
         middle, half = logit(value), reach / (value * (1 - value))
         return float(expit(middle - half)), float(expit(middle + half))
-    if scale == "rate":
+    if scale in _FROM_ZERO:
         root, half = math.sqrt(value), reach / (2 * math.sqrt(value))
         return max(0.0, root - half) ** 2, (root + half) ** 2
     return max(-1.0, value - reach), min(1.0, value + reach)
 
 
 def _exact(value: float, patients: int, scale: Scale, level: float) -> Pair:
-    if scale == "difference":
+    if scale in ("difference", "length"):
         return value, value
     if scale == "rate":
         low, high = garwood(value * patients, level=level)

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.boxes.box import Boxes, box_volumes, pairwise_intersection
+from nndet_psma.evaluation.detection.average_precision import mean_of_defined
 from nndet_psma.evaluation.detection.matching import claim_at_each
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
+ELEVEN = 10  # steps between the recalls 0, 0.1 .. 1
 MOST = (1, 10, 100)
 SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 
@@ -63,7 +65,7 @@ def coco_scores(classes: Mapping[int, Sequence[CocoImage]]) -> dict[str, float |
         Values in [0, 1]; None where there is nothing to find.
     """
     judged = {
-        size: {label: [_judge(image, limits) for image in images] for label, images in classes.items()}
+        size: {label: [_judge(image, limits, IOUS) for image in images] for label, images in classes.items()}
         for size, limits in SIZES.items()
     }
     every = {(size, MOST[-1]): _curves(by_class, MOST[-1]) for size, by_class in judged.items()}
@@ -80,12 +82,54 @@ def coco_scores(classes: Mapping[int, Sequence[CocoImage]]) -> dict[str, float |
     return scores
 
 
-def _judge(image: CocoImage, limits: tuple[float, float]) -> _Judged:
+def precision_averages(
+    classes: Mapping[int, Sequence[CocoImage]], iou: float, names: Sequence[str]
+) -> dict[str, object]:
+    """Average precision at one IoU: ``ap_all_points`` and ``ap_11_points``, means over classes, and ``classes``.
+
+    Precision at a recall is the highest one at this or any higher recall (0 where none reaches it). All points: the
+    area under that curve; eleven points: its mean at the recalls 0, 0.1 .. 1, as PASCAL VOC had it until 2009
+    (Everingham 2010, Int J Comput Vis 88:303). Matching, crowds and the limit of 100 are those of :func:`coco_scores`;
+    recalls are compared in integers, which its rounded fractions may miss by one prediction.
+
+    Args:
+        classes: class to its images, in the order of the image numbers.
+        iou: smallest IoU of a hit, in (0, 1].
+        names: of the classes.
+
+    Returns:
+        Values in [0, 1]; None where there is nothing to find.
+    """
+    kinds = ("ap_all_points", "ap_11_points")
+    found: dict[str, dict[str, float | None]] = {}
+    for name, images in zip(names, classes.values(), strict=True):
+        judged = [_judge(image, SIZES["all"], np.array([iou])) for image in images]
+        found[name] = dict(zip(kinds, _averages(judged), strict=True))
+    means = {kind: mean_of_defined(each[kind] for each in found.values()) for kind in kinds}
+    return {**means, "classes": found}
+
+
+def _averages(images: Sequence[_Judged]) -> tuple[float | None, float | None]:
+    lesions = sum(image.lesions for image in images)
+    if lesions == 0:
+        return None, None
+    hits, ignored = _ranked(images, MOST[-1])
+    counted = hits[0][~ignored[0]]
+    tp = np.cumsum(counted)
+    envelope = np.maximum.accumulate((tp / np.arange(1, len(tp) + 1))[::-1])[::-1]
+    reached = np.searchsorted(ELEVEN * tp, np.arange(ELEVEN + 1) * lesions, side="left")
+    return (
+        float(envelope[counted].sum() / lesions),
+        float(envelope[reached[reached < len(tp)]].sum() / (ELEVEN + 1)),
+    )
+
+
+def _judge(image: CocoImage, limits: tuple[float, float], ious: NDArray[np.float64]) -> _Judged:
     order = np.argsort(-image.scores, kind="stable")[: MOST[-1]]
     found, scores = image.found[order], image.scores[order]
     small, large = limits
     ignored = image.crowd | (image.areas < small) | (image.areas > large)
-    claims = claim_at_each(_overlaps(image, found), scores, IOUS.tolist(), ignored=ignored, crowd=image.crowd)
+    claims = claim_at_each(_overlaps(image, found), scores, ious.tolist(), ignored=ignored, crowd=image.crowd)
     sizes = box_volumes(found)
     outside = (sizes < small) | (sizes > large)
     claimed = claims >= 0
@@ -119,9 +163,7 @@ def _class_curves(
     lesions = sum(image.lesions for image in images)
     if lesions == 0:
         return None
-    order = np.argsort(-np.concatenate([image.scores[:most] for image in images]), kind="stable")
-    hits = np.concatenate([image.hits[:, :most] for image in images], axis=1)[:, order]
-    ignored = np.concatenate([image.ignored[:, :most] for image in images], axis=1)[:, order]
+    hits, ignored = _ranked(images, most)
     tp = np.cumsum(hits, axis=1)
     fp = np.cumsum(~hits & ~ignored, axis=1)
     precisions, recalls = np.zeros(len(IOUS)), np.zeros(len(IOUS))
@@ -132,6 +174,13 @@ def _class_curves(
         precisions[row] = envelope[reached[reached < len(envelope)]].sum() / len(RECALLS)
         recalls[row] = tp[row, -1] / lesions
     return precisions, recalls
+
+
+def _ranked(images: Sequence[_Judged], most: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Hits and ignored ``[T, P]`` of all images, best score first."""
+    order = np.argsort(-np.concatenate([image.scores[:most] for image in images]), kind="stable")
+    hits = np.concatenate([image.hits[:, :most] for image in images], axis=1)[:, order]
+    return hits, np.concatenate([image.ignored[:, :most] for image in images], axis=1)[:, order]
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -8,6 +8,7 @@ makes boxes from masks, one voxel longer than the object; :mod:`nndet_psma.boxes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.boxes.box import from_nndetection, to_nndetection
+from nndet_psma.boxes.box import Boxes, from_nndetection, to_nndetection
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import atomic_file
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.logs import LOGGER
 from nndet_psma.hosts.boxes_pkl.read import load_plain
 from nndet_psma.hosts.boxes_pkl.stand_ins import UnsafePickleError
 from nndet_psma.hosts.boxes_pkl.write import dump_plain
 
 BOXES_SUFFIX = "_boxes.pkl"
 
-_MAX_BYTES = 256 << 20  # a thousand times what nnDetection's 100 boxes take
+CORNERS = ("z0", "y0", "z1", "y1", "x0", "x1")
+"""nnDetection's order of the columns: lower corners 0, upper corners 1, axes of the array."""
+
+_MAX_BYTES = 16 << 20  # a thousand times what nnDetection's 100 boxes take, and more
+_MAX_SIDE = 1 << 16  # voxels; NIfTI's own limit is half of it
+_TURNED = 1e-2  # of a direction matrix times its transpose: far beyond rounding, as tolerant as readers of images are
+_MAX_LABEL = 999  # far more classes than a detector has; beyond, the numbers are no labels
 _KEYS = ("pred_boxes", "pred_scores", "pred_labels")
 
 
@@ -38,19 +46,26 @@ class ForeignBoxes:
         case_id: from the file's name.
         detections: 3D, our convention, voxels of the raw image in its own array order.
         geometry: grid of the raw image, None where the file does not tell.
+        file: where they were read from.
     """
 
     case_id: str
     detections: Detections
     geometry: Geometry | None
+    file: Path
 
 
-def read_nndetection_boxes(file: Path) -> ForeignBoxes:
+def read_nndetection_boxes(file: Path, order: Sequence[str] = CORNERS) -> ForeignBoxes:
     """Read one ``<case>_boxes.pkl``. Nothing in the file is executed.
 
+    Args:
+        file: to read.
+        order: what the columns of its boxes are, a permutation of :data:`CORNERS`; the boxes are one voxel longer than
+            the object in any order.
+
     Raises:
-        UserError: the file is missing, damaged, holds other than numbers (a class, a function), is no prediction, or
-            was predicted with ``restore`` off, in the preprocessed grid.
+        UserError: the file is missing, damaged, holds other than numbers (a class, a function), is no prediction,
+            was predicted with ``restore`` off, in the preprocessed grid, or has its corners in another order.
     """
     content = _read_plain(file)
     if not isinstance(content, dict) or any(key not in content for key in _KEYS):
@@ -65,7 +80,24 @@ def read_nndetection_boxes(file: Path) -> ForeignBoxes:
             remedy="Predict with restore, which is nnDetection's default",
         )
     case_id = file.name.removesuffix(BOXES_SUFFIX)
-    return ForeignBoxes(case_id, _detections(content, file), _geometry(content, file))
+    return ForeignBoxes(case_id, _detections(content, file, order), _geometry(content, file), file)
+
+
+def refuse_boxes(boxes: Boxes, wrong: NDArray[np.bool_], what: str, file: Path) -> None:
+    """UserError for the first of the boxes ``[N, 6]`` that are ``wrong`` ``[N]``.
+
+    Raises:
+        UserError: one is.
+    """
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise UserError(
+            f"box {row + 1} of {len(boxes)} {what}",
+            file=file,
+            expected=f"corners in the order {', '.join(CORNERS)}, in voxels of the image",
+            found=", ".join(f"{value:g}" for value in boxes[row]),
+            remedy="If the corners have another order, name it: nndet_psma convert nndet-boxes --order",
+        )
 
 
 def write_nndetection_boxes(file: Path, detections: Detections, geometry: Geometry) -> None:
@@ -113,8 +145,8 @@ def _read_plain(file: Path) -> Any:
         ) from None
 
 
-def _detections(content: dict[Any, Any], file: Path) -> Detections:
-    """Boxes with a volume; rows that nnDetection clipped to nothing are dropped."""
+def _detections(content: dict[Any, Any], file: Path, order: Sequence[str]) -> Detections:
+    """Boxes with a volume; rows that nnDetection clipped to nothing are dropped, and counted in a warning."""
     boxes, scores, labels = (_numbers(content[key], key, file) for key in _KEYS)
     boxes = boxes.reshape(-1, 6) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 6 or not len(boxes) == scores.size == labels.size:
@@ -124,11 +156,18 @@ def _detections(content: dict[Any, Any], file: Path) -> Detections:
         )
     if len(boxes) == 0:
         return Detections.empty(3)
+    boxes, scores, labels = boxes[:, [order.index(name) for name in CORNERS]], scores.ravel(), labels.ravel()
+    turned = np.asarray((boxes[:, [2, 3, 5]] < boxes[:, [0, 1, 4]]).any(axis=1))
+    refuse_boxes(boxes, turned, "has an upper corner below its lower one", file)
+    if scores.min() < 0 or scores.max() > 1:
+        raise UserError("a score is outside [0, 1]", file=file, found=f"{scores.min():g} to {scores.max():g}")
+    if (labels != np.rint(labels)).any() or labels.min() < 0 or labels.max() > _MAX_LABEL:
+        raise UserError("a label is no class from 0 on", file=file, found=", ".join(map(str, labels[:5])))
     ours = from_nndetection(boxes)
-    found = Detections.build(ours, scores.ravel(), np.rint(labels.ravel()))
-    if (found.labels < 0).any() or (found.scores < 0).any() or (found.scores > 1).any():
-        raise UserError("a score is outside [0, 1] or a label below 0", file=file)
-    return found.select(np.asarray((ours[:, 3:] > ours[:, :3]).all(axis=1)))
+    kept = np.asarray((ours[:, 3:] > ours[:, :3]).all(axis=1))
+    if not kept.all():
+        LOGGER.warning("%s: %d of %d boxes have no volume; left out", file, (~kept).sum(), len(kept))
+    return Detections.build(ours, scores, labels).select(kept)
 
 
 def _numbers(value: Any, key: str, file: Path) -> NDArray[np.float64]:
@@ -147,7 +186,7 @@ def _geometry(content: dict[Any, Any], file: Path) -> Geometry | None:
         return None
     values = {key: _numbers(content[key], key, file).ravel().tolist() for key in keys}
     wrong = [key for key, count in keys.items() if len(values[key]) != count]
-    if wrong or min(values["itk_spacing"]) <= 0 or min(values["original_size_of_raw_data"]) < 1:
+    if wrong or not _is_grid(values):
         raise UserError("the grid of the image makes no sense", file=file, found=str(values))
     z, y, x = values["original_size_of_raw_data"]
     spacing, origin = values["itk_spacing"], values["itk_origin"]
@@ -157,3 +196,11 @@ def _geometry(content: dict[Any, Any], file: Path) -> Geometry | None:
         (origin[0], origin[1], origin[2]),
         tuple(values["itk_direction"]),
     )
+
+
+def _is_grid(values: dict[str, list[float]]) -> bool:
+    """Whole voxels in a number that an image has, a spacing above 0, and axes at right angles."""
+    size, axes = np.array(values["original_size_of_raw_data"]), np.reshape(values["itk_direction"], (3, 3))
+    whole = (size == np.rint(size)).all() and size.min() >= 1 and size.max() <= _MAX_SIDE
+    turned = np.abs(axes @ axes.T - np.eye(3)).max()
+    return bool(whole and min(values["itk_spacing"]) > 0 and turned < _TURNED)

@@ -25,6 +25,7 @@ from nndet_psma.hosts.boxes_pkl.stand_ins import (
 
 _MAX_DEPTH = 50
 _MAX_ITEMS = 100_000
+_SLACK_BYTES = 1 << 20  # that a file may make beside its own size: plain data make no more than they are
 
 
 def load_plain(data: bytes) -> Any:
@@ -37,12 +38,12 @@ def load_plain(data: bytes) -> Any:
     """
     import pickletools
 
-    machine = _Machine()
+    machine = _Machine(len(data) + _SLACK_BYTES)
     try:
         for opcode, argument, _ in pickletools.genops(data):
             machine.execute(opcode.name, argument)
             if opcode.name == "STOP":
-                return _Finisher().finished(machine.stack[-1])
+                return _Finisher(len(data) + _SLACK_BYTES).finished(machine.stack[-1])
     except UnsafePickleError:
         raise
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -51,9 +52,10 @@ def load_plain(data: bytes) -> Any:
 
 
 class _Machine:
-    """Stack, marks and memo of a pickle program."""
+    """Stack, marks and memo of a pickle program, which may make ``left`` bytes of texts."""
 
-    def __init__(self) -> None:
+    def __init__(self, left: int) -> None:
+        self.left = left
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -127,7 +129,11 @@ class _Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, GlobalName) or function.name not in CALLS:
             raise UnsafePickleError(f"a call of {getattr(function, 'name', type(function).__name__)}")
-        self.stack.append(CALLS[function.name](*arguments))
+        made = CALLS[function.name](*arguments)
+        self.left -= len(made) if isinstance(made, bytes) else 0
+        if self.left < 0:
+            raise UnsafePickleError("content that grows without measure")
+        self.stack.append(made)
 
     def build(self, _: Any) -> None:
         state, target = self.stack.pop(), self.stack[-1]
@@ -206,16 +212,21 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
 
 
 class _Finisher:
-    """Puts arrays in place of their descriptions; a file may be nested deeply, contain itself, or repeat itself."""
+    """Puts arrays, of ``left_bytes`` together, in place of their descriptions; a file may be nested deeply, contain
+    itself, or repeat itself.
+    """
 
-    def __init__(self) -> None:
-        self.left = _MAX_ITEMS
+    def __init__(self, left_bytes: int) -> None:
+        self.left, self.left_bytes = _MAX_ITEMS, left_bytes
 
     def finished(self, value: Any, depth: int = 0) -> Any:
         self.left -= 1
         if depth > _MAX_DEPTH or self.left < 0:
             raise UnsafePickleError("endless nesting")
         if isinstance(value, ArrayState):
+            self.left_bytes -= len(value.data) if value.built is None else 0
+            if self.left_bytes < 0:
+                raise UnsafePickleError("content that grows without measure")
             return value.build()
         if isinstance(value, list | tuple):
             return type(value)(self.finished(item, depth + 1) for item in value)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.terminal import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return launch(arguments[0], arguments[1:])
     except UserError as error:
-        sys.stderr.write(f"nndet_psma.hosts.nndetection: error: {error}\n")
+        sys.stderr.write(f"nndet_psma.hosts.nndetection: error: {printable(str(error))}\n")
         return 2
 
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from nndet_psma.evaluation.detection.compare import Difference
 from nndet_psma.evaluation.detection.froc import FP_RATES, froc_curve
-from nndet_psma.evaluation.detection.ranking import rank_detections
+from nndet_psma.evaluation.detection.ranking import RankedDetections, Weights, rank_detections
 from nndet_psma.evaluation.detection.record import CaseRecord
 from nndet_psma.evaluation.detection.scores import OPERATING_IOU, Score
 from nndet_psma.evaluation.detection.strata import Stratum
-from nndet_psma.evaluation.statistics.bootstrap import patient_weights
+from nndet_psma.evaluation.statistics.resampling import Resampling
 from nndet_psma.inference.ablation import AblationRow
 from nndet_psma.report.charts.landscape import Landscape
 from nndet_psma.report.page.content import Picture
@@ -59,22 +59,32 @@ def froc_chart(
     return png(
         figure,
         f"FROC curve at IoU 0.10: share of lesions found {points} false alarms per case.",
-        "FROC curve: how many lesions are found when more false alarms are allowed. The blue band is where the curve "
-        "lies in 95 % of draws of patients; higher overlaps (IoU) ask for boxes that fit better.",
+        "FROC curve: how many lesions are found when more false alarms are allowed. The blue band holds "
+        "the 95 % intervals over patients, rate by rate; higher overlaps (IoU) ask for boxes that fit better.",
     )
 
 
 def _band(
     records: Sequence[CaseRecord], rates: NDArray[np.float64], seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    draws = patient_weights([record.patient_id for record in records], draws=_BAND_DRAWS, seed=seed)
+    resampling = Resampling.of([record.patient_id for record in records], draws=_BAND_DRAWS, seed=seed)
     ranked = rank_detections(records, iou=OPERATING_IOU, max_detections=None)
-    curves = [froc_curve(ranked, weights) for weights in draws]
-    values = [curve.sensitivity_at(tuple(rates)) for curve in curves if curve is not None]
-    if len(values) < 2:
+    whole, *curves = [_sensitivities(ranked, rates, weights) for weights in (None, *resampling.weights)]
+    values = np.stack(curves) if curves else np.zeros((0, len(rates)))
+    ends = [resampling.interval(float(v), column) for v, column in zip(whole, values.T, strict=True)]
+    known = [(each.low, each.high) for each in ends if each.low is not None and each.high is not None]
+    if len(known) < len(ends):
         return None
-    low, high = np.percentile(values, [2.5, 97.5], axis=0)
+    low, high = np.array(known).T
     return low, high
+
+
+def _sensitivities(
+    ranked: RankedDetections, rates: NDArray[np.float64], weights: Weights | None
+) -> NDArray[np.float64]:
+    """``[R]`` at the rates; NaN without lesions."""
+    curve = froc_curve(ranked, weights)
+    return np.full(len(rates), np.nan) if curve is None else curve.sensitivity_at(tuple(rates))
 
 
 def ablation_chart(rows: Sequence[AblationRow], names: Sequence[str]) -> Picture | None:

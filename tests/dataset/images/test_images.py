@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import permutations, product
 
 import numpy as np
@@ -236,3 +237,15 @@ def test_a_wrong_checksum_is_damage_in_integers_too(tmp_path):
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"damaged.*checksum"):
         read_volume(file)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha"])
+def test_names_that_are_not_utf8_end_in_an_error(tmp_path, suffix):
+    """SimpleITK would abort the process."""
+    geometry = Geometry((3, 4, 5), (1.0, 1.0, 1.0))
+    write_volume(tmp_path / f"a{suffix}", np.zeros((3, 4, 5), np.int16), geometry)
+    file = tmp_path / os.fsdecode(b"caf\xe9" + suffix.encode())
+    (tmp_path / f"a{suffix}").rename(file)
+    for call in (read_geometry, read_volume, lambda f: write_volume(f, np.zeros((3, 4, 5)), geometry)):
+        with pytest.raises(UserError, match="the name is not UTF-8"):
+            call(file)

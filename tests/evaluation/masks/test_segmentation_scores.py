@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from nndet_psma.evaluation.masks.pooled_segmentation import pool_segmentation
 from nndet_psma.evaluation.masks.segmentation_scores import (
@@ -177,11 +178,27 @@ def test_pooling():
     assert (dice.mean, dice.cases, dice.undefined) == (0.75, 2, 1)
     assert dice.sd == pytest.approx(math.sqrt(0.125))  # +-0.25, n - 1 = 1
     assert pooled.pooled["dice"] == pytest.approx(6 / 8)  # 3 of 4 and 4 voxels
-    assert (dice.ci_low, dice.ci_high) == (0.5, 1.0)  # draws of one kind only are more than 2.5 % each
+    # of two patients nothing is known: Student's quantile with one degree of freedom is 12.7
+    assert (dice.ci_low, dice.ci_high) == (pytest.approx(0, abs=1e-3), pytest.approx(1, abs=1e-3))
+    assert pooled.intervals == "studentised"
     assert pool_segmentation(scores, ["a", "a", "a"]).per_case["dice"].ci_low is None
     assert pool_segmentation([], []).per_case["dice"].mean is None
     with pytest.raises(ValueError, match="3 scores of 1"):
         pool_segmentation(scores, ["a"])
+
+
+def test_intervals_of_few_and_many_patients():
+    # dice 1 and 0.5 by turns: mean 0.75, error 0.25 / sqrt(n - 1), Student's quantile, on the logit scale
+    kinds = [row(slice(0, 2), slice(0, 2)), row(slice(0, 2), slice(1, 3))]
+    few = pool_segmentation(kinds * 10, [str(n) for n in range(20)], draws=4000).per_case
+    half = stats.t.ppf(0.975, 19) * 0.25 / math.sqrt(19) / (0.75 * 0.25)
+    ends = [1 / (1 + math.exp(-(math.log(3) + side * half))) for side in (-1, 1)]
+    assert [few["dice"].ci_low, few["dice"].ci_high] == pytest.approx(ends, abs=0.01)
+    assert few["hausdorff_mm"].ci_low > 0
+    same = pool_segmentation(kinds[:1] * 5, [str(n) for n in range(5)]).per_case
+    assert (same["dice"].ci_low, same["dice"].ci_high) == (pytest.approx(0.025 ** (1 / 5)), 1.0)
+    assert (same["hausdorff_mm"].ci_low, same["hausdorff_mm"].ci_high) == (0.0, 0.0)
+    assert pool_segmentation(kinds * 50, [str(n) for n in range(100)]).intervals == "percentile"
 
 
 def test_counts_add_up():

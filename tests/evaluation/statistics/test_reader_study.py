@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 from sklearn.metrics import cohen_kappa_score, roc_auc_score, roc_curve
 
 from nndet_psma.evaluation.statistics.exact_interval import clopper_pearson
@@ -90,9 +90,9 @@ def slow_delong(scores, truth):
     """Variance from the definition: how each positive and each negative does against all of the other kind."""
     positive, negative = scores[truth], scores[~truth]
     wins = np.array([[1.0 if p > n else 0.5 if p == n else 0.0 for n in negative] for p in positive])
-    return wins.mean(), wins.mean(axis=1).var(ddof=1) / len(positive) + wins.mean(axis=0).var(ddof=1) / len(
-        negative
-    )
+    return wins.mean(), [
+        wins.mean(axis=1).var(ddof=1) / len(positive), wins.mean(axis=0).var(ddof=1) / len(negative)
+    ]  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,11 +102,15 @@ def test_area_and_interval_equal_slow_references(seed):
     truth = np.array([True, True, False, False, *(rng.uniform(size=12) < 0.5)])
     scores = rng.integers(0, 8, len(truth)) / 8 + 0.3 * truth
     area, (low, high) = delong_auc(scores, truth)
-    expected, variance = slow_delong(scores, truth)
+    expected, (first, second) = slow_delong(scores, truth)
     assert area == pytest.approx(expected) == pytest.approx(roc_auc_score(truth, scores))
-    reach = 1.959963984540054 * variance**0.5
-    if variance > 0:
-        assert (low, high) == pytest.approx((max(0, expected - reach), min(1, expected + reach)))
+    if first + second > 0:
+        freedom = (first + second) ** 2 / (first**2 / (truth.sum() - 1) + second**2 / ((~truth).sum() - 1))
+        reach = t.ppf(0.975, freedom) * (first + second) ** 0.5 / (expected * (1 - expected))
+        odds = expected / (1 - expected)
+        assert [low / (1 - low), high / (1 - high)] == pytest.approx(
+            [odds / np.exp(reach), odds * np.exp(reach)]
+        )
     else:  # told apart perfectly
         assert high - low > 0.1
     cut = decision_threshold(scores, truth)
@@ -153,12 +157,13 @@ def test_the_bound_of_a_perfect_area_holds_for_the_worst_distribution():
     assert perfect / 4000 == pytest.approx(0.025, abs=0.006)
 
 
-def test_delong_covers_what_it_promises():
-    # 95 % intervals of 300 samples of a known area (normal, one standard deviation apart: 0.7602) hold it as often
+@pytest.mark.parametrize(("apart", "positives"), [(1.0, 40), (3.0, 9), (3.0, 40), (1.5, 5)])
+def test_delong_covers_what_it_promises(apart, positives):
+    # 95 % intervals of 300 samples of a known area (normal, so far apart) hold it as often; plain ones in 85 % near 1
     rng = np.random.default_rng(1)
-    truth = np.arange(80) < 40
+    truth, area = np.arange(positives + 40) < positives, norm.cdf(apart / 2**0.5)
     held = 0
     for _ in range(300):
-        low, high = delong_auc(rng.normal(size=80) + truth, truth)[1]
-        held += low <= 0.7602 <= high
-    assert 0.91 < held / 300 < 0.985
+        low, high = delong_auc(rng.normal(size=positives + 40) + apart * truth, truth)[1]
+        held += low <= area <= high
+    assert held / 300 > 0.915

@@ -32,6 +32,7 @@ def test_ends_of_each_scale_by_hand():
     assert student_ends(0.75, DRAWN, 5, scale="rate") == pytest.approx(
         ((root - reach / (2 * root)) ** 2, (root + reach / (2 * root)) ** 2)
     )
+    assert student_ends(0.75, DRAWN, 5, scale="length") == student_ends(0.75, DRAWN, 5, scale="rate")
     assert student_ends(0.5, DRAWN, 5, scale="difference") == pytest.approx((0.5 - reach, 0.5 + reach))
     assert student_ends(0.75, DRAWN, 5, scale="difference")[1] == 1.0
 
@@ -48,6 +49,7 @@ def test_bounds_are_exact():
     assert student_ends(0.5, np.full(9, 0.5), 4) == clopper_pearson(2, 4)  # all four patients alike
     assert student_ends(0.0, np.zeros(9), 18, scale="rate") == (0, pytest.approx(-np.log(0.025) / 18))
     assert student_ends(0.25, np.full(9, 0.25), 4, scale="difference") == (0.25, 0.25)
+    assert student_ends(0.0, np.zeros(9), 18, scale="length") == (0, 0)  # millimetres are no counts
 
 
 def test_a_bound_with_draws_below_it_joins_both():

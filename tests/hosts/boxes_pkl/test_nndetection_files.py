@@ -91,7 +91,7 @@ def test_file_without_a_grid(tmp_path):
         ({"pred_scores": np.array([np.nan])}, "pred_scores holds values that are no numbers"),
         ({"pred_boxes": ["a"]}, "pred_boxes holds values that are no numbers"),
         ({"pred_scores": np.array([1.5])}, r"a score is outside \[0, 1\]"),
-        ({"pred_labels": np.array([-1.0])}, "a label below 0"),
+        ({"pred_labels": np.array([-1.0])}, "a label is no class from 0 on"),
         ({"restore": False}, "in nnDetection's preprocessed grid.*Predict with restore"),
         ({"itk_spacing": (0.0, 1.0, 1.0)}, "the grid of the image makes no sense"),
         ({"itk_direction": (1.0,)}, "the grid of the image makes no sense"),
@@ -124,3 +124,46 @@ def test_other_files(tmp_path):
     file.write_bytes(_write(tmp_path).read_bytes()[:60])
     with pytest.raises(UserError, match=r"cannot be read.*Copy or predict it again"):
         read_nndetection_boxes(file)
+
+
+BOX = np.array([[2, 10, 6, 20, 30, 40]], np.float32)  # z 2..6, y 10..20, x 30..40
+
+
+@pytest.mark.parametrize(
+    ("order", "name"),
+    [
+        ([2, 3, 0, 1, 5, 4], "z1,y1,z0,y0,x1,x0"),
+        ([0, 1, 4, 2, 3, 5], "z0,y0,x0,z1,y1,x1"),
+        ([4, 1, 0, 5, 3, 2], "x0,y0,z0,x1,y1,z1"),
+    ],
+)
+def test_corners_in_another_order_are_refused_and_read_when_it_is_named(tmp_path, order, name):
+    file = _write(tmp_path, pred_boxes=BOX[:, order])
+    with pytest.raises(UserError, match=r"case_7_boxes.pkl: box 1 of 1 has an upper .* --order"):
+        read_nndetection_boxes(file)
+    found = read_nndetection_boxes(file, name.split(","))
+    assert found.detections.boxes.tolist() == [[3, 11, 31, 6, 20, 40]]
+
+
+def test_boxes_without_volume_are_counted(tmp_path, caplog):
+    boxes, two = np.concatenate([BOX, BOX]), np.array([0.5, 0.4], np.float32)
+    boxes[0, 2] = 2
+    found = read_nndetection_boxes(_write(tmp_path, pred_boxes=boxes, pred_scores=two, pred_labels=two * 0))
+    assert len(found.detections) == 1
+    assert "1 of 2 boxes have no volume; left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pred_scores": np.array([-1.3])}, r"a score is outside \[0, 1\]; found -1\.3 to -1\.3"),
+        ({"pred_labels": np.array([0.4])}, r"a label is no class from 0 on; found 0\.4"),
+        ({"pred_labels": np.array([1e30])}, "a label is no class"),
+        ({"itk_direction": (0.0,) * 9}, "the grid of the image makes no sense"),
+        ({"original_size_of_raw_data": np.array([1e300, 4, 4])}, "the grid of the image makes no sense"),
+        ({"original_size_of_raw_data": np.array([4.5, 4, 4])}, "the grid of the image makes no sense"),
+    ],
+)
+def test_numbers_that_are_none_of_a_prediction(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        read_nndetection_boxes(_write(tmp_path, **changes))

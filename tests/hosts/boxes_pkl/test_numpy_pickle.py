@@ -164,6 +164,28 @@ def test_small_file_of_endless_content():
         load_plain(pickle.dumps(value))
 
 
+def _call(name, arguments):
+    """``name(*arguments)`` in a pickle program, whose text stands in the memo at 0."""
+    return b"c" + name + b"\n(" + arguments + b"tR"
+
+
+@pytest.mark.parametrize("repeats", [1, 40])
+def test_content_that_grows_is_refused(repeats):
+    """A text of 1 MB encoded again and again, and arrays that all show the same bytes: each time anew in memory."""
+    text = b"\x80\x02]X" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20) + b"q\x00a"
+    encoded = _call(b"_codecs\nencode", b"h\x00X\x06\x00\x00\x00latin1") + b"a"
+    dtype = _call(b"numpy\ndtype", b"X\x02\x00\x00\x00u1I00\nI01\n")
+    state = b"(I1\n(J" + (1 << 20).to_bytes(4, "little") + b"t" + dtype + b"I00\nh\x01tb"
+    array = _call(b"numpy.core.multiarray\n_reconstruct", b"cnumpy\nndarray\n(I0\ntC\x01b") + state + b"a"
+    data = b"\x80\x03]B" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20) + b"q\x01a"
+    for program in (text + encoded * repeats + b".", data + array * repeats + b"."):
+        if repeats == 1:
+            assert len(load_plain(program)[-1]) == 1 << 20
+        else:
+            with pytest.raises(UnsafePickleError, match="grows without measure"):
+                load_plain(program)
+
+
 def test_deep_nesting_is_no_crash():
     """A tuple in a tuple ... a hundred thousand times: as a value, a key, a name."""
     deep = b"\x80\x02)" + b"\x85" * 100_000

@@ -8,9 +8,11 @@ import pytest
 
 from nndet_psma.artifacts.channels import Window
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
+from nndet_psma.evaluation.detection.froc import froc_curve
+from nndet_psma.evaluation.detection.ranking import rank_detections
 from nndet_psma.report.charts.charts import _size_bins, data_chart, training_chart, window_chart
 from nndet_psma.report.charts.hu import _binned
-from nndet_psma.report.charts.scores import froc_chart
+from nndet_psma.report.charts.scores import _band, froc_chart
 from nndet_psma.report.texts import is_class_score, millilitres, score_meaning, score_name
 from nndet_psma.stages.report import ReportJob, read_source
 
@@ -56,6 +58,20 @@ def test_training_chart_says_where_the_loss_ended():
     metrics = {0: {"wsi": [{"step": 1.0, "loss": 2.0}, {"step": 2.0, "loss": 0.5}]}}
     assert "wsi 0.50" in training_chart(["wsi", "later"], metrics).alt
     assert training_chart(["later"], metrics) is None
+
+
+def test_froc_band_is_the_interval_of_each_rate(source):
+    (record,) = [each for each in source.records if len(each.lesions) > 1 or each.lesions][:1]
+    nothing = replace(record, predictions=(), matches={"0.10": ()})
+    records = [replace(each, patient_id=str(n)) for n, each in enumerate([record] * 5 + [nothing] * 3)]
+    rates = np.array([0.125, 1.0, 8.0])
+    ranked = rank_detections(records, iou=0.1, max_detections=None)
+    (low, high), whole = _band(records, rates, 0), froc_curve(ranked).sensitivity_at(tuple(rates))
+    assert (low > 0).all()
+    assert (low < whole).all()
+    assert (whole < high).all()
+    assert (high < 1).all()
+    assert _band(records[:1], rates, 0) is None
 
 
 def test_froc_chart_reads_the_curve(source):
