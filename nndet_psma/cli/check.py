@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     processes = args.num_processes if args.full else 1
     report = check_report(paths, full=args.full, num_processes=processes)
     if args.json is not None:
-        write_json(args.json, report.to_json())
+        write_json(args.json, report.to_json(paths.root))
     _show(report, paths.root)
     return int(report.errors > 0)
 
@@ -86,8 +86,13 @@ def _show(report: CheckReport, root: Path) -> None:
 
 
 def _show_group(console: Console, title: str, findings: Sequence[Finding], root: Path) -> None:
-    from rich.markup import escape
+    from rich import markup
     from rich.table import Table
+
+    from nndet_psma.core.terminal import printable
+
+    def escape(text: str) -> str:
+        return markup.escape(printable(text))
 
     table = Table(title=escape(title), show_lines=True)
     table.add_column("file", overflow="fold", ratio=2)

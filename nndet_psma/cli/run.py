@@ -36,10 +36,11 @@ def run_command(
     """Parse ``argv`` and call ``run``; returns the exit code.
 
     A command that genuine nnDetection has, too, is handed over to it when the user asks for that host. A
-    :class:`UserError` is printed as one line on standard error; any other exception is a bug and keeps its
-    traceback.
+    :class:`UserError` is printed as one line on standard error, and so is what the machine refuses (no permission, full
+    disk, too little memory); any other exception is a bug and keeps its traceback.
     """
     from nndet_psma.core.errors import UserError, name_error
+    from nndet_psma.core.shortages import shortage
 
     given = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -59,8 +60,8 @@ def run_command(
         # the reader of our output went away (for example "| head"); nothing to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (OSError, UnicodeEncodeError) as error:
-        told = name_error(error)
+    except (OSError, UnicodeEncodeError, MemoryError, RuntimeError, ImportError) as error:
+        told = name_error(error) or shortage(error)
         if told is None:
             raise
         return _told(parser, told)

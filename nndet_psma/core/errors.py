@@ -66,7 +66,7 @@ def utf8_path(file: str | PathLike[str]) -> str:
     return text
 
 
-def name_error(error: OSError | UnicodeEncodeError) -> UserError | None:
+def name_error(error: BaseException) -> UserError | None:
     """What a user is told where a name is too long for the file system or not UTF-8; None of every other error."""
     if isinstance(error, OSError):
         if error.errno != errno.ENAMETOOLONG:
@@ -76,6 +76,8 @@ def name_error(error: OSError | UnicodeEncodeError) -> UserError | None:
             file=error.filename,
             remedy="Give the case or the folder a shorter name",
         )
+    if not isinstance(error, UnicodeEncodeError):
+        return None
     return _not_utf8(error.object) if any("\ud800" <= sign <= "\udfff" for sign in error.object) else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 import uuid
 from contextlib import suppress
@@ -13,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 
+from nndet_psma.core.atomic import is_running, temporary_beside
 from nndet_psma.core.errors import UserError
 
 LOCK_FILE = "lock.json"
@@ -49,7 +51,8 @@ class FolderLock:
     """Holds ``lock.json`` in a folder while the block runs.
 
     A lock is stale, and taken over, when its process is gone from this machine, or, on another machine, when its
-    heartbeat (the file's time of change) is older than ``STALE_MINUTES``. Call :meth:`beat` now and then.
+    heartbeat (the file's time of change) is older than ``STALE_MINUTES``. As a context manager it beats by itself,
+    however long other people's code takes; who calls :meth:`acquire` calls :meth:`beat` now and then.
 
     Args:
         folder: is made where it is missing.
@@ -64,14 +67,18 @@ class FolderLock:
         self._held = held
         self._holder: Holder | None = None
         self._beaten = 0.0
+        self._left = threading.Event()
 
     def __enter__(self) -> FolderLock:
         self.acquire()
+        self._left.clear()
+        threading.Thread(target=self._keep_beating, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._left.set()
         self.release()
 
     def acquire(self) -> None:
@@ -96,9 +103,16 @@ class FolderLock:
     def beat(self) -> None:
         """Say that the holder lives; cheap enough for every step."""
         if self._holder is not None and time.monotonic() - self._beaten > _BEAT_SECONDS:
-            with suppress(OSError):  # a file system that is away for a moment must not end a training
-                os.utime(self.file)
+            self._touch()
             self._beaten = time.monotonic()
+
+    def _keep_beating(self) -> None:
+        while not self._left.wait(_BEAT_SECONDS):
+            self._touch()
+
+    def _touch(self) -> None:
+        with suppress(OSError):  # a file system that is away for a moment must not end a training
+            os.utime(self.file)
 
     def _refusal(self, other: Holder | None) -> UserError:
         who = "unknown" if other is None else f"process {other.pid} on {other.host} since {other.since}"
@@ -112,7 +126,7 @@ class FolderLock:
     def _create(self, holder: Holder) -> bool:
         """Write the lock unless there is one: a hard link fails where a file exists, and links a whole file."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        own = self.file.with_name(f".tmp-{holder.token}-{LOCK_FILE}")
+        own = temporary_beside(self.file)
         text = json.dumps(asdict(holder), indent=2) + "\n"
         own.write_text(text)
         try:
@@ -146,7 +160,7 @@ class FolderLock:
 
     def _remove_stale(self, seen: Holder | None) -> None:
         """Move the lock aside first: only one process succeeds, and it sees whether it moved what it judged."""
-        aside = self.file.with_name(f".tmp-{uuid.uuid4().hex}-{LOCK_FILE}")
+        aside = temporary_beside(self.file)
         try:
             self.file.rename(aside)
         except FileNotFoundError:
@@ -165,10 +179,7 @@ def _read(file: Path) -> Holder | None:
 
 
 def _alive(holder: Holder) -> bool:
-    try:
-        with suppress(PermissionError):  # of another user, but there
-            os.kill(holder.pid, 0)
-    except ProcessLookupError:
+    if not is_running(holder.pid):
         return False
     born = _born(holder.pid)
     return not born or not holder.born or born == holder.born

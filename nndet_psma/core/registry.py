@@ -80,6 +80,8 @@ class Registry(Generic[T]):
         if matching:
             try:
                 self._classes[name] = matching[0].load()
+            except MemoryError:
+                raise  # not the package's fault
             except (
                 Exception
             ) as error:  # another package's code: it may fail in any way, a SyntaxError included

@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from nndet_psma import __version__
@@ -14,6 +13,7 @@ from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.model_folder import CONSOLIDATED, INFERENCE_PLAN, PLAN, ModelFolder
 from nndet_psma.artifacts.model_manifest import MANIFEST, ModelManifest
 from nndet_psma.artifacts.plan import Decision, Plan
+from nndet_psma.core.atomic import remove_leftovers, scratch_folder
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
 from nndet_psma.inference.model_archive import entry_of, weight_blocks, write_archive
@@ -53,9 +53,9 @@ def export_model(job: ExportJob) -> ModelManifest:
     inference, source = _source(job)
     system, plan = model_system(job.folder, source)
     system.require()
-    job.target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".export_", dir=job.target.parent) as scratch:
-        weights = system.exported(job.folder, plan, source, inference.folds, Path(scratch))
+    remove_leftovers(job.target.parent, job.target.name)
+    with scratch_folder(job.target) as scratch:
+        weights = system.exported(job.folder, plan, source, inference.folds, scratch)
         return _written(job, inference, source, weights)
 
 

@@ -15,7 +15,7 @@ from nndet_psma.artifacts.model_folder import (
 )
 from nndet_psma.artifacts.model_manifest import TASK_NAME, ModelManifest
 from nndet_psma.artifacts.plan_file import read_plan
-from nndet_psma.core.atomic import atomic_folder
+from nndet_psma.core.atomic import atomic_folder, remove_leftovers
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.task.paths import models_root
 from nndet_psma.systems.exchange import manifest_of, take_in_archive
@@ -56,6 +56,7 @@ def import_model(job: ImportJob) -> tuple[ModelFolder, ModelManifest]:
             file=target,
             remedy="Replace it with --force, or import elsewhere with -o FOLDER",
         )
+    remove_leftovers(folder.root, target.name)
     with atomic_folder(target) as temporary:
         unpacked = temporary / target.name  # as a model that can be opened
         take_in_archive(job.archive, unpacked)

@@ -14,6 +14,7 @@ from nndet_psma.artifacts.results import Result
 from nndet_psma.core.atomic import remove_leftovers, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.progress import progress_bar
+from nndet_psma.core.shortages import memory_explained
 from nndet_psma.dataset.task.cases import RawCase
 from nndet_psma.dataset.task.description import DatasetDescription
 from nndet_psma.inference.case_predictor import predict_case
@@ -80,13 +81,16 @@ def predict_job(job: PredictJob, say: Callable[[str], None]) -> PredictResult:
     if job.num_parts == 1 and job.target.is_dir():
         for folder in (job.target, job.target / RAW):
             remove_leftovers(folder)  # not beside other parts: they may be writing
+    size = job.options.batch_size or "the training batch"
+    remedy = f"Lower inference_kwargs.batch_size (now {size}), or end other programs"
     done = PredictResult()
     with progress_bar("predict", len(cases)) as advance:
         for number, case in enumerate(cases, start=1):
             try:
-                result, kept = predict_case(
-                    predictor, case, job.description, job.target, overwrite=job.overwrite
-                )
+                with memory_explained(remedy):
+                    result, kept = predict_case(
+                        predictor, case, job.description, job.target, overwrite=job.overwrite
+                    )
             except UserError as error:
                 done.failed[case.case_id] = error
                 say(f"{case.case_id}: FAILED: {error}")

@@ -143,7 +143,7 @@ def check_plan_file(paths: TaskPaths, file: Path, description: DatasetDescriptio
 def _check(paths: TaskPaths, full: bool, processes: int, say: Callable[[str], None]) -> list[Finding]:
     say("check of all files" if full else "check of names, headers and labels")
     report = check_report(paths, full=full, num_processes=processes if full else 1)
-    write_json(paths.preprocessed / CHECK_FILE, report.to_json())
+    write_json(paths.preprocessed / CHECK_FILE, report.to_json(paths.root))
     for finding in report.findings:
         say(f"{finding.severity}: {finding.to_error()}")
     raise_if_errors(report.findings)

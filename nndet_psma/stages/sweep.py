@@ -13,6 +13,7 @@ from nndet_psma.artifacts.run_config import RunConfig
 from nndet_psma.core.atomic import atomic_folder, remove_leftovers
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
+from nndet_psma.core.lock import FolderLock
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.systems.system import AnySystem, TuneJob, system_of
 
@@ -62,8 +63,21 @@ def consolidate(
     to tune and to evaluate the validation cases, not to predict.
 
     Raises:
-        UserError: a fold is missing or belongs to another plan.
+        UserError: a fold is missing or belongs to another plan, or another process does the same.
     """
+    with FolderLock(folder.root, "another nndet_consolidate is at work here"):
+        return _consolidate(paths, folder, folds, config, sweep_boxes, weights, say)
+
+
+def _consolidate(
+    paths: TaskPaths | None,
+    folder: ModelFolder,
+    folds: list[int],
+    config: RunConfig[Any, Any],
+    sweep_boxes: bool,
+    weights: bool,
+    say: Callable[[str], None],
+) -> InferencePlan:
     plans = {fold: folder.plan(fold) for fold in folds}
     hashes = {fold: plan.content_hash() for fold, plan in plans.items()}
     if len(set(hashes.values())) > 1:

@@ -20,6 +20,7 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.logs import LOGGER, log_to
 from nndet_psma.core.schema import to_plain
+from nndet_psma.core.shortages import memory_explained
 from nndet_psma.dataset.task.description import read_description
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.stages.plan_check import check_plan, check_trainer, patients_of
@@ -79,12 +80,21 @@ def train_fold(
     # weights that are there keep their own plan until the trainer has accepted the new one
     if main and (job.overwrite or not (job.folder / PLAN).is_file()):
         _write_provenance(job.folder, plan, config)
-    with log_to(job.folder / "train.log") if main else nullcontext():
+    with log_to(job.folder / "train.log", folder.root, paths.root) if main else nullcontext():
         LOGGER.info("fold %d of %s, plan %s", fold, config.exp.id, plan.content_hash())
-        system.train(job)
+        with memory_explained(_what_to_lower(plan, config)):
+            system.train(job)
     if main:
         _write_provenance(job.folder, plan, config)
     return folder
+
+
+def _what_to_lower(plan: Plan, config: RunConfig[Any, Any]) -> str:
+    """Of a training that does not fit into memory."""
+    if not hasattr(config.trainer_cfg, "batch_size"):
+        return "Plan for less memory: nndet_prep -o plan_cfg.gpu_memory_gb=N prep.overwrite=true"
+    size = config.trainer_cfg.batch_size or getattr(plan, "batch_size", "the plan's")
+    return f"Lower trainer_cfg.batch_size (now {size}), then trainer_cfg.num_workers, or end other programs"
 
 
 def folds_to_train(config: RunConfig[Any, Any], plan: Plan) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Generator
 from typing import Any
@@ -11,11 +12,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
 
 _LINGER_SECONDS = 30
 _PREFETCH = 4
 _MAX_WORKERS = 8
+_OPEN_FILES = 256
+"""Fewest open files a training with loader processes must be allowed: every tensor that waits for the training is one.
+Measured: two processes and batches of two images hang or break with 64 and train with 100. macOS gives 256 at first."""
+
+_ENOUGH_FILES = 4096
 
 
 class Share(Dataset[Any]):
@@ -63,7 +70,12 @@ def load_batches(share: Share, workers: int, device: torch.device) -> Generator[
 
     Close the generator when it is left early: its workers outlive a SIGTERM for a while, so that whoever merely
     terminates them waits for that.
+
+    Raises:
+        UserError: loader processes are wanted, and the limit of open files is too low for them.
     """
+    if workers:
+        _allow_open_files()
     loader: DataLoader[Any] = DataLoader(
         share,
         batch_size=None,
@@ -76,6 +88,22 @@ def load_batches(share: Share, workers: int, device: torch.device) -> Generator[
     )
     for batch in loader:
         yield to_device(batch, device)
+
+
+def _allow_open_files() -> None:
+    """Raise the limit of this process as far as it may; with too low a one loader processes die and are waited for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted < _OPEN_FILES:
+        raise UserError(
+            "too few open files are allowed for loader processes",
+            expected=f"at least {_OPEN_FILES}",
+            found=str(wanted),
+            remedy=f"Raise the limit (ulimit -n {_ENOUGH_FILES}), or load in the training itself with "
+            "-o trainer_cfg.num_workers=0",
+        )
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -90,3 +90,11 @@ def test_a_full_disk_leaves_no_half_report(labels, tmp_path, monkeypatch, capsys
     assert "Free space" in error
     assert [file.name for file in target.parent.iterdir()] == ["out.json"]
     assert target.read_text() == "the old report"
+
+
+def test_names_of_files_do_not_steer_the_terminal(labels, capsys):
+    (labels / "a\x1b[31m.txt").touch()
+    assert _run("900") == 1
+    shown = capsys.readouterr().out
+    assert "\\x1b[31m.txt" in shown
+    assert "\x1b[31m" not in shown

@@ -83,6 +83,24 @@ def test_interruption_says_how_to_go_on(capsys):
     assert "start the same command again to go on" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/m/fold0"),
+            "/m/fold0: cannot be read or written; found Permission denied.",
+        ),
+        (MemoryError(), "memory ran out. Lower the batch size"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(capsys, error, said):
+    def fail(args):
+        raise error
+
+    assert run_command(_parser(), fail, []) == 2
+    assert capsys.readouterr().err.startswith(f"nndet_test: error: {said}")
+
+
 def test_bug_keeps_its_traceback():
     def bug(args):
         raise ZeroDivisionError

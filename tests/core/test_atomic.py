@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
+from pathlib import Path
 
 import pytest
+from killed_writer import killed_writer
 
 from nndet_psma.core import atomic
 from nndet_psma.core.atomic import (
@@ -14,6 +17,8 @@ from nndet_psma.core.atomic import (
     atomic_folder,
     read_json,
     remove_leftovers,
+    scratch_folder,
+    temporary_beside,
     write_json,
     write_text,
 )
@@ -163,6 +168,62 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path):
     remove_leftovers(tmp_path)
     assert _names(tmp_path) == [".keep", "case"]
     remove_leftovers(tmp_path / "absent")
+
+
+def _living_writer():
+    """The tag of this process."""
+    return temporary_beside(Path("x")).name.removeprefix(".tmp-").removesuffix("-x")
+
+
+def _of_another_machine(tag):
+    return f"{(int(tag[:2], 16) + 1) % 256:02x}{tag[2:]}"
+
+
+def test_what_others_write_is_left_alone(tmp_path):
+    living, dead = _living_writer(), killed_writer()
+    away = _of_another_machine(dead)
+    kept = [
+        ".tmp-of-another-program",
+        f".tmp-{living}-a",
+        f".tmp-{away}-a",
+        f".old-{living}-b",
+        f".old-{away}-c",
+    ]
+    for name in kept:
+        (tmp_path / name).mkdir()
+    gone = [f".tmp-{dead}-a", f".tmp-{dead}-folder", f".old-{dead}-d"]
+    for name in gone:
+        (tmp_path / name).mkdir()
+    remove_leftovers(tmp_path)
+    assert _names(tmp_path) == sorted([*kept, "d"])
+
+
+@pytest.mark.parametrize(("hours", "there"), [(23, True), (25, False)])
+def test_what_nobody_wrote_to_for_a_day_has_no_owner(tmp_path, hours, there):
+    leftover = tmp_path / f".tmp-{_of_another_machine(killed_writer())}-a"
+    leftover.mkdir()
+    (leftover / "file").write_text("half")
+    before = time.time() - 3600 * hours
+    os.utime(leftover / "file", (before, before))
+    os.utime(leftover, (before, before))
+    remove_leftovers(tmp_path)
+    assert leftover.exists() is there
+
+
+def test_only_what_was_to_become_one_file(tmp_path):
+    dead = killed_writer()
+    for name in ("a.zip", "b.zip", "[ab].zip"):
+        (tmp_path / f".tmp-{dead}-{name}").write_text("half")
+    remove_leftovers(tmp_path, "[ab].zip")
+    assert _names(tmp_path) == [f".tmp-{dead}-a.zip", f".tmp-{dead}-b.zip"]
+
+
+def test_scratch_folder_is_gone_afterwards(tmp_path):
+    with pytest.raises(KeyError), scratch_folder(tmp_path / "new" / "a.zip") as folder:  # noqa: PT012
+        (folder / "x").write_text("x")
+        assert folder.parent == tmp_path / "new"
+        raise KeyError
+    assert _names(tmp_path / "new") == []
 
 
 def test_written_json_is_readable_by_others(tmp_path):

@@ -93,6 +93,22 @@ def test_heartbeat(tmp_path, monkeypatch):
         lock.beat()  # a file system that is away does not end a training
 
 
+def test_as_a_context_manager_it_beats_by_itself(tmp_path, monkeypatch):
+    """nnU-Net trains for days and never calls us."""
+    monkeypatch.setattr("nndet_psma.core.lock._BEAT_SECONDS", 0.01)
+    old = time.time() - 1000
+    with FolderLock(tmp_path) as lock:
+        os.utime(lock.file, (old, old))
+        until = time.monotonic() + 10
+        while lock.file.stat().st_mtime < old + 900:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    file = _write(tmp_path, age_minutes=10)
+    before = file.stat().st_mtime
+    time.sleep(0.05)
+    assert file.stat().st_mtime == before  # not after it was given back
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"host": 3'])
 def test_damaged_lock_is_stale(tmp_path, content):
     (tmp_path / LOCK_FILE).write_text(content)

@@ -62,3 +62,12 @@ def test_modules_of_the_package_write_to_it(tmp_path):
     with log_to(file):
         logging.getLogger("nndet_psma.stages.prep").info("from a child")
     assert file.read_text(encoding="utf-8").endswith("INFO from a child\n")
+
+
+def test_paths_begin_at_the_folders_given(tmp_path):
+    file = tmp_path / "doe" / "train.log"
+    with pytest.raises(ValueError, match="doe"), log_to(file, tmp_path / "doe"):  # noqa: PT012
+        LOGGER.info("weights in %s", tmp_path / "doe" / "fold0")
+        raise ValueError(f"{tmp_path}/doe/x is bad")
+    lines = [line.split(" ", 3)[3] for line in file.read_text().splitlines()]
+    assert lines == ["weights in fold0", "stopped: ValueError: x is bad"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,7 +192,7 @@ def test_what_every_training_leaves_behind(model):
         assert "nnU-Net: Epoch 0" in log
         assert "nnU-Net: train_loss" in log
         place = log.split("training_log_*.txt in ")[1].splitlines()[0]
-        assert len(list(Path(place).glob("training_log_*.txt"))) == 1
+        assert len(list((model / place).glob("training_log_*.txt"))) == 1
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert (config["trainer_cfg"]["validate"], config["module"]) == (False, "nnUNetTrainerNodeSeg")
         environment = json.loads((folder / "environment.json").read_text())

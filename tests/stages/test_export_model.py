@@ -7,6 +7,7 @@ import zipfile
 from dataclasses import replace
 
 import pytest
+from killed_writer import killed_writer
 from safetensors.torch import load_file, save_file
 from tiny_place import LESIONS, MODEL, TASK
 
@@ -166,3 +167,21 @@ def test_not_consolidated(own_copy, tmp_path):
     assert export_model(ExportJob(ModelFolder(own_copy.model), tmp_path / "model.zip", folds=[0])).folds == [
         0
     ]
+
+
+def test_what_a_killed_run_left_goes_with_the_next_start(archive, tmp_path):
+    """The temporary files and folders of both commands; not those of others, nor of other files."""
+    model = tmp_path / "model"
+    dead = killed_writer()
+    left = [tmp_path / f".tmp-{dead}-model.zip", model / f".tmp-{dead}-consolidated"]
+    others = [tmp_path / ".tmp-of-another-program", tmp_path / f".tmp-{dead}-other.zip"]
+    for path in (left[0], *others):
+        path.write_bytes(b"half")
+    (left[1] / "consolidated").mkdir(parents=True)
+    folder, _ = import_model(ImportJob(archive, target=model))
+    export_model(ExportJob(folder, tmp_path / "model.zip"))
+    assert not left[0].exists()
+    assert sorted(path.name for path in model.iterdir()) == ["consolidated"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["model", "model.zip", *(path.name for path in others)]
+    )

@@ -15,6 +15,7 @@ from nndet_psma.artifacts.raw_predictions import read_raw
 from nndet_psma.cli import consolidate
 from nndet_psma.cli.config import compose_config
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.lock import LOCK_FILE, FolderLock
 from nndet_psma.stages import sweep as stage
 from nndet_psma.systems.psma25d.system import PSMA25D
 
@@ -112,6 +113,15 @@ def test_interrupted_consolidation_leaves_the_old_model(place, monkeypatch):
     assert consolidate.main(["900", MODEL, "--folds", "1"]) == 130
     assert snapshot(place.model / "consolidated") == before
     assert not list(place.model.glob(".tmp-*"))
+
+
+def test_two_consolidations_at_once_are_refused(place, capsys):
+    before = snapshot(place.model / "consolidated")
+    with FolderLock(place.model):
+        assert consolidate.main(["900", MODEL, "--folds", "1"]) == 2
+    assert "another nndet_consolidate is at work here; found process" in capsys.readouterr().err
+    assert snapshot(place.model / "consolidated") == before
+    assert not (place.model / LOCK_FILE).exists()
 
 
 def test_stale_validation_predictions_go(place):

@@ -278,9 +278,9 @@ def _without_copies(headers: Iterable[DicomHeader], damaged: dict[Path, UserErro
     voxels is a copy. Of two different structure sets with one identifier it cannot be known which is meant: that is
     noted as damage.
     """
-    groups: dict[tuple[str, str, tuple[float, ...] | None], list[DicomHeader]] = {}
+    groups: dict[tuple[object, ...], list[DicomHeader]] = {}
     for header in headers:
-        key = (header.instance or str(header.file), header.series, header.position)
+        key = (header.instance or str(header.file), header.series, header.position, header.patient_id)
         groups.setdefault(key, []).append(header)
     kept: list[DicomHeader] = []
     for group in groups.values():

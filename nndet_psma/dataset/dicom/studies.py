@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,7 +115,7 @@ def group_studies(headers: Iterable[DicomHeader], *, accept_derived: bool = Fals
         raise UserError("no images that can be used", expected=f"one of {', '.join(IMAGE_ROLES)}")
     for plan in plans:
         _assign_structures(plan, grouped)
-    return sorted(grouped.values(), key=lambda study: study.digest)
+    return _with_shared_faults(sorted(grouped.values(), key=lambda study: study.digest))
 
 
 def taint(studies: Iterable[DicomStudy], damaged: Mapping[Path, UserError]) -> list[DicomStudy]:
@@ -266,6 +267,25 @@ def _unusable(headers: Sequence[DicomHeader], folders: frozenset[Path]) -> UserE
     )
 
 
+def _with_shared_faults(studies: Sequence[DicomStudy]) -> list[DicomStudy]:
+    """Studies, with a fault in those that share their identifier with one of another patient."""
+    times = Counter(study.digest for study in studies)
+    return [
+        replace(study, faults=(*study.faults, _shared(study))) if times[study.digest] > 1 else study
+        for study in studies
+    ]
+
+
+def _shared(study: DicomStudy) -> UserError:
+    return UserError(
+        "the same StudyInstanceUID for several patients",
+        file=study.place,
+        expected="one PatientID in all files of a study",
+        found="several",
+        remedy="Correct the PatientID, give every study its own UIDs, or leave one of the patients out",
+    )
+
+
 def _assign_structures(plan: DicomHeader, grouped: dict[tuple[str, str], DicomStudy]) -> None:
     """Give a structure set, or what is wrong with it, to the study whose series it names."""
     try:
@@ -275,15 +295,40 @@ def _assign_structures(plan: DicomHeader, grouped: dict[tuple[str, str], DicomSt
         if home in grouped:
             grouped[home] = replace(grouped[home], faults=(*grouped[home].faults, error))
         return
-    homes = {uid: key for key, study in grouped.items() for one in study.series for uid in one.uids if uid}
-    home = next((homes[uid] for uid in sorted(structures.series) if uid in homes), _study_key(plan))
-    if home in grouped:
-        study = grouped[home]
-        grouped[home] = replace(
-            study,
-            structures=(*study.structures, structures),
-            folders=study.folders | {plan.file.parent},
+    own = _study_key(plan)
+    homes = [
+        key
+        for key, study in grouped.items()
+        if any(structures.series & one.uids - {""} for one in study.series)
+    ]
+    home = own if own in homes or not homes else homes[0]
+    if home not in grouped:
+        return
+    study = grouped[home]
+    other = _differs(plan, study)
+    if other:
+        fault = UserError(
+            "the structure set of another patient",
+            file=plan.file,
+            expected="that of the patient whose images it was drawn on",
+            found=f"another {other}",
+            remedy="Leave it out, or correct whichever header is wrong",
         )
+        grouped[home] = replace(study, faults=(*study.faults, fault))
+        return
+    grouped[home] = replace(
+        study,
+        structures=(*study.structures, structures),
+        folders=study.folders | {plan.file.parent},
+    )
+
+
+def _differs(plan: DicomHeader, study: DicomStudy) -> str:
+    """By what a structure set is of another patient than the images; "" where nothing that both state differs."""
+    nameless = study.patient in {str(folder) for folder in study.sources}
+    if plan.patient_id and not nameless and plan.patient_id != study.patient:
+        return "PatientID"
+    return "sex or date of birth" if _are_several({*study.persons, plan.person}) else ""
 
 
 def _choose_weighting(found: list[Series], study: DicomStudy, b_value: float | None) -> list[Series]:

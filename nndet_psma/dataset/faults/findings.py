@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.relative_paths import relative_text
 from nndet_psma.core.schema import to_plain
 from nndet_psma.dataset.faults.kinds import KINDS, Fault, Severity
 
@@ -100,10 +102,17 @@ class CheckReport:
         """Findings by kind, the most frequent first."""
         return dict(Counter(finding.kind for finding in self.findings).most_common())
 
-    def to_json(self) -> dict[str, Any]:
-        """The report file: schema name and version, sizes, counts by kind, findings."""
+    def to_json(self, root: Path) -> dict[str, Any]:
+        """The report file: schema name and version, sizes, counts by kind, findings.
+
+        Args:
+            root: folder of the task; paths in the file are relative to it, for it is handed on.
+        """
         content = to_plain(self)
-        findings = content.pop("findings")
+        findings = [
+            {key: text and relative_text(text, root) for key, text in finding.items()}
+            for finding in content.pop("findings")
+        ]
         warnings = len(findings) - self.errors
         return {
             "schema": SCHEMA,

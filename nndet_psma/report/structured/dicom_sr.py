@@ -3,13 +3,14 @@
 Every node is a volumetric region: its outline on each source image (SCOORD polylines that follow the voxel edges),
 volume, long and short diameter, how uncertain the short one is by voxels (TID 310), and whether the node is suspicious
 and borderline. The N stage by size is a measurement group of its own, and says whether it hinges on borderline nodes.
-What DICOM has no concept for is coded in the private scheme 99NNDETPSMA. The patient's name, number and study come from
-the source images, as every DICOM object needs them: unlike the JSON and the HTML page such a file is *not* anonymous.
+What DICOM has no concept for is coded in the private scheme 99NNDETPSMA. The patient's name, number, sex and date of
+birth, and the study's UID, number, accession number, date and time come from the source images, as every DICOM object
+needs them, and nothing else does: unlike the JSON and the HTML page such a file is *not* anonymous.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from nndet_psma.core.atomic import atomic_file
 from nndet_psma.core.errors import UserError
+from nndet_psma.dataset.dicom.values import read_text
 from nndet_psma.nodes.measurement import NodeMeasurement
 from nndet_psma.nodes.size_zone import Zone
 from nndet_psma.report.structured.artifact import StructuredReport
@@ -36,6 +38,19 @@ _PROCEDURES = {
     "PT": ("82918005", "Positron emission tomography"),
 }
 _OTHER_PROCEDURE = ("363679005", "Imaging")
+_COPIED = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "Modality",
+)
+_IDENTITY = ("PatientID", "PatientName", "AccessionNumber", "StudyID")
+"""Type 2 of the modules Patient and General Study (PS3.3 C.7.1.1, C.7.2.1), with sex, dates and time: may be empty."""
+
+_SEXES = dict.fromkeys(("M", "F", "O"))
+_UTF8 = "ISO_IR 192"
 _METHODS = {
     "box": ("MVBB", "Minimum-volume bounding box"),
     "in_plane": ("INPLANE", "In-plane on the axial slice of largest area"),
@@ -86,7 +101,7 @@ def _document(report: StructuredReport, instances: NDArray[Any], series: SourceS
         imaging_measurements=groups,
     )
     return hd.sr.Comprehensive3DSR(
-        evidence=list(used.values()) or [first],
+        evidence=[_bare(image) for image in used.values() or [first]],
         content=content[0],
         series_instance_uid=_uid(report, first, "series"),
         series_number=SERIES_NUMBER,
@@ -96,8 +111,37 @@ def _document(report: StructuredReport, instances: NDArray[Any], series: SourceS
         is_complete=True,
         is_final=False,
         is_verified=False,
+        specific_character_set=_UTF8,
         series_description="Node measurements, research software",
     )
+
+
+def _bare(image: Dataset) -> Dataset:
+    """What the report needs of a source image: highdicom would copy comments, referring physician and institution."""
+    from pydicom.dataset import Dataset
+    from pydicom.valuerep import DA, TM
+
+    bare = Dataset()
+    for name in _COPIED:
+        setattr(bare, name, image.get(name))
+    for name in _IDENTITY:
+        setattr(bare, name, _stated(image, name, str))
+    for name in ("PatientBirthDate", "StudyDate"):
+        setattr(bare, name, _stated(image, name, DA))
+    bare.StudyTime = _stated(image, "StudyTime", TM)
+    bare.PatientSex = _stated(image, "PatientSex", _SEXES.__getitem__)
+    bare.ReferringPhysicianName = ""
+    return bare
+
+
+def _stated(image: Dataset, name: str, read: Callable[[str], object]) -> str:
+    """A value as it stands there; "" where it is missing, as in de-identified images, or no such value."""
+    try:
+        text = read_text(image, name)
+        read(text)
+    except (ValueError, KeyError):
+        return ""
+    return text
 
 
 def _observer(report: StructuredReport, first: Dataset) -> Any:

@@ -67,8 +67,8 @@ def read_series(folder: Path) -> SourceSeries:
     """Headers of the one series in a folder; files that are no DICOM are passed over.
 
     Raises:
-        UserError: no folder, no DICOM images, a damaged one, several series, or images that do not say where they lie
-            (also multi-frame files).
+        UserError: no folder, no DICOM images, a damaged one, several series or patients, or images that do not say
+            where they lie (also multi-frame files).
     """
     if not folder.is_dir():
         raise UserError("folder does not exist", file=folder, remedy=_REMEDY)
@@ -81,6 +81,8 @@ def read_series(folder: Path) -> SourceSeries:
         raise UserError(
             "holds several DICOM series", file=folder, found=f"{len(series)} series", remedy=_REMEDY
         )
+    if len({str(image.get("PatientID", "")) for image in images}) > 1:
+        raise UserError("holds images of several patients", file=folder, remedy=_REMEDY)
     for image in images:
         _check(image, folder)
     slices = [make_header(image, folder, folder) for image in images]

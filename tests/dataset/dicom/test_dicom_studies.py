@@ -209,3 +209,60 @@ def test_people_of_another_sex_or_birth_date_are_not_one_patient(tmp_path):
             check_patients(write_patients(tmp_path / str(k), one, other))
         assert PATIENT not in str(caught.value)
         assert "1950" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_one_study_identifier_for_two_patients_is_the_fault_of_both(tmp_path, value):
+    write_series(tmp_path / "a", ARRAY, PatientID="A")
+    write_series(tmp_path / "b", ARRAY + np.int16(value), PatientID="B")  # all UIDs as those of A
+    first, second = studies_in(tmp_path)
+    assert {first.patient, second.patient} == {"A", "B"}
+    for study in (first, second):
+        with pytest.raises(
+            UserError, match=r"[ab]: the same StudyInstanceUID for several patients; expected"
+        ):
+            raise study.faults[0]
+
+
+ROIS = [("a", [rectangle(0, (0, 1), (0, 1))])]
+
+
+@pytest.mark.parametrize(
+    "person",
+    [{"PatientID": "B"}, {"PatientSex": "F"}, {"PatientBirthDate": "19600101"}, {"PatientID": "B", "x": 1}],
+)
+def test_structures_of_another_patient_are_not_drawn(tmp_path, person):
+    tags = {"PatientID": "A", "PatientSex": "M", "PatientBirthDate": "19500101"}
+    other_too = "x" in person
+    person = {key: value for key, value in person.items() if key != "x"}
+    write_series(tmp_path / "a", ARRAY, **tags)
+    if other_too:
+        write_series(tmp_path / "b", ARRAY, series="b", StudyInstanceUID=uid("b"), **{**tags, **person})
+    save(make_structures(ROIS, **{**tags, **person}), tmp_path / "a" / "rs")
+    held = {study.study: study for study in studies_in(tmp_path)}
+    [study] = [one for one in held.values() if one.patient == "A"]
+    assert study.structures == ()
+    with pytest.raises(
+        UserError, match=r"rs: the structure set of another patient; .*found another (PatientID|sex or date)"
+    ) as caught:
+        raise study.faults[0]
+    assert "1960" not in str(caught.value)
+
+
+def test_structures_that_do_not_name_the_patient_are_drawn(tmp_path):
+    write_series(tmp_path, ARRAY, PatientID="A", PatientSex="M", PatientBirthDate="19500101")
+    save(make_structures(ROIS, PatientID="", PatientSex="", PatientBirthDate=""), tmp_path / "rs")
+    [study] = studies_in(tmp_path)
+    assert [one.file.name for one in study.structures] == ["rs"]
+    assert study.faults == ()
+
+
+def test_structures_of_two_patients_with_one_series_identifier_go_to_their_own(tmp_path):
+    for name in ("A", "B"):
+        tags = {"PatientID": name, "StudyInstanceUID": uid(name)}
+        write_series(tmp_path / name, ARRAY, **tags)
+        structures = make_structures(ROIS, **tags)
+        structures.SOPInstanceUID = uid("rs", name)
+        save(structures, tmp_path / name / f"rs_{name}")
+    held = {study.patient: [one.file.name for one in study.structures] for study in studies_in(tmp_path)}
+    assert held == {"A": ["rs_A"], "B": ["rs_B"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from pathlib import Path
 
@@ -131,9 +132,11 @@ def test_a_case_without_lesions_is_counted_and_no_fault(task):
 def test_report_as_json():
     findings = [
         Finding("no lesions", "warning", "b", "none", remedy="add"),
-        Finding("NaN voxels", "error", "a", "bad", found="1", remedy="mend"),
+        Finding(
+            "NaN voxels", "error", "/home/doe/Task1_A/a", "bad", found="1", remedy="mend /home/doe/Task1_A/c"
+        ),
     ]
-    content = CheckReport("Task1_A", True, 2, 1, 5, ["x"], findings).to_json()
+    content = CheckReport("Task1_A", True, 2, 1, 5, ["x"], findings).to_json(Path("/home/doe/Task1_A"))
     assert content["schema"] == "nndet_psma.check_report"
     assert content["version"] == 1
     assert (content["errors"], content["warnings"]) == (1, 1)
@@ -145,5 +148,33 @@ def test_report_as_json():
         "what": "bad",
         "found": "1",
         "expected": None,
-        "remedy": "mend",
+        "remedy": "mend c",
     }
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_fifo_among_the_images_is_an_empty_file_and_waited_for_by_nobody(task, full):
+    file = task.image("case_b")
+    file.unlink()
+    os.mkfifo(file)
+    assert [(one.kind, one.file) for one in check_task(task.paths, full=full) if one.severity == "error"] == [
+        ("empty file", str(file))
+    ]
+
+
+def test_links_are_followed_and_those_into_a_circle_are_no_images(task, tmp_path):
+    moved = tmp_path / "elsewhere.nii.gz"
+    task.image("case_b").rename(moved)
+    task.image("case_b").symlink_to(moved)
+    assert check_task(task.paths, full=True) == []
+    (task.paths.images("Tr") / "loop").symlink_to(task.paths.raw_splitted)
+    assert [one.kind for one in check_task(task.paths, full=True)] == ["stray file"]
+
+
+def test_control_characters_in_a_name(task):
+    case = "case\x1b[31m"
+    for file in [*task.files("case_b"), task.table("case_b")]:
+        file.rename(file.with_name(file.name.replace("case_b", case)))
+    (finding,) = [one for one in check_task(task.paths, full=True) if one.kind == "unsafe case name"]
+    assert case in finding.file
+    assert "case\\x1b[31m_0000.nii.gz: characters" in str(finding.to_error())

@@ -169,3 +169,60 @@ def test_a_real_mr_series(tmp_path):
     corners = {tuple(point) for point in np.round(node.roi[0].value, 2).tolist()}
     assert corners == {(90, 100), (115, 100), (90, 120), (115, 120)}
     assert found.PatientID == first.PatientID
+
+
+PATIENT_MODULE = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
+    "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
+)  # fmt: skip
+
+
+def test_a_series_without_a_patient_gives_empty_values(tmp_path):
+    nameless = dict.fromkeys((*PATIENT_MODULE, "ReferringPhysicianName"))
+    write_dicom_report(
+        tmp_path / "sr.dcm", report(), instances(), read_series(write_series(tmp_path / "s", **nameless))
+    )
+    document = highdicom.sr.srread(tmp_path / "sr.dcm")
+    # type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): there, and empty
+    assert [(name, str(document[name].value or "")) for name in nameless] == [(name, "") for name in nameless]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PatientSex", "U"), ("PatientBirthDate", "1950"), ("StudyTime", "noon"), ("StudyDate", "x")],
+)
+def test_values_that_are_none_are_left_empty(tmp_path, name, value):
+    from pydicom import config
+
+    with config.disable_value_validation():
+        series = read_series(write_series(tmp_path / "s", **{name: value}))
+    write_dicom_report(tmp_path / "sr.dcm", report(), instances(), series)
+    document = highdicom.sr.srread(tmp_path / "sr.dcm")
+    assert str(document[name].value or "") == ""
+    assert document.PatientName == PATIENT
+
+
+def test_the_source_gives_no_more_than_dicom_demands(tmp_path):
+    planted = {
+        "PatientComments": "Comment-1", "ReferringPhysicianName": "Physician^One", "InstitutionName": "Hospital-2",
+        "StationName": "Station-3", "OtherPatientIDs": "Other-4", "PatientAddress": "Street-5",
+        "StudyDescription": "Study-6", "SeriesDescription": "Series-7", "Manufacturer": "Maker-8",
+        "AdditionalPatientHistory": "History-9", "PatientAge": "075Y", "PatientWeight": "81.5",
+        "OperatorsName": "Operator^Ten",
+    }  # fmt: skip
+    series = read_series(
+        write_series(tmp_path / "s", PatientName="Müller^Zoë", **planted, SpecificCharacterSet="ISO_IR 192")
+    )
+    write_dicom_report(tmp_path / "sr.dcm", report(), instances(), series)
+    content = (tmp_path / "sr.dcm").read_bytes()
+    assert [value for value in planted.values() if value.encode() in content] == []
+    document = highdicom.sr.srread(tmp_path / "sr.dcm")
+    assert document.PatientName == "Müller^Zoë"
+    assert document.ReferringPhysicianName in ("", None)
+
+
+def test_a_series_of_two_patients_is_refused(tmp_path):
+    write_series(tmp_path / "s", slices=range(5))
+    write_series(tmp_path / "s", slices=[5], PatientID="0815")
+    with pytest.raises(UserError, match="holds images of several patients"):
+        read_series(tmp_path / "s")
