@@ -144,6 +144,7 @@ def read_modality(name: str, series: Series, suv: SuvGiven | None = None) -> Vol
     """
     volume = read_series(series)
     if name == Role.CT.value:
+        _check_hu(volume, series)
         return Volume(np.maximum(volume.array, AIR_HU), volume.geometry)  # padding lies below air
     if name == Role.PET.value:
         factors = np.array(suv_factors([header.file for header in series.slices], suv), dtype=np.float64)
@@ -151,6 +152,24 @@ def read_modality(name: str, series: Series, suv: SuvGiven | None = None) -> Vol
     if name == Role.ADC.value:
         return Volume(adc_to_micro(volume.array), volume.geometry)
     return volume
+
+
+def _check_hu(volume: Volume, series: Series) -> None:
+    """Refuse values that are no HU, as of unsigned numbers that were meant to be signed.
+
+    Raises:
+        UserError: a value is beyond 16 bits.
+    """
+    low, high = _INT16
+    found = float(volume.array.min()), float(volume.array.max())
+    if found[0] < low or found[1] > high:
+        raise UserError(
+            "the values of the CT are implausible",
+            file=series.slices[0].file,
+            expected=f"{low} to {high} HU",
+            found=f"{found[0]:g} to {found[1]:g}",
+            remedy="Correct RescaleSlope, RescaleIntercept or PixelRepresentation, or export the series again",
+        )
 
 
 def adc_to_micro(array: NDArray[Any]) -> NDArray[np.float32]:

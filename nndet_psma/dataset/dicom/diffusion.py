@@ -6,6 +6,15 @@ import re
 import struct
 from typing import TYPE_CHECKING, Any
 
+from nndet_psma.dataset.dicom.values import (
+    PLAUSIBLE,
+    UnreadableValue,
+    read_number,
+    read_private,
+    read_text,
+    read_texts,
+)
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
@@ -25,34 +34,41 @@ _GE_MODULUS = 100_000
 
 
 def b_value(dataset: Dataset) -> float | None:
-    """b-value in s/mm²: the standard attribute, else the vendor's, else the name of a Siemens sequence; or None."""
-    standard = _to_number(dataset.get("DiffusionBValue"))
+    """b-value in s/mm²: the standard attribute, else the vendor's, else the name of a Siemens sequence; or None.
+
+    Raises:
+        UnreadableValue: a value is damaged or no b-value.
+    """
+    standard = read_number(dataset, "DiffusionBValue")
     if standard is not None:
         return standard
     for creator, group, element in _PRIVATE_B_VALUES:
-        found = _to_number(_private(dataset, creator, group, element))
+        found = _to_number(read_private(dataset, creator, group, element))
         if found is not None:
             # GE adds 1e9 to the b-value in some versions
-            return found % _GE_MODULUS if found >= _GE_OFFSET else found
-    name = _SEQUENCE_NAME.search(str(dataset.get("SequenceName") or ""))
+            return _checked(found % _GE_MODULUS if found >= _GE_OFFSET else found, creator)
+    name = _SEQUENCE_NAME.search(read_text(dataset, "SequenceName"))
     return None if name is None else float(name[1])
 
 
 def is_isotropic(dataset: Dataset) -> bool:
-    """Whether a diffusion-weighted image is the mean over directions (trace-weighted), as is read clinically."""
-    image_type: Any = dataset.get("ImageType") or ()
-    if "TRACEW" in image_type or "TRACE" in image_type:
+    """Whether a diffusion-weighted image is the mean over directions (trace-weighted), as is read clinically.
+
+    Raises:
+        UnreadableValue: a value is damaged.
+    """
+    if {"TRACEW", "TRACE"} & set(read_texts(dataset, "ImageType")):
         return True
-    direction = dataset.get("DiffusionDirectionality") or _private(dataset, *_PRIVATE_DIRECTIONS)
+    direction = read_text(dataset, "DiffusionDirectionality") or read_private(dataset, *_PRIVATE_DIRECTIONS)
     text = direction.decode("ascii", "ignore") if isinstance(direction, bytes) else str(direction or "")
     return text.strip() == "ISOTROPIC"
 
 
-def _private(dataset: Dataset, creator: str, group: int, element: int) -> Any:
-    try:
-        return dataset.private_block(group, creator)[element].value
-    except KeyError:
-        return None
+def _checked(value: float, creator: str) -> float:
+    low, high = PLAUSIBLE["DiffusionBValue"]
+    if not low <= value <= high:
+        raise UnreadableValue(f"the b-value {value:g} of {creator}")
+    return value
 
 
 def _to_number(value: Any) -> float | None:

@@ -6,6 +6,7 @@ Identifiers of the patient stay in :class:`DicomHeader`; nothing of it is writte
 from __future__ import annotations
 
 import hashlib
+import mmap
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.dataset.dicom.diffusion import b_value, is_isotropic
 from nndet_psma.dataset.dicom.values import (
     UnreadableValue,
+    has_zeroed_bytes,
     read_number,
     read_numbers,
     read_text,
@@ -37,6 +39,13 @@ _PREAMBLE = 132
 
 _FIRST_GROUPS = (b"\x08\x00", b"\x02\x00")
 """How a file without preamble begins: an attribute of group 8, or of the file meta information."""
+
+_HOLE = 1 << 20
+"""Bytes of zeros before the voxels that no header has (overlays of 2048 x 2048 take half of it), but files that were
+cut off while they were copied; they take a parser a minute, for it reads each eight of them as an attribute."""
+
+_VOXELS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+"""Tag of the voxels (7FE0,0010) in either order of bytes."""
 
 _Value = TypeVar("_Value")
 
@@ -150,15 +159,21 @@ def read_dataset(file: Path, *, pixels: bool = False) -> Dataset | None:
     """
     try:
         with file.open("rb") as stream:
-            start = stream.read(_PREAMBLE)
+            start, first = stream.read(_PREAMBLE), stream.read(2)
         has_mark = start[-4:] == b"DICM"
         may_be = has_mark or _may_be_bare(start)
+        if (has_mark and first not in (*_FIRST_GROUPS, b"\x00\x08")) or (may_be and _has_hole(file)):
+            raise ValueError("no header, or zeros in place of it")
         dataset = _parse(file, pixels=pixels, force=not has_mark) if may_be else None
     except Exception as error:  # whatever a parser of foreign bytes meets, the file is damaged
         raise UserError(
-            "damaged DICOM file", file=file, found=_reason(error), remedy="Export it again"
+            "damaged DICOM file", file=file, found=reason_of(error), remedy="Export it again"
         ) from None
     if dataset is not None and (has_mark or "SOPClassUID" in dataset):
+        if has_zeroed_bytes(dataset):
+            raise UserError(
+                "damaged DICOM file", file=file, found="zeros among the attributes", remedy="Export it again"
+            )
         _state_syntax(dataset)
         return dataset
     if file.suffix.lower() in _SUFFIXES:
@@ -199,6 +214,15 @@ def _has_modality(dataset: Dataset, file: Path) -> bool:
     return False
 
 
+def _has_hole(file: Path) -> bool:
+    """Whether a file holds a long run of zeros before its voxels."""
+    if file.stat().st_size < _HOLE:
+        return False
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        hole = content.find(bytes(_HOLE))
+        return hole >= 0 and all(content.find(mark, 0, hole) < 0 for mark in _VOXELS)
+
+
 def _may_be_bare(start: bytes) -> bool:
     """Whether bytes can be the first attribute of a file that was written without preamble."""
     return start[:2] in _FIRST_GROUPS and len(start) == _PREAMBLE
@@ -217,7 +241,7 @@ def _state_syntax(dataset: Dataset) -> None:
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What a library says, without the paths and values that it may quote at length."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:100]}" if text else type(error).__name__
@@ -258,8 +282,8 @@ def make_header(dataset: Dataset, file: Path, source: Path) -> DicomHeader:
         pixel_spacing=numbers("PixelSpacing", 2),
         thickness=number("SpacingBetweenSlices") or number("SliceThickness"),
         frames=int(number("NumberOfFrames") or 1),
-        b_value=b_value(dataset) if modality == "MR" else None,
-        isotropic=is_isotropic(dataset),
+        b_value=tried(lambda: b_value(dataset)) if modality == "MR" else None,
+        isotropic=modality == "MR" and bool(tried(lambda: is_isotropic(dataset))),
         sequence=(
             read_text(dataset, "SequenceName"),
             number("EchoTime") or 0.0,

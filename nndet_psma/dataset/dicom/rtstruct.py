@@ -22,9 +22,8 @@ from nndet_psma.dataset.dicom.values import (
     label,
     read_items,
     read_number,
+    read_numbers,
     read_text,
-    read_texts,
-    read_value,
     unreadable,
 )
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
 _CLOSED = "CLOSED_PLANAR"
 _XOR = "CLOSEDPLANAR_XOR"
+_ENCLOSE_NOTHING = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
 _FEWEST_POINTS = 3
 
 
@@ -43,9 +43,9 @@ def read_rtstruct(file: Path) -> StructureSet:
         UserError: the file is no RTSTRUCT, or cannot be read.
     """
     dataset = read_dataset(file)
-    if dataset is None or str(dataset.get("Modality")) != "RTSTRUCT":
-        raise UserError("no structure set", file=file, expected="DICOM of modality RTSTRUCT")
     try:
+        if dataset is None or read_text(dataset, "Modality") != "RTSTRUCT":
+            raise UserError("no structure set", file=file, expected="DICOM of modality RTSTRUCT")
         return _read(dataset, file)
     except UnreadableValue as error:
         raise unreadable(file, str(error)) from None
@@ -72,16 +72,16 @@ class _Drawn:
 
 
 def _read(dataset: Dataset, file: Path) -> StructureSet:
+    named = read_items(dataset, "StructureSetROISequence")
+    times = Counter(number for item in named if (number := _number(item, "ROINumber")) is not None)
     drawn: dict[int, _Drawn] = {}
     lost = False
     for item in read_items(dataset, "ROIContourSequence"):
         number = _number(item, "ReferencedROINumber")
-        if number is None:
+        if number not in times or number is None:
             lost = lost or bool(read_items(item, "ContourSequence"))
         else:
             _add_contours(item, drawn.setdefault(number, _Drawn()))
-    named = read_items(dataset, "StructureSetROISequence")
-    times = Counter(number for item in named if (number := _number(item, "ROINumber")) is not None)
     series = referenced_series(dataset)
     rois = tuple(_roi(item, drawn, times, lost, series, file) for item in named)
     return StructureSet(
@@ -124,33 +124,42 @@ def _fault(
     if times[number] > 1:
         return f"{label('ROINumber')} {number} for {times[number]} structures: whose its contours are is not told"
     if number not in drawn:
-        missing = f"contours without {label('ReferencedROINumber')}, which may be its own"
+        missing = f"contours whose {label('ReferencedROINumber')} is of no structure, which may be its own"
         return missing if lost else ""
     return next(iter(drawn[number].faults), "")
 
 
 def _add_contours(item: Dataset, drawn: _Drawn) -> None:
-    for k, contour in enumerate(read_items(item, "ContourSequence"), start=1):
-        kind = read_text(contour, "ContourGeometricType")
-        if kind not in (_CLOSED, _XOR):
-            continue  # points and open lines enclose nothing
-        points = _points(contour)
-        if points is None:
-            count = f"{len(read_texts(contour, 'ContourData'))} values of {label('ContourData')}"
-            drawn.faults.append(f"contour {k} with {count}, which enclose nothing")
-        else:
-            (drawn.closed if kind == _CLOSED else drawn.xor).append(points)
-
-
-def _points(contour: Dataset) -> NDArray[np.float64] | None:
-    """``[N, 3]`` corners (x, y, z); None where they are no polygon."""
     try:
-        values = np.array(read_value(contour, "ContourData"), dtype=np.float64).ravel()
-    except (ValueError, TypeError):
-        return None
-    if values.size % 3 or values.size < 3 * _FEWEST_POINTS or not np.isfinite(values).all():
-        return None
-    return values.reshape(-1, 3)
+        contours = read_items(item, "ContourSequence")
+    except UnreadableValue as error:
+        drawn.faults.append(str(error))
+        return
+    for k, contour in enumerate(contours, start=1):
+        try:
+            kind = read_text(contour, "ContourGeometricType")
+            if kind in (_CLOSED, _XOR):
+                (drawn.closed if kind == _CLOSED else drawn.xor).append(_points(contour))
+            elif kind not in _ENCLOSE_NOTHING:
+                drawn.faults.append(f"contour {k} with {describe(contour, 'ContourGeometricType')}")
+        except UnreadableValue as error:
+            drawn.faults.append(f"contour {k} with {error}")
+
+
+def _points(contour: Dataset) -> NDArray[np.float64]:
+    """``[N, 3]`` corners (x, y, z).
+
+    Raises:
+        UnreadableValue: they are no polygon, or not as many as are stated.
+    """
+    values = read_numbers(contour, "ContourData") or ()
+    stated = read_number(contour, "NumberOfContourPoints")
+    if len(values) % 3 or len(values) < 3 * _FEWEST_POINTS:
+        count = f"{len(values)} values of {label('ContourData')}"
+        raise UnreadableValue(f"{count}, which enclose nothing")
+    if stated is not None and 3 * stated != len(values):
+        raise UnreadableValue(f"{len(values) // 3} points and {describe(contour, 'NumberOfContourPoints')}")
+    return np.array(values, dtype=np.float64).reshape(-1, 3)
 
 
 def _number(item: Dataset, name: str) -> int | None:

@@ -29,9 +29,9 @@ def read_segmentation(file: Path) -> StructureSet:
         UserError: the file is no SEG, or cannot be read.
     """
     dataset = read_dataset(file)
-    if dataset is None or str(dataset.get("Modality")) != "SEG":
-        raise UserError("no segmentation", file=file, expected="DICOM of modality SEG")
     try:
+        if dataset is None or read_text(dataset, "Modality") != "SEG":
+            raise UserError("no segmentation", file=file, expected="DICOM of modality SEG")
         return _read(dataset, file)
     except UnreadableValue as error:
         raise unreadable(file, str(error)) from None

@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError, utf8_path
-from nndet_psma.dataset.dicom.headers import DicomHeader, read_dataset
-from nndet_psma.dataset.dicom.values import UnreadableValue, read_items, read_number, unreadable
+from nndet_psma.dataset.dicom.headers import DicomHeader, read_dataset, reason_of
+from nndet_psma.dataset.dicom.values import (
+    PLAUSIBLE,
+    UnreadableValue,
+    label,
+    read_items,
+    read_number,
+    unreadable,
+)
 from nndet_psma.dataset.images.images import Volume
 from nndet_psma.dataset.task.description import Role
 
@@ -34,6 +41,9 @@ _MISPLACED = 0.1
 
 _SHEAR_MM = 0.05
 """Largest sideways step from slice to slice; more is a tilted gantry."""
+
+_NOT_AXES = 0.02
+"""How far the axes of a slice may be from unit length and a right angle: rounded cosines are a hundredth off."""
 
 _ADC_NAME = re.compile(r"(?<![a-z])adc(?![a-z])|apparent diffusion|_adc", re.IGNORECASE)
 _T2_NAME = re.compile(r"t2", re.IGNORECASE)
@@ -189,6 +199,7 @@ def sort_slices(headers: Iterable[DicomHeader]) -> tuple[DicomHeader, ...]:
     ordered = tuple(found[k] for k in order)
     if len(ordered) > 1:
         _check_steps(ordered, heights)
+    _check_depth(ordered)
     return ordered
 
 
@@ -203,6 +214,10 @@ def stack_order(
     for header in headers:
         if header.faults:
             raise unreadable(header.file, header.faults[0])
+        if header.orientation is not None and not _are_axes(header.orientation):
+            raise unreadable(
+                header.file, f"{label('ImageOrientationPatient')} {header.orientation}, which are no axes"
+            )
     normal = _normal(headers[0])
     heights = np.array([np.dot(normal, header.position or ()) for header in headers])
     order = np.argsort(heights, kind="stable")
@@ -280,7 +295,9 @@ def _stored(dataset: Dataset, file: Path, slope: float, intercept: float) -> NDA
         if syntax is None or not syntax.is_compressed or syntax == RLELossless:
             return dataset.pixel_array * slope + intercept
     except Exception as error:  # whatever a decoder of foreign bytes meets, the file is damaged
-        raise UserError("damaged DICOM file", file=file, found=str(error), remedy="Export it again") from None
+        raise UserError(
+            "damaged DICOM file", file=file, found=reason_of(error), remedy="Export it again"
+        ) from None
     return _decode_with_itk(file)
 
 
@@ -356,6 +373,25 @@ def _check_steps(slices: tuple[DicomHeader, ...], heights: NDArray[np.float64]) 
             found=f"{np.linalg.norm(sideways, axis=1).max():.2f} mm per slice",
             remedy="Resample the series on a straight grid",
         )
+
+
+def _check_depth(slices: tuple[DicomHeader, ...]) -> None:
+    depth = stack_geometry(slices).spacing[0]
+    low, high = PLAUSIBLE["PixelSpacing"]
+    if not low <= depth <= high:
+        raise UserError(
+            "the distance of the slices is implausible",
+            file=slices[0].file,
+            expected=f"{low:g} to {high:g} mm",
+            found=f"{depth:g} mm",
+            remedy="Correct the header, or export the series again",
+        )
+
+
+def _are_axes(cosines: Sequence[float]) -> bool:
+    """Whether direction cosines of rows and columns are of unit length and at a right angle."""
+    axes = np.array(cosines, dtype=np.float64).reshape(2, 3)
+    return bool(np.abs(axes @ axes.T - np.eye(2)).max() <= _NOT_AXES)
 
 
 def _uneven(slices: tuple[DicomHeader, ...], steps: NDArray[np.float64], usual: float, at: int) -> UserError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,6 +68,11 @@ class DicomStudy:
     def place(self) -> str:
         """Folder of the study, for messages."""
         return str(self.series[0].folder if self.series else min(self.folders))
+
+    @property
+    def file(self) -> Path:
+        """One of its images, or else the folder, for messages."""
+        return min((header.file for one in self.series for header in one.headers), default=min(self.folders))
 
 
 @dataclass(frozen=True)
@@ -269,19 +273,23 @@ def _unusable(headers: Sequence[DicomHeader], folders: frozenset[Path]) -> UserE
 
 def _with_shared_faults(studies: Sequence[DicomStudy]) -> list[DicomStudy]:
     """Studies, with a fault in those that share their identifier with one of another patient."""
-    times = Counter(study.digest for study in studies)
+    files: dict[str, list[Path]] = {}
+    for study in studies:
+        files.setdefault(study.digest, []).append(study.file)
     return [
-        replace(study, faults=(*study.faults, _shared(study))) if times[study.digest] > 1 else study
+        replace(study, faults=(*study.faults, _shared(study, files[study.digest])))
+        if len(files[study.digest]) > 1
+        else study
         for study in studies
     ]
 
 
-def _shared(study: DicomStudy) -> UserError:
+def _shared(study: DicomStudy, files: Iterable[Path]) -> UserError:
     return UserError(
         "the same StudyInstanceUID for several patients",
         file=study.place,
         expected="one PatientID in all files of a study",
-        found="several",
+        found=f"another one in {' and '.join(sorted(str(file) for file in files if file != study.file))}",
         remedy="Correct the PatientID, give every study its own UIDs, or leave one of the patients out",
     )
 
@@ -311,7 +319,7 @@ def _assign_structures(plan: DicomHeader, grouped: dict[tuple[str, str], DicomSt
             "the structure set of another patient",
             file=plan.file,
             expected="that of the patient whose images it was drawn on",
-            found=f"another {other}",
+            found=f"another {other} than {study.file}",
             remedy="Leave it out, or correct whichever header is wrong",
         )
         grouped[home] = replace(study, faults=(*study.faults, fault))

@@ -28,6 +28,7 @@ from nndet_psma.dataset.dicom.times import (
 from nndet_psma.dataset.dicom.values import (
     UnreadableValue,
     describe,
+    label,
     read_items,
     read_number,
     read_text,
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 _DOSE_MBQ = (1.0, 10_000.0)
 _WEIGHT_KG = (1.0, 500.0)
+_PRIVATE_FACTOR = (1e-9, 1e6)
+"""Of Philips: SUV or Bq/ml per count; scanners write 1e-5 to 1e3."""
+
 _BQ_PER_MBQ = 1e6
 _PHILIPS_SUV = ("Philips PET Private Group", 0x7053, 0x00)
 _PHILIPS_ACTIVITY = ("Philips PET Private Group", 0x7053, 0x09)
@@ -50,6 +54,7 @@ _OF_TRACER = (
     "RadiopharmaceuticalStartTime",
     "RadiopharmaceuticalStartDateTime",
 )
+_SHARED = ("Units", "DecayCorrection", "CorrectedImage", "PatientWeight", "TimezoneOffsetFromUTC", "SUVType")
 
 
 @dataclass(frozen=True)
@@ -134,23 +139,31 @@ def suv_factors(files: Sequence[Path], given: SuvGiven | None = None) -> list[fl
     """
     if given is not None and given.factor is not None:
         return [given.factor] * len(files)
-    return factors_of(_read(files), files, given or SuvGiven())
+    datasets = _read(files)
+    if len(datasets) != len(files):
+        raise UserError("a file of the PET is no DICOM file any more", file=files[0].parent)
+    return factors_of(datasets, files, given or SuvGiven())
 
 
 def factors_of(datasets: Sequence[Dataset], files: Sequence[Path], given: SuvGiven) -> list[float]:
     """:func:`suv_factors` of headers that are read already; ``files`` are named in messages."""
-    activity: dict[tuple[str, ...], float] = {}
+    first: tuple[str, ...] = ()
+    per_activity: float | None = None
     factors = []
     for dataset, file in zip(datasets, files, strict=True):
         try:
+            first = first or _inputs(dataset)
+            if _inputs(dataset) != first:
+                raise _Refusal(
+                    _difference(dataset, datasets[0], files[0]), "one tracer and patient in all slices"
+                )
             to_activity = _to_activity(dataset)
             if to_activity is None:
                 factors.append(_ready_factor(dataset))
                 continue
-            key = _inputs(dataset)
-            if key not in activity:
-                activity[key] = _per_activity(dataset, datasets, given)
-            factors.append(to_activity * activity[key])
+            if per_activity is None:
+                per_activity = _per_activity(dataset, datasets, given)
+            factors.append(to_activity * per_activity)
         except (_Refusal, WrongTime, UnreadableValue) as error:
             raise _refused(file, error) from None
     return factors
@@ -293,13 +306,15 @@ def _within(dataset: Dataset, name: str, bounds: tuple[float, float], unit: str,
 
 
 def _inputs(dataset: Dataset) -> tuple[str, ...]:
-    """Everything of a header that the factor of its activity depends on, to compute it once per series."""
+    """Everything of a header that its SUV depends on, and that all slices of a series share."""
     tracers = [read_text(item, name) for item in read_items(dataset, _TRACER) for name in _OF_TRACER]
-    own = [
-        read_text(dataset, name)
-        for name in ("PatientWeight", "DecayCorrection", "CorrectedImage", "TimezoneOffsetFromUTC")
-    ]
-    return (*own, *tracers)
+    return (*(read_text(dataset, name) for name in _SHARED), *tracers)
+
+
+def _difference(dataset: Dataset, other: Dataset, file: Path) -> str:
+    """In what the slices of a series contradict each other."""
+    name = next((name for name in _SHARED if read_text(dataset, name) != read_text(other, name)), _TRACER)
+    return f"{describe(dataset, name) if name != _TRACER else label(name)}, which is another one in {file}"
 
 
 def _private_number(dataset: Dataset, place: tuple[str, int, int]) -> float | None:
@@ -309,8 +324,9 @@ def _private_number(dataset: Dataset, place: tuple[str, int, int]) -> float | No
         number = float(text or 0)
     except ValueError:
         number = float("nan")
-    if not 0 <= number < float("inf"):
-        raise _Refusal(f"{place[0]} ({place[1]:04X},10{place[2]:02X}) '{text}'", "a positive number")
+    low, high = _PRIVATE_FACTOR
+    if number != 0 and not low <= number <= high:
+        raise _Refusal(f"{place[0]} ({place[1]:04X},10{place[2]:02X}) '{text}'", f"{low:g} to {high:g}")
     return number or None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
-from nndet_psma.dataset.dicom.values import describe, label, read_number, read_text
+from nndet_psma.dataset.dicom.values import describe, label, read_number, read_private, read_text
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -290,12 +290,12 @@ def _to_offset(text: str, name: str) -> timedelta:
 
 
 def private_text(dataset: Dataset, place: tuple[str, int, int]) -> str:
-    """Text of a private attribute (creator, group, element of its block); "" where there is none."""
-    creator, group, element = place
-    try:
-        value = dataset.private_block(group, creator)[element].value
-    except (KeyError, ValueError):
-        return ""
+    """Text of a private attribute (creator, group, element of its block); "" where there is none.
+
+    Raises:
+        UnreadableValue: its bytes are not of its type.
+    """
+    value = read_private(dataset, *place)
     return (
         value.decode("ascii", "ignore").strip("\0 ") if isinstance(value, bytes) else str(value or "").strip()
     )

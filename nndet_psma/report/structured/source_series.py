@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.dicom.headers import DicomHeader, make_header, read_dataset
 from nndet_psma.dataset.dicom.series import stack_geometry, stack_order
+from nndet_psma.dataset.dicom.values import UnreadableValue, read_text, unreadable
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _NEEDED = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 _PLACED = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_COPIED = ("SOPClassUID", "PatientName", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
+"""What a report also takes over from an image."""
+
 _REMEDY = "Name the folder with the DICOM slices of the one series that the mask was made on"
 
 
@@ -72,30 +76,51 @@ def read_series(folder: Path) -> SourceSeries:
     """
     if not folder.is_dir():
         raise UserError("folder does not exist", file=folder, remedy=_REMEDY)
-    found = [read_dataset(file) for file in sorted(folder.iterdir()) if file.is_file()]
-    images = [image for image in found if image is not None and "Rows" in image]
-    if not images:
+    found = [(file, read_dataset(file)) for file in sorted(folder.iterdir()) if file.is_file()]
+    read = [(image, _header(image, file)) for file, image in found if image is not None and "Rows" in image]
+    if not read:
         raise UserError("holds no DICOM images", file=folder, remedy=_REMEDY)
-    series = {str(image.get("SeriesInstanceUID", "")) for image in images}
+    images, slices = zip(*read, strict=True)
+    series = {header.series for header in slices}
     if len(series) > 1:
         raise UserError(
             "holds several DICOM series", file=folder, found=f"{len(series)} series", remedy=_REMEDY
         )
-    if len({str(image.get("PatientID", "")) for image in images}) > 1:
+    if len({header.patient_id for header in slices}) > 1:
         raise UserError("holds images of several patients", file=folder, remedy=_REMEDY)
-    for image in images:
-        _check(image, folder)
-    slices = [make_header(image, folder, folder) for image in images]
+    for header in slices:
+        _check(header, folder)
     order, positions, normal = stack_order(slices)
     return SourceSeries([images[k] for k in order], [slices[k] for k in order], positions, normal)
 
 
-def _check(image: Dataset, folder: Path) -> None:
-    missing = [name for name in (*_NEEDED, *_PLACED) if not image.get(name)]
+def _header(image: Dataset, file: Path) -> DicomHeader:
+    """Header of an image; what a report copies of it is read, too, so that it cannot fail later.
+
+    Raises:
+        UserError: a value cannot be read.
+    """
+    try:
+        header = make_header(image, file, file.parent)
+        for name in _COPIED:
+            read_text(image, name)
+    except UnreadableValue as error:
+        raise unreadable(file, str(error)) from None
+    if header.faults:
+        raise unreadable(file, header.faults[0])
+    return header
+
+
+def _check(header: DicomHeader, folder: Path) -> None:
+    held = (header.instance, header.series, header.study, header.frame)
+    placed = (header.position, header.orientation, header.pixel_spacing)
+    names = zip((*_NEEDED, *_PLACED), (*held, *placed), strict=True)
+    missing = [name for name, value in names if not value]
     if missing:
-        frames = int(image.get("NumberOfFrames") or 1)
         raise UserError(
-            "DICOM image without its place in the patient" if frames == 1 else "multi-frame DICOM image",
+            "DICOM image without its place in the patient"
+            if header.frames == 1
+            else "multi-frame DICOM image",
             file=folder,
             expected=f"single-frame images with {', '.join((*_NEEDED, *_PLACED))}",
             found=f"no {', '.join(missing)}",

@@ -1,5 +1,7 @@
 """DICOM series as volumes: order, place, values, and stacks that are none."""
 
+import time
+
 import numpy as np
 import pytest
 from dicom_samples import AXIAL, PATIENT, make_slices, new_dataset, save, save_all, uid, write_series
@@ -10,7 +12,8 @@ from pydicom.uid import JPEGLossless, RLELossless
 from scipy.spatial.transform import Rotation
 
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.dicom.headers import make_header, scan_all, scan_folders
+from nndet_psma.dataset.dicom.case import read_modality
+from nndet_psma.dataset.dicom.headers import make_header, read_dataset, scan_all, scan_folders
 from nndet_psma.dataset.dicom.series import group_series, read_series, role_of, sort_slices
 from nndet_psma.dataset.task.description import Role
 
@@ -71,7 +74,7 @@ def test_jpeg_that_cannot_be_decoded(tmp_path):
         read_series(only_series(save_all(slices, tmp_path)))
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6))
 def test_place_of_every_voxel_follows_the_standard(tmp_path_factory, seed):
     # DICOM PS3.3 C.7.6.2.1.1: position + column index * spacing * row cosines + row index * spacing * column cosines
@@ -367,7 +370,8 @@ def replaced(folder, old, new):
 def test_decimal_commas_are_refused_with_their_tag(tmp_path, tags, old, new, message):
     folder = replaced(save_all(make_slices(ARRAY, **tags), tmp_path), old, new)
     with pytest.raises(
-        UserError, match=rf"CT|a00.*cannot be read; expected numbers with a decimal point; found {message}"
+        UserError,
+        match=rf"CT|a00.*cannot be read; expected numbers with a decimal point, of a plausible size; found {message}",
     ):
         read_series(only_series(folder))
 
@@ -402,3 +406,75 @@ def test_reformats_are_taken_on_demand_only(tmp_path):
     for kind in ("LOCALIZER", "PROJECTION IMAGE", "SCREEN SAVE"):
         other = header(tmp_path, modality="CT", ImageType=["DERIVED", "SECONDARY", kind])
         assert role_of(other, accept_derived=True) is None
+
+
+@pytest.mark.parametrize("kept", [0, 132, 700])
+def test_a_file_of_zeros_is_told_at_once(tmp_path, kept):
+    [image] = make_slices(ARRAY[:1])
+    file = save(image, tmp_path / "a")
+    content = file.read_bytes()[:kept] if kept else bytes(128) + b"DICM"
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.truncate(50_000_000)
+    start = time.process_time()
+    with pytest.raises(UserError, match="a: damaged DICOM file; found ValueError: no header, or zeros"):
+        read_dataset(file)
+    assert time.process_time() - start < 1
+
+
+def test_zeros_in_the_voxels_are_air(tmp_path):
+    write_series(tmp_path, np.zeros((1, 1024, 1024), np.int16))
+    assert read_series(only_series(tmp_path)).array.shape == (1, 1024, 1024)
+
+
+def test_zeroed_bytes_between_attributes_are_damage(tmp_path):
+    [image] = make_slices(ARRAY[:1])
+    file = save(image, tmp_path / "a")
+    content = file.read_bytes()
+    at = content.index(b"\x20\x00\x32\x00DS")  # ImagePositionPatient, with a length below 100
+    size = 8 + content[at + 6]
+    file.write_bytes(content[:at] + bytes(size // 8 * 8) + content[at + size // 8 * 8 :])
+    with pytest.raises(UserError, match="a: damaged DICOM file"):
+        scan_folders([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"PixelSpacing": [1e-9, 1]}, r"PixelSpacing \(0028,0030\) '1e-09'"),
+        ({"PixelSpacing": [0, 0]}, r"PixelSpacing \(0028,0030\) '0.0'"),
+        ({"RescaleSlope": 1e30}, r"RescaleSlope \(0028,1053\) '1e\+30'"),
+        ({"RescaleSlope": 0}, r"RescaleSlope \(0028,1053\) '0"),
+        ({"RescaleSlope": -1}, r"RescaleSlope \(0028,1053\) '-1"),
+        ({"RescaleIntercept": 1e7}, r"RescaleIntercept \(0028,1052\) '10000000.0'"),
+        ({"ImagePositionPatient": [0, 2e4, 0]}, r"ImagePositionPatient \(0020,0032\) '20000"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, r"ImageOrientationPatient .*no axes"),
+        ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, r"ImageOrientationPatient .*no axes"),
+    ],
+)
+def test_implausible_numbers_are_refused_with_their_tag(tmp_path, tags, message):
+    write_series(tmp_path, ARRAY, **tags)
+    with pytest.raises(UserError, match=f"cannot be read; expected numbers.*found {message}"):
+        read_series(only_series(tmp_path))
+
+
+@pytest.mark.parametrize("distance", [0.005, 150.0])
+def test_implausible_distances_are_refused(tmp_path, distance):
+    write_series(tmp_path, ARRAY[:1], spacing=(distance, 1.0, 1.0))
+    with pytest.raises(UserError, match=rf"distance of the slices is implausible.*found {distance:g} mm"):
+        read_series(only_series(tmp_path))
+
+
+def test_unsigned_numbers_that_were_signed_are_no_hu(tmp_path):
+    write_series(tmp_path, np.full((2, 4, 4), -1000, np.int16), PixelRepresentation=0)
+    with pytest.raises(UserError, match=r"values of the CT are implausible.*found 64536 to 64536"):
+        read_modality("CT", only_series(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["SeriesDescription", "ImageType", "PixelSpacing"])
+def test_a_sequence_in_place_of_a_value_is_damage(tmp_path, name):
+    [image] = make_slices(ARRAY[:1])
+    image.add_new(name, "SQ", [new_dataset("CT")])
+    file = save(image, tmp_path / "a")
+    with pytest.raises(UserError, match=rf"a: .*cannot be read.*found {name} \(.*\), which is a sequence"):
+        sort_slices(scan_folders([file.parent]))

@@ -238,6 +238,17 @@ def _set_data(value):
     return change
 
 
+def _set_kind(kind):
+    def change(dataset):
+        dataset.ROIContourSequence[1].ContourSequence[1].ContourGeometricType = kind
+
+    return change
+
+
+def _point_elsewhere(dataset):
+    dataset.ROIContourSequence[1].ReferencedROINumber = 9
+
+
 def _drop_data(dataset):
     del dataset.ROIContourSequence[1].ContourSequence[1].ContourData
 
@@ -260,9 +271,17 @@ def _drop_both(dataset):
         (_drop_data, r"contour 2 with 0 values of ContourData \(3006,0050\)"),
         (_set_data(None), r"contour 2 with 0 values of ContourData"),
         (_set_data([20.0, 20.0, 9.0]), "contour 2 with 3 values"),
+        (
+            _set_data(square(0.5, 4.5)[:9]),
+            r"contour 2 with 3 points and NumberOfContourPoints \(3006,0046\) '4'",
+        ),
+        (_set_data([2e4, *square(0.5, 4.5)[1:]]), r"contour 2 with ContourData \(3006,0050\) '20000"),
+        (_set_kind("CLOSED_PLANAQ"), r"contour 2 with ContourGeometricType \(3006,0042\) 'CLOSED_PLANAQ'"),
+        (_set_kind(""), r"contour 2 with ContourGeometricType \(3006,0042\) missing"),
+        (_point_elsewhere, r"contours whose ReferencedROINumber \(3006,0084\) is of no structure"),
         (_set_data([20.0, 20.0, 9.0, 25.0, 25.0, 9.0]), "contour 2 with 6 values"),
         (_set_data([float(k) for k in range(10)]), "contour 2 with 10 values"),
-        (_drop_reference, r"contours without ReferencedROINumber \(3006,0084\)"),
+        (_drop_reference, r"contours whose ReferencedROINumber \(3006,0084\) is of no structure"),
         (_drop_number, r"ROINumber \(3006,0022\) missing"),
         (_drop_both, r"ROINumber \(3006,0022\) missing"),
     ],
@@ -278,7 +297,7 @@ def test_decimal_commas_in_contours(tmp_path):
     file = save(make_structures([("node", [square(1.125, 4.125)])]), tmp_path / "rs")
     file.write_bytes(file.read_bytes().replace(b"1.125", b"1,125"))
     [found] = read_rtstruct(file).rois
-    assert found.fault.startswith("contour 1 with 12 values")
+    assert found.fault == "contour 1 with ContourData (3006,0050) '1,125'"
 
 
 def test_one_number_for_two_structures_is_refused(tmp_path):

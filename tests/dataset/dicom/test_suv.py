@@ -272,6 +272,35 @@ def test_factors_of_a_series_use_its_first_acquisition(tmp_path):
     assert suv_factors(files) == pytest.approx([AT_SCAN] * 3)
 
 
+@pytest.mark.parametrize(
+    ("tracer", "changes", "message"),
+    [
+        ({}, {"PatientWeight": 90.0}, r"PatientWeight \(0010,1030\) '90.0', which is another one in a"),
+        ({}, {"Units": "GML"}, r"Units \(0054,1001\) 'GML', which is another one in a"),
+        ({"RadionuclideTotalDose": 9e8}, {}, r"RadiopharmaceuticalInformationSequence \(0054,0016\), which"),
+    ],
+)
+def test_slices_that_contradict_each_other_are_refused(tracer, changes, message):
+    files = [FILE.with_name("a"), FILE.with_name("b")]
+    with pytest.raises(UserError, match=f"b: SUV cannot be computed.*found {message}"):
+        factors_of([pet(), pet(tracer, **changes)], files, SuvGiven())
+
+
+@pytest.mark.parametrize("value", ["1e30", "1e-30", "-1", "nan"])
+def test_implausible_factors_of_philips_are_refused(value):
+    dataset = private(pet(Units="CNTS"), 0x7053, "Philips PET Private Group", _09=("LO", value))
+    with pytest.raises(
+        UserError, match=rf"expected 1e-09 to 1e\+06; found Philips .*\(7053,1009\) '{value}'"
+    ):
+        factor(dataset)
+
+
+def test_implausible_frame_times_are_refused():
+    dataset = pet(SeriesTime="150000", FrameReferenceTime=1e30, ActualFrameDuration=240000)
+    with pytest.raises(UserError, match=r"FrameReferenceTime \(0054,1300\) '1e\+30'"):
+        factor(dataset)
+
+
 @given(st.sampled_from(sorted(HALF_LIVES_S)), st.floats(0, 5.9))
 def test_factor_grows_with_the_decay(nuclide, half_lives):
     half_life = round(HALF_LIVES_S[nuclide], 1)

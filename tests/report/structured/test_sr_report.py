@@ -130,6 +130,19 @@ def test_refused_sources(tmp_path):
         read_series(write_series(tmp_path / "frames", slices=[0], NumberOfFrames=3, PixelSpacing=None))
 
 
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"PixelSpacing": [1e-9, 1e-9]}, r"PixelSpacing \(0028,0030\) '1e-09'"),
+        ({"ImagePositionPatient": [0, 0, 1e30]}, r"ImagePositionPatient \(0020,0032\) '1e\+30'"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "ImageOrientationPatient"),
+    ],
+)
+def test_implausible_headers_are_one_line(tmp_path, tags, message):
+    with pytest.raises(UserError, match=rf"cannot be read; .*found {message}"):
+        read_series(write_series(tmp_path / "series", **tags))
+
+
 @pytest.mark.parametrize("shift", [100.0, -100.0])
 def test_a_mask_beside_the_series_is_refused_and_leaves_nothing(tmp_path, shift):
     series = read_series(write_series(tmp_path / "series", shift=shift))
