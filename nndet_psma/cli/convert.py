@@ -64,6 +64,8 @@ def _convert_nifti(args: argparse.Namespace) -> int:
         ctv=args.ctv,
         class_name=args.class_name,
         instances=args.instances,
+        values=args.values,
+        soft=args.soft,
     )
     root = data_root() if args.output is None else args.output
     paths = TaskPaths(root / f"Task{args.task:03d}_{args.name}")
@@ -113,6 +115,16 @@ def _add_nifti(parser: argparse.ArgumentParser) -> None:
         "--instances", action="store_true", help="masks hold one number per lesion; do not split components"
     )
     parser.add_argument(
+        "--values",
+        type=_numbers,
+        default=(),
+        metavar="N[,N]",
+        help="values of the lesion masks that are lesions, e.g. 2 (needed where a mask holds several)",
+    )
+    parser.add_argument(
+        "--soft", action="store_true", help="threshold interpolated masks at 0.5 (else they are refused)"
+    )
+    parser.add_argument(
         "--test-share", type=float, default=0.0, help="share of patients for testing (default %(default)s)"
     )
     parser.add_argument(
@@ -130,3 +142,10 @@ def _named_pattern(text: str) -> tuple[str, str]:
     if parts is None:
         raise argparse.ArgumentTypeError(f'expected NAME=PATTERN, e.g. "CT=*/CT.nii.gz", found {text!r}')
     return parts["name"], parts["pattern"]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"expected whole numbers from 1, e.g. 2 or 1,2, found {text!r}")
+    return tuple(int(part) for part in parts)

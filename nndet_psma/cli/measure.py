@@ -72,7 +72,11 @@ def add_rule(parser: argparse.ArgumentParser) -> None:
         "--nodes",
         choices=("auto", "components", "instances"),
         default="auto",
-        help="split masks into connected components, or keep their ids (default: ids when there is one above 1)",
+        help="split masks into connected components, or keep their ids (default: components of a mask of one "
+        "value, whichever it is; ids where there are several)",
+    )
+    parser.add_argument(
+        "--soft", action="store_true", help="threshold interpolated masks at 0.5 (else they are refused)"
     )
     parser.add_argument(
         "--connectivity",
@@ -102,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
             window=None if args.window is None else tuple(args.window),
             dicom=args.dicom,
             max_pictures=args.max_pictures,
+            soft=args.soft,
         )
     )
     for report in reports:

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
             patients=args.patients,
             target=args.output,
             draws=args.draws,
+            soft=args.soft,
         )
     )
     print(json.dumps(to_plain(scores), indent=2, allow_nan=False))

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nndet_psma.core.errors import UserError
+from nndet_psma.core.errors import UserError, name_error
 from nndet_psma.core.shortages import shortage
 
 _TEMPORARY, _ASIDE = ".tmp-", ".old-"
@@ -45,7 +45,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
         _flush(temporary)
         temporary.replace(target)
     except OSError as error:
-        raise shortage(error, target) or error from error
+        raise shortage(error, target) or name_error(error) or error from error
     finally:
         with suppress(OSError):  # whatever stopped us must not be hidden by a failing clean-up
             temporary.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         else:
             temporary.replace(target)
     except OSError as error:
-        raise shortage(error, target) or error from error
+        raise shortage(error, target) or name_error(error) or error from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -95,10 +95,12 @@ def read_json(file: Path) -> Any:
         UserError: the file does not exist or is not JSON (names line and column).
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))  # editors of Windows write a mark first
     except FileNotFoundError:
-        raise UserError("file does not exist", file=file) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            "file does not exist", file=file, remedy="Correct the path or write the file"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(
             f"not valid JSON ({error})", file=file, remedy="Correct or rewrite the file"
         ) from None
@@ -116,7 +118,7 @@ def scratch_folder(target: Path) -> Iterator[Path]:
         folder.mkdir(parents=True)
         yield folder
     except OSError as error:
-        raise shortage(error, target) or error from error
+        raise shortage(error, target) or name_error(error) or error from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

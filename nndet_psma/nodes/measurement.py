@@ -27,7 +27,7 @@ from nndet_psma.nodes.bounding_box import mask_corners, minimum_box
 from nndet_psma.nodes.size_zone import Zone, box_zone, in_plane_zone
 from nndet_psma.planners.fingerprint.lesion_shape import plane_axes
 
-_MAX_ID = 1 << 20
+MAX_ID = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,15 @@ def measure_nodes(instances: NDArray[Any], geometry: Geometry) -> list[NodeMeasu
 
     if instances.shape != geometry.shape:
         raise ValueError(f"mask {instances.shape} does not fit the grid {geometry.shape}")
-    ids = instances.astype(np.int32) if instances.dtype.kind in "bu" else instances
-    if ids.size and (int(ids.min()) < 0 or int(ids.max()) > _MAX_ID):
-        raise UserError("node ids that make no sense", expected=f"whole numbers from 0 to {_MAX_ID}")
-    found = enumerate(ndimage.find_objects(ids.astype(np.int32, copy=False)), start=1)
+    if instances.size and (int(instances.min()) < 0 or int(instances.max()) > MAX_ID):
+        raise UserError(
+            "node ids that make no sense",
+            expected=f"whole numbers from 0 to {MAX_ID}",
+            found=f"{int(instances.min())} to {int(instances.max())}",
+            remedy="Is it a mask, or an image?",
+        )
+    ids = instances.astype(np.int32, copy=False)
+    found = enumerate(ndimage.find_objects(ids), start=1)
     return [_measure(ids, node, cut, geometry) for node, cut in found if cut is not None]
 
 

@@ -18,6 +18,7 @@ from nndet_psma.core.hashing import hash_files
 from nndet_psma.dataset.images.images import Volume, read_volume, resample_volume
 from nndet_psma.dataset.task.cases import IMAGE_SUFFIXES, RawCase
 from nndet_psma.dataset.task.description import DatasetDescription
+from nndet_psma.dataset.task.mask_values import hard_mask
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.dataset.task.structures import find_structures, label_table
 
@@ -90,13 +91,13 @@ class KnownMasks:
         """The mask (z, y, x) of a case on ``grid``, resampled to the nearest voxel; None where nobody made one.
 
         Raises:
-            UserError: the file cannot be read, or holds several numbers without names.
+            UserError: the file cannot be read, is an interpolated mask, or holds several numbers without names.
         """
         file = self.file(case)
         if file is None:
             return None
         volume = read_volume(file, canonical=False)
-        chosen = self._chosen(file, volume.array)
+        chosen = self._chosen(file, hard_mask(volume.array, file))
         if volume.geometry.same_grid(grid) and volume.geometry.direction == grid.direction:
             return chosen
         return (

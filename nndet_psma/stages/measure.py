@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction
 from nndet_psma.boxes.geometry import Geometry, map_boxes
-from nndet_psma.boxes.labels import CONNECTIVITY, Connectivity, node_components
+from nndet_psma.boxes.labels import CONNECTIVITY, Connectivity
 from nndet_psma.core.atomic import write_text
 from nndet_psma.core.csv_table import write_table
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files
+from nndet_psma.core.logs import LOGGER
+from nndet_psma.dataset.checks.lesions import APART_MM, widest_gap
 from nndet_psma.dataset.images.images import Volume, canonical_geometry, read_volume
 from nndet_psma.dataset.task.cases import IMAGE_SUFFIXES
 from nndet_psma.dataset.task.instances import instance_ids
-from nndet_psma.nodes.measurement import measure_boxes, measure_nodes
+from nndet_psma.dataset.task.mask_values import hard_mask, mask_components
+from nndet_psma.nodes.measurement import MAX_ID, measure_boxes, measure_nodes
 from nndet_psma.nodes.staging import StagingRule
 from nndet_psma.report.structured.artifact import REPORT_SUFFIX, Origin, StructuredReport, structured_report
 from nndet_psma.report.structured.dicom_sr import write_dicom_report
@@ -44,14 +47,15 @@ class MeasureJob:
         inputs: masks, ``CASE_boxes.json`` files, or folders of either.
         target: folder to write to.
         rule: when a node is suspicious.
-        nodes: "components" splits a mask into connected components, "instances" keeps its ids, "auto" takes the ids
-            when there is one above 1.
+        nodes: "components" splits a mask into connected components, "instances" keeps its ids, "auto" takes a
+            mask of one value, whichever it is, for a binary one, and several values for ids.
         connectivity: of components.
         images: folder of the images, for pictures: ``CASE_0000.nii.gz`` or ``CASE.nii.gz``, on the grid of the mask.
         window: intensities shown as black and white; None fits them to the image.
         dicom: folder of the DICOM series that was measured (of several cases: one sub-folder named as each case);
             writes ``CASE_nodes.dcm``.
         max_pictures: nodes shown on a page.
+        soft: interpolated masks are thresholded at 0.5; otherwise they are refused.
     """
 
     inputs: Sequence[Path]
@@ -63,6 +67,7 @@ class MeasureJob:
     window: tuple[float, float] | None = None
     dicom: Path | None = None
     max_pictures: int = MAX_PICTURES
+    soft: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def measure(job: MeasureJob) -> list[StructuredReport]:
     files = input_files(job.inputs)
     reports = []
     for case_id, file in files.items():
-        case = measure_file(file, case_id, job.rule, job.nodes, job.connectivity)
+        case = measure_file(file, case_id, job.rule, job.nodes, job.connectivity, job.soft)
         _write_case(job, case)
         reports.append(case.report)
     write_table(job.target / NODES_CSV, NODE_COLUMNS, node_rows(reports))
@@ -103,10 +108,19 @@ def input_files(inputs: Sequence[Path], *, masks_only: bool = False) -> dict[str
         for file in _files_of(path, masks_only):
             case_id = _case_name(file)
             if case_id in found:
-                raise UserError(f"case {case_id} is there twice", file=file, found=str(found[case_id].name))
+                raise UserError(
+                    f"case {case_id} is there twice",
+                    file=file,
+                    found=str(found[case_id]),
+                    remedy="Give one of them",
+                )
             found[case_id] = file
     if not found:
-        raise UserError("there is nothing to measure", expected=f"masks or *{BOXES_SUFFIX}")
+        raise UserError(
+            "there is nothing to measure",
+            expected=f"masks or *{BOXES_SUFFIX}",
+            remedy="Name files or folders",
+        )
     return dict(sorted(found.items()))
 
 
@@ -116,6 +130,7 @@ def measure_file(
     rule: StagingRule,
     nodes: NodeSource = "auto",
     connectivity: Connectivity = CONNECTIVITY,
+    soft: bool = False,
 ) -> MeasuredCase:
     """Measure one mask or one ``CASE_boxes.json``, turned to canonical (LPS) axes.
 
@@ -131,7 +146,7 @@ def measure_file(
             structured_report(case_id, measured, grid, origin="boxes", made_from=made_from, rule=rule), None
         )
     volume = read_volume(file)
-    ids, origin = label_nodes(volume, file, nodes, connectivity)
+    ids, origin = label_nodes(volume, file, nodes, connectivity, soft)
     report = structured_report(
         case_id,
         measure_nodes(ids, volume.geometry),
@@ -145,17 +160,50 @@ def measure_file(
 
 
 def label_nodes(
-    volume: Volume, file: Path, nodes: NodeSource, connectivity: Connectivity
+    volume: Volume, file: Path, nodes: NodeSource, connectivity: Connectivity, soft: bool = False
 ) -> tuple[NDArray[np.int32], Origin]:
     """Node ids (z, y, x) of a mask, and where they come from.
 
+    One value alone tells nothing of nodes, whether it is 1, 255 or 3: such a mask is a binary one, and "auto" takes
+    its components. Ids whose parts lie far apart may be classes, so they are told.
+
     Raises:
-        UserError: a value is fractional or negative.
+        UserError: a value is fractional (unless ``soft``), negative or too large, or there are too many components.
     """
-    values = instance_ids(volume.array, file)
-    if nodes == "instances" or (nodes == "auto" and values.max(initial=0) > 1):
-        return volume.array.astype(np.int32), "instances"
-    return node_components(volume.array, connectivity)[0], "components"
+    mask = hard_mask(volume.array, file, soft=soft)
+    values = instance_ids(mask, file)
+    if nodes == "components" or (nodes == "auto" and len(values) <= 1):
+        return mask_components(mask, file, connectivity), "components"
+    if values.max(initial=0) > MAX_ID:
+        raise UserError(
+            "node ids that make no sense",
+            file=file,
+            expected=f"whole numbers from 0 to {MAX_ID}",
+            found=str(values.max()),
+            remedy="Is it a mask, or an image? --nodes components takes every value for the same",
+        )
+    ids = mask.astype(np.int32)
+    _tell_pieces(ids, volume.geometry.spacing, file)
+    return ids, "instances"
+
+
+def _tell_pieces(ids: NDArray[np.int32], spacing: tuple[float, float, float], file: Path) -> None:
+    from scipy import ndimage
+
+    apart = [
+        str(node)
+        for node, cut in enumerate(ndimage.find_objects(ids), start=1)
+        if cut is not None and widest_gap(ids[cut] == node, spacing) > APART_MM
+    ]
+    if apart:
+        shown = ", ".join(apart[:5]) + (" ..." if len(apart) > 5 else "")
+        LOGGER.warning(
+            "%s: one node each although their parts lie more than %g mm apart: %s; if these numbers are classes, "
+            "give --nodes components",
+            file,
+            APART_MM,
+            shown,
+        )
 
 
 def canonical_lesions(
@@ -198,6 +246,7 @@ def _scene(job: MeasureJob, case: MeasuredCase, file: Path) -> NodeScene:
             file=file,
             expected=f"{report.grid.shape} voxels (z, y, x) in the same place",
             found=f"{volume.geometry.shape}",
+            remedy="Give the image on which the mask was drawn, or leave --images out",
         )
     return NodeScene(
         volume.array,
@@ -214,20 +263,30 @@ def _image_of(folder: Path, case_id: str) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise UserError(f"no image of case {case_id}", file=folder, expected=names[0])
+    raise UserError(
+        f"no image of case {case_id}",
+        file=folder,
+        expected=names[0],
+        remedy="Name it so, or leave --images out",
+    )
 
 
 def _files_of(path: Path, masks_only: bool) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError("does not exist", file=path)
+        raise UserError("does not exist", file=path, remedy="Correct the path")
     images = sorted(file for file in path.iterdir() if file.name.endswith(tuple(IMAGE_SUFFIXES)))
     nodes = [file for file in images if f"{_KINDS[0]}." in file.name]
     boxes = [] if masks_only else sorted(path.glob(f"*{BOXES_SUFFIX}"))
     files = nodes or boxes or images
     if not files:
-        raise UserError("holds nothing to measure", file=path, expected=f"masks or *{BOXES_SUFFIX}")
+        raise UserError(
+            "holds nothing to measure",
+            file=path,
+            expected=f"masks or *{BOXES_SUFFIX}",
+            remedy="Name the folder that holds the files themselves",
+        )
     return files
 
 
@@ -239,4 +298,5 @@ def _case_name(file: Path) -> str:
         "is neither a mask nor a prediction",
         file=file,
         expected=f"{', '.join(IMAGE_SUFFIXES)} or *{BOXES_SUFFIX}",
+        remedy="Convert it to one of these",
     )

@@ -60,6 +60,7 @@ class SegJob:
         patients: CSV with columns case_id and patient_id (``clinical.csv``); None takes every case for a patient.
         target: folder for tables and plots; None writes nothing.
         draws: of the bootstrap over patients.
+        soft: as of :class:`~nndet_psma.stages.measure.MeasureJob`.
     """
 
     predictions: Path
@@ -70,6 +71,7 @@ class SegJob:
     patients: Path | None = None
     target: Path | None = None
     draws: int = 1000
+    soft: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,11 @@ def score_seg(job: SegJob) -> SegScores:
     if different:
         side = job.truth if different[0] in found else job.predictions
         raise UserError(
-            f"has no mask of case {different[0]}", file=side, found=f"{len(different)} cases differ"
+            f"has no mask of case {different[0]}",
+            file=side,
+            expected="the same cases on both sides",
+            found=f"{len(different)} cases differ",
+            remedy="Give all-zero masks to cases without nodes",
         )
     for file in [*found.values(), *true.values()]:
         if file.name.endswith(BOXES_SUFFIX):
@@ -150,6 +156,7 @@ def score_case(case_id: str, predicted: Path, true: Path, job: SegJob) -> SegCas
             file=predicted,
             expected=f"{theirs.geometry.shape} voxels (z, y, x) in the same place",
             found=str(ours.geometry.shape),
+            remedy="Resample one with nearest neighbour",
         )
     one, other = _side(ours, predicted, job), _side(theirs, true, job)
     shared = touching_nodes(one.ids, other.ids)
@@ -200,7 +207,7 @@ class _Side:
 
 
 def _side(volume: Volume, file: Path, job: SegJob) -> _Side:
-    ids, _ = label_nodes(volume, file, job.nodes, job.connectivity)
+    ids, _ = label_nodes(volume, file, job.nodes, job.connectivity, job.soft)
     nodes = measure_nodes(ids, volume.geometry)
     return _Side(ids, {node.node: node for node in nodes}, stage_nodes(nodes, job.rule))
 
@@ -244,7 +251,13 @@ def _patients(file: Path | None, cases: Sequence[str]) -> list[str]:
         raise UserError("has several rows of a case", file=file, expected="one row of each case_id")
     missing = [case for case in cases if case not in by_case]
     if missing:
-        raise UserError(f"has no row of case {missing[0]}", file=file, found=f"{len(missing)} cases missing")
+        raise UserError(
+            f"has no row of case {missing[0]}",
+            file=file,
+            expected="every case in column case_id",
+            found=f"{len(missing)} cases missing",
+            remedy="Add them",
+        )
     return [by_case[case] for case in cases]
 
 

@@ -36,6 +36,22 @@ def test_nifti(studies, tmp_path, capsys):
     assert description.task == "Task201_New"
 
 
+def test_which_values_are_lesions(studies, tmp_path, capsys):
+    mask = np.zeros((3, 4, 5), np.uint8)
+    mask[1, 1, 1], mask[1, 3, 0], mask[1, 3, 4] = 1, 2, 2
+    write_volume(studies / "a" / "m.nii.gz", mask, Geometry((3, 4, 5), (1, 1, 1)))
+    with pytest.raises(UserError, match=r"a/m\.nii\.gz.*found 0, 1, 2.*--values 2"):
+        run(_args(studies, "--output", str(tmp_path)))
+    assert not (tmp_path / "Task201_New" / "dataset.json").exists()
+    run(_args(studies, "--output", str(tmp_path), "--values", "1,2"))
+    assert "4 lesions" in capsys.readouterr().out
+    run(_args(studies, "--output", str(tmp_path), "--values", "2", "--overwrite"))
+    assert "2 lesions" in capsys.readouterr().out
+    for wrong in ("0", "1.5", "x", "1,"):
+        with pytest.raises(SystemExit):
+            _args(studies, "--values", wrong)
+
+
 def test_default_folder_is_det_data(studies, tmp_path, monkeypatch):
     monkeypatch.setenv("det_data", str(tmp_path))
     run(_args(studies, "--test-share", "0.5"))

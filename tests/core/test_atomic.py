@@ -140,6 +140,17 @@ def test_json_round_trip(tmp_path):
     assert file.read_text().endswith("}\n")
 
 
+def test_json_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": "\u00b5"}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "a.json") == {"a": "\u00b5"}
+
+
+def test_json_too_deep_to_read(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 200_000)
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
 def test_nan_is_no_json(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"a": float("nan")})
@@ -257,6 +268,6 @@ def test_names_as_long_as_the_file_system_allows(tmp_path, name):
     with atomic_folder(tmp_path / name[:-4]) as folder:
         (folder / "a").write_text("now")
     assert _names(tmp_path) == sorted([name, name[:-4]])
-    with pytest.raises(OSError, match="too long"):
+    with pytest.raises(UserError, match="too long"):
         write_text(tmp_path / f"{name}{name}", "now")
     assert _names(tmp_path) == sorted([name, name[:-4]])

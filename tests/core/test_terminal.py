@@ -73,7 +73,8 @@ def test_a_console_within_a_command_is_not_escaped_twice(monkeypatch):
     assert stream.getvalue().endswith("\\x1b\n")
 
 
-def test_logs_are_printable(tmp_path):
+def test_logs_are_printable(tmp_path, monkeypatch):
+    monkeypatch.setattr(LOGGER, "propagate", False)  # test workers cannot report what is no UTF-8
     with log_to(tmp_path / "stage.log"):
         LOGGER.info("case %s", HOSTILE)
         LOGGER.info("case %s", "caf\udce9")

@@ -79,13 +79,52 @@ def test_a_folder_of_masks(masks, tmp_path, capsys):
 
 def test_ids_are_kept_or_split(tmp_path):
     file = tmp_path / "case_a_instances.nii.gz"
-    write_volume(file, two_nodes(3, 3), GRID)
-    for nodes, expected in (("auto", [("3", "1")]), ("components", [("1", "1"), ("2", "0")])):
+    write_volume(file, two_nodes(3, 5), GRID)
+    for nodes, expected in (("auto", [("3", "1"), ("5", "0")]), ("components", [("1", "1"), ("2", "0")])):
         assert main([str(file), "-o", str(tmp_path / nodes), "--nodes", nodes]) == 0
         found = rows(tmp_path / nodes / "nodes.csv")
         assert [(row["node"], row["suspicious"]) for row in found] == expected
         assert {row["case_id"] for row in found} == {"case_a"}
     assert json.loads((tmp_path / "auto" / "case_a_nodes.json").read_text())["origin"] == "instances"
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(1, "u1"), (255, "u1"), (255, "f4"), (2, "i2")])
+def test_a_mask_of_one_value_is_binary_whichever_it_is(tmp_path, value, dtype):
+    write_volume(tmp_path / "a.nii.gz", two_nodes(value, value).astype(dtype), GRID)
+    assert main([str(tmp_path / "a.nii.gz"), "-o", str(tmp_path / "out")]) == 0
+    found = [(row["node"], row["box_short_mm"]) for row in rows(tmp_path / "out" / "nodes.csv")]
+    assert found == [("1", "9.000"), ("2", "2.000")]
+
+
+def test_classes_taken_for_ids_are_told(tmp_path, capsys, caplog):
+    """Number 1 has two parts 17 mm apart (x 2 to 3, x 20 to 23), number 2 two parts that are 1 mm apart."""
+    mask = np.zeros((4, 16, 30), np.uint8)
+    mask[0, 3, 2:3] = mask[0, 3, 20:23] = 1
+    mask[2, 3, 2:3] = mask[2, 3, 4:5] = 2
+    write_volume(tmp_path / "a.nii.gz", mask, Geometry(mask.shape, (3.0, 1.0, 1.0)))
+    assert main([str(tmp_path / "a.nii.gz"), "-o", str(tmp_path / "out")]) == 0
+    assert "more than 10 mm apart: 1; if these numbers are classes, give --nodes components" in caplog.text
+    assert len(rows(tmp_path / "out" / "nodes.csv")) == 2
+
+
+def test_an_interpolated_mask_is_refused_or_thresholded(tmp_path, capsys, caplog):
+    soft = two_nodes().astype(np.float32)
+    soft[0] *= 0.4  # of three slices of the big node two are left
+    soft[2] *= 0.5
+    write_volume(tmp_path / "a.nii.gz", soft, GRID)
+    assert "give --soft" in fails(capsys, tmp_path / "a.nii.gz", "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert main([str(tmp_path / "a.nii.gz"), "-o", str(tmp_path / "out"), "--soft"]) == 0
+    assert [row["box_short_mm"] for row in rows(tmp_path / "out" / "nodes.csv")] == ["6.000", "2.000"]
+    assert "an interpolated mask; voxels from 0.5 on count" in caplog.text
+    write_volume(tmp_path / "a.nii.gz", soft * 3, GRID)
+    assert "has no threshold" in fails(capsys, tmp_path / "a.nii.gz", "-o", tmp_path / "out", "--soft")
+
+
+def test_ids_that_do_not_fit_do_not_wrap_around(tmp_path, capsys):
+    file = tmp_path / "a.nii.gz"
+    write_volume(file, (two_nodes(1, 2).astype(np.float64) * 2**31 + two_nodes()), GRID)
+    assert "a.nii.gz: node ids that make no sense" in fails(capsys, file, "-o", tmp_path / "out")
 
 
 def test_the_rule_is_the_users(masks, tmp_path):
@@ -174,7 +213,7 @@ def test_bad_inputs(masks, tmp_path, capsys):
     assert "neither a mask" in fails(capsys, tmp_path / "notes.txt", "-o", tmp_path / "out")
     assert "case_a is there twice" in fails(capsys, masks, masks / "case_a.nii.gz", "-o", tmp_path / "out")
     write_volume(tmp_path / "half.nii.gz", two_nodes() * np.float32(0.5), GRID)
-    assert "no instance ids" in fails(capsys, tmp_path / "half.nii.gz", "-o", tmp_path / "out")
+    assert "was interpolated" in fails(capsys, tmp_path / "half.nii.gz", "-o", tmp_path / "out")
     with pytest.raises(SystemExit):
         build_parser().parse_args([str(masks), "-o", "out", "--threshold_mm", "0"])
 

@@ -74,6 +74,16 @@ def test_scores(folders, capsys):
     )  # 0 and 3 mm
 
 
+def test_the_value_of_a_binary_mask_does_not_count(folders, capsys):
+    expected = run(capsys, folders)
+    for case, mask in {"a": nodes(BIG, SMALL), "b": nodes(BIG)}.items():
+        write_volume(folders / "truth" / f"{case}.nii.gz", mask * np.uint8(255), GRID)
+    assert run(capsys, folders) == expected
+    soft = nodes(BIG, SMALL).astype(np.float32) * np.float32(0.6)
+    write_volume(folders / "truth" / "a.nii.gz", soft, GRID)
+    assert run(capsys, folders, "--soft") == expected
+
+
 def test_sizes_and_stages(folders, capsys):
     scores = run(capsys, folders)
     # short diameters: a 9 and 9, b 6 against 9

@@ -15,7 +15,8 @@ from nndet_psma.dataset.checks.masks import CoarseBody
 from nndet_psma.dataset.faults.kinds import Fault
 from nndet_psma.dataset.images.images import Volume
 
-_APART_MM = 10.0
+APART_MM = 10.0
+"""Pieces of one instance further apart are told: as far as a large node, so that a node cut by a slice is not."""
 _FAR_OUT_MM = 10.0
 _HUGE_SHARE = 0.2
 _BROAD = 0.75
@@ -102,8 +103,8 @@ def _judge(scene: _Scene, index: int, slices: tuple[slice, ...]) -> Iterator[tup
     body = scene.body
     if body is not None and count * float(np.prod(scene.spacing)) > _HUGE_SHARE * body.volume_mm3:
         yield "huge lesion", name
-    gap = _widest_gap(mask, scene.spacing)
-    if gap > _APART_MM:
+    gap = widest_gap(mask, scene.spacing)
+    if gap > APART_MM:
         yield "lesion in pieces", f"{name} (gap {gap:.0f} mm)"
     for other in _touching(scene.array, index, slices):
         yield "lesions touch", f"{index} and {other}"
@@ -119,7 +120,7 @@ def _at_border(slices: tuple[slice, ...], shape: tuple[int, ...]) -> bool:
     )
 
 
-def _widest_gap(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> float:
+def widest_gap(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> float:
     """Largest of the gaps (mm) that must be bridged to join the pieces of a mask, by their boxes; 0 for one piece."""
     pieces, count = ndimage.label(mask, _NEIGHBOURS)
     if count < 2:

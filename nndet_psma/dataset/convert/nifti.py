@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from nndet_psma.core.atomic import write_json
 from nndet_psma.core.csv_table import write_table
@@ -21,11 +20,13 @@ from nndet_psma.dataset.convert.study_files import StudyFiles, find_studies
 from nndet_psma.dataset.images.images import Volume, read_volume, resample_volume, write_volume
 from nndet_psma.dataset.task.description import DatasetDescription, Role
 from nndet_psma.dataset.task.instances import instance_ids
+from nndet_psma.dataset.task.mask_values import MAX_COMPONENTS, binary_mask, hard_mask, mask_components
 from nndet_psma.dataset.task.paths import TaskPaths
 
 LABEL = "lesion mask"  # no modality can be called so: it holds a space
 _MASK_ROLES = (Role.CTV, Role.BLADDER, Role.PROSTATE)
 _AIR_HU = -1024.0
+_WHICH = "Say which count with --values 2 (or 1,2), or give --instances if every number is one lesion"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class NiftiSource:
         ctv: pattern of the search regions, or None.
         class_name: name of the one class.
         instances: the masks hold instance ids already; otherwise each connected component is a lesion.
+        values: which values of the lesion masks count; empty where each may hold only one.
+        soft: interpolated masks are thresholded at 0.5; otherwise they are refused.
     """
 
     folder: Path
@@ -47,6 +50,8 @@ class NiftiSource:
     ctv: str | None = None
     class_name: str = "lesion"
     instances: bool = False
+    values: tuple[int, ...] = ()
+    soft: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,12 @@ def convert_nifti(
         paths: the task to write.
         test_share: share of the patients, drawn at random, that become test cases.
         seed: of that draw.
-        overwrite: convert finished cases again (needed when the patterns have changed).
+        overwrite: convert finished cases again (needed when patterns or options have changed).
         num_processes: cases are converted in parallel.
 
     Raises:
-        UserError: files missing or unreadable, masks that hold no ids, a lesion lost on the grid.
+        UserError: files missing or unreadable, masks of several values or interpolated ones that nothing was said
+            of, a lesion lost on the grid.
     """
     description = _description(source, paths.name, has_test=test_share > 0)
     patterns = dict(source.images)
@@ -91,7 +97,7 @@ def convert_nifti(
     studies = find_studies(source.folder, {**patterns, LABEL: source.label})
     test_ids = draw_test_cases(studies, test_share, seed)
     jobs = [
-        _Job(study, "Ts" if study.case_id in test_ids else "Tr", paths, description, source.instances)
+        _Job(study, "Ts" if study.case_id in test_ids else "Tr", paths, description, source)
         for study in studies
     ]
     results = map_cases(partial(_convert, overwrite=overwrite), jobs, num_processes)
@@ -116,24 +122,52 @@ def draw_test_cases(studies: Sequence[StudyFiles], share: float, seed: int) -> s
     count = round(share * len(patients))
     if not 0 <= share < 1 or (share > 0 and count == len(patients)):
         raise UserError(
-            "the test share leaves nothing to train on", expected="0 <= share < 1", found=f"{share}"
+            "the test share leaves nothing to train on",
+            expected="0 <= share < 1, and a patient left",
+            found=f"{share} of {len(patients)} patients",
+            remedy="Give a smaller --test-share",
         )
     chosen = set(random.Random(seed).sample(patients, count))
     return {study.case_id for study in studies if study.patient_id in chosen}
 
 
-def lesions_of(mask: NDArray[Any], *, instances: bool, file: Path) -> NDArray[np.uint16]:
+def lesions_of(
+    mask: NDArray[Any],
+    file: Path,
+    *,
+    instances: bool = False,
+    values: tuple[int, ...] = (),
+    soft: bool = False,
+) -> NDArray[np.uint16]:
     """Ids 1..n of the lesions in a mask (z, y, x): its own ids renumbered, or its 26-connected components.
 
+    Args:
+        mask: (z, y, x).
+        file: named by messages.
+        instances: the mask holds ids.
+        values: which of its values count; empty for all ids, or for a mask of one value.
+        soft: threshold an interpolated mask at 0.5.
+
     Raises:
-        UserError: ids are wanted, and a value is none.
+        UserError: a value is no id, there are several values and none is chosen, or more than 65535 lesions.
     """
-    if instances:
-        ids = instance_ids(mask, file)
-        numbered = np.searchsorted(ids, mask) + 1 if len(ids) else np.zeros(mask.shape)
-        return np.where(mask > 0, numbered, 0).astype(np.uint16)
-    labels: NDArray[np.int32] = ndimage.label(mask > 0, np.ones((3, 3, 3)))[0]
-    return labels.astype(np.uint16)
+    if not instances:
+        drawn = binary_mask(mask, file, remedy=_WHICH, values=values, soft=soft)
+        return mask_components(drawn, file).astype(np.uint16)
+    hard = hard_mask(mask, file, soft=soft)
+    ids = instance_ids(hard, file)
+    if values:
+        ids = ids[np.isin(ids, values)]
+    if len(ids) > MAX_COMPONENTS:
+        raise UserError(
+            "the mask holds more ids than there can be lesions",
+            file=file,
+            expected=f"at most {MAX_COMPONENTS}",
+            found=str(len(ids)),
+            remedy="Is it a mask, or an image?",
+        )
+    numbered = np.searchsorted(ids, hard) + 1 if len(ids) else np.zeros(mask.shape)
+    return np.where(np.isin(hard, ids), numbered, 0).astype(np.uint16)
 
 
 @dataclass(frozen=True)
@@ -142,7 +176,7 @@ class _Job:
     split: str
     paths: TaskPaths
     description: DatasetDescription
-    instances: bool
+    source: NiftiSource
 
     @property
     def images(self) -> list[Path]:
@@ -170,7 +204,7 @@ def _convert(job: _Job, overwrite: bool) -> tuple[bool, int]:
     grid = read_volume(files[0])
     for index, (file, target) in enumerate(zip(files[:-1], job.images, strict=True)):
         role = job.description.role(index)
-        volume = grid if index == 0 else _on_grid(read_volume(file), grid, role)
+        volume = grid if index == 0 else _on_grid(_read(file, role, job.source), grid, role)
         write_volume(target, _compact(volume.array, role), grid.geometry)
     lesions = _lesions(job, grid)
     write_volume(job.label, lesions, grid.geometry)
@@ -182,7 +216,8 @@ def _convert(job: _Job, overwrite: bool) -> tuple[bool, int]:
 def _lesions(job: _Job, grid: Volume) -> NDArray[np.uint16]:
     file = job.study.files[LABEL]
     mask = read_volume(file)
-    ids = lesions_of(mask.array, instances=job.instances, file=file)
+    source = job.source
+    ids = lesions_of(mask.array, file, instances=source.instances, values=source.values, soft=source.soft)
     if mask.geometry.same_grid(grid.geometry):
         return ids
     moved = resample_volume(Volume(ids, mask.geometry), grid.geometry, order=0, fill=0).array
@@ -195,6 +230,16 @@ def _lesions(job: _Job, grid: Volume) -> NDArray[np.uint16]:
             remedy="Give the modality with the finer grid first, or correct the mask",
         )
     return moved.astype(np.uint16)
+
+
+def _read(file: Path, role: Role, source: NiftiSource) -> Volume:
+    """An image; of a search region or organ the binary mask."""
+    volume = read_volume(file)
+    if role not in _MASK_ROLES:
+        return volume
+    remedy = "Store the structure as 1 and everything else as 0"
+    drawn = binary_mask(volume.array, file, remedy=remedy, soft=source.soft)
+    return Volume(drawn.astype(np.uint8), volume.geometry)
 
 
 def _on_grid(volume: Volume, grid: Volume, role: Role) -> Volume:
@@ -224,7 +269,7 @@ def _is_finished(job: _Job) -> bool:
 
 def _remove_other_split(job: _Job) -> None:
     """A case that an earlier run, with another seed or share, put on the other side must not stay there."""
-    other = _Job(job.study, "Tr" if job.split == "Ts" else "Ts", job.paths, job.description, job.instances)
+    other = _Job(job.study, "Tr" if job.split == "Ts" else "Ts", job.paths, job.description, job.source)
     for file in [other.table, other.label, *other.images]:
         file.unlink(missing_ok=True)
 

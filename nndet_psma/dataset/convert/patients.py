@@ -40,6 +40,7 @@ def assign_patients(studies: Sequence[DicomStudy], told: str | None) -> list[Dic
             file=table.file,
             expected=f"the columns {_PATIENT}, and {_UID} or {_FOLDER}",
             found=", ".join(table.header),
+            remedy="Name the columns in the first line",
         )
     named = _by_uid(table) if table.has(_UID) else {}
     folders = _by_folder(table) if table.has(_FOLDER) else {}
@@ -62,4 +63,9 @@ def _patient_of(study: DicomStudy, named: dict[str, str], folders: dict[Path, st
     holding = [folder for folder in folders if all(one.is_relative_to(folder) for one in own)]
     if holding:
         return folders[max(holding, key=lambda folder: len(folder.parts))]
-    raise UserError("the table does not name the patient of a study", file=file, found=study.place)
+    raise UserError(
+        "the table does not name the patient of a study",
+        file=file,
+        found=study.place,
+        remedy="Add a row for it",
+    )

@@ -68,7 +68,11 @@ def read_state(file: Path) -> ImportState:
         ) from None
     if state.version != STATE_VERSION:
         raise UserError(
-            "of another version", file=file, expected=str(STATE_VERSION), found=str(state.version)
+            "of another version",
+            file=file,
+            expected=str(STATE_VERSION),
+            found=str(state.version),
+            remedy="Delete the task and convert anew",
         )
     return state
 

@@ -43,7 +43,7 @@ def find_studies(
             get the same case id.
     """
     if not source.is_dir():
-        raise UserError("no such folder of studies", file=source)
+        raise UserError("no such folder of studies", file=source, remedy="Correct the path")
     matches = {name: _match(source, name, pattern) for name, pattern in patterns.items()}
     first = next(iter(patterns))
     studies: dict[str, StudyFiles] = {}
@@ -68,6 +68,7 @@ def _match(source: Path, name: str, pattern: str) -> dict[tuple[str, ...], Path]
             f"the pattern of {name} does not tell studies apart",
             expected='a path below the source with single *, e.g. "*/CT.nii.gz"',
             found=pattern,
+            remedy="Put a * where the names of studies differ, and no **",
         )
     expression = re.compile("([^/]*)".join(re.escape(part) for part in pattern.split("*")))
     found: dict[tuple[str, ...], Path] = {}

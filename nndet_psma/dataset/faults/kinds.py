@@ -137,7 +137,11 @@ _CATALOGUE: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("spacing not positive", "E", "a spacing of zero, below zero or no number"),
         ("spacing in metres", "E", "every spacing below 0.02 mm: most likely metres"),
         ("spacing too large", "E", "a spacing above 50 mm: most likely micrometres or a wrong header"),
-        ("sheared axes", "E", "a direction matrix that is not orthonormal"),
+        (
+            "sheared axes",
+            "E",
+            "axes more than 0.1 degrees off right angles; smaller errors are rounding and made good",
+        ),
         ("no orientation", "W", "a NIfTI with neither qform nor sform: position and orientation are guessed"),
         ("qform and sform differ", "W", "two orientations in one NIfTI; programs choose differently"),
         ("wrong dimension", "E", "several slices in a 2D data set"),

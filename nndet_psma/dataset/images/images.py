@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import atomic_file
 from nndet_psma.core.errors import UserError, utf8_path
+from nndet_psma.dataset.images.directions import sform_geometry, straightened
 from nndet_psma.dataset.images.nifti_bytes import (
     check_nifti,
     count_not_finite,
@@ -26,6 +27,7 @@ from nndet_psma.dataset.images.nifti_bytes import (
     read_voxels,
 )
 from nndet_psma.dataset.images.nifti_header import NiftiHeader
+from nndet_psma.dataset.images.whole import check_whole
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -60,7 +62,7 @@ def read_volume(
     """Read an image of numbers in the type of the file.
 
     NIfTI files are unpacked here and not by ITK, in half of the time: length, checksum, NaN and infinity are verified
-    in the one pass that decodes the voxels. Other formats go to ITK.
+    in the one pass that decodes the voxels. Other formats go to ITK, and are unpacked once more to verify them.
 
     Args:
         file: NIfTI, MetaImage or NRRD; a 2D image becomes one slice.
@@ -69,7 +71,7 @@ def read_volume(
         geometry: in the axis order of the file, where it is known already.
 
     Raises:
-        UserError: the file is missing, no image, truncated, not 2D or 3D, or holds NaN or infinity.
+        UserError: the file is missing, no image, truncated or damaged, not 2D or 3D, or holds NaN or infinity.
     """
     if geometry is None:
         geometry = read_geometry(file, canonical=False)
@@ -88,29 +90,27 @@ def read_volume(
 def read_geometry(file: Path, canonical: bool = True) -> Geometry:
     """Grid of an image from its header alone; the same as that of :func:`read_volume`.
 
+    Directions that are off by rounding are made orthonormal, with a warning.
+
     Raises:
         UserError: the file is missing, no image, not 2D or 3D, not of single numbers, or its axes or spacing
             make no sense.
     """
-    import SimpleITK as sitk
-
-    if not file.is_file():
-        raise UserError("file does not exist", file=file)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(utf8_path(file))
-    if is_nifti_name(file):
-        reader.SetImageIO(
-            "NiftiImageIO"
-        )  # else every reader of ITK opens the file to see whether it is its own
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        check_nifti(file, every_byte=True)  # says it better, where it is a damaged NIfTI file
-        raise _unreadable(file, error) from None
-    _check_kind(file, reader)
-    geometry = _header_geometry(reader)
-    _check_axes(file, geometry)
+    geometry = straightened(_written_geometry(file), file)
     return canonical_geometry(geometry) if canonical else geometry
+
+
+def itk_agrees(file: Path) -> bool:
+    """Whether ITK would read the file as we do; for frameworks that are given the file itself.
+
+    Raises:
+        UserError: the compressed data break off or are damaged within the header.
+    """
+    header = read_header(file) if is_nifti_name(file) else None
+    if header is None:
+        return True
+    sform = sform_geometry(header) if header.forms[0] <= 0 else None
+    return not header.idle_intercept and (sform is None or straightened(sform, file) is sform)
 
 
 def original_geometry(file: Path) -> Geometry:
@@ -139,6 +139,8 @@ def canonical_geometry(geometry: Geometry) -> Geometry:
 def write_volume(file: Path, array: NDArray[Any], geometry: Geometry) -> None:
     """Write an array (z, y, x) compressed and atomically; the suffix chooses the format; bool becomes uint8.
 
+    ITK raises nothing when the disk is full, so the file is unpacked again before it gets its name.
+
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
@@ -146,7 +148,15 @@ def write_volume(file: Path, array: NDArray[Any], geometry: Geometry) -> None:
 
     image = _to_itk(Volume(array, geometry))
     with atomic_file(file) as temporary:
-        sitk.WriteImage(image, utf8_path(temporary), useCompression=True)
+        temporary.touch()  # says what is wrong with folder or name, which ITK does not
+        try:
+            sitk.WriteImage(image, utf8_path(temporary), useCompression=True)
+            check_whole(temporary, image.GetNumberOfPixels() * image.GetSizeOfPixelComponent())
+            written = _written_geometry(temporary).shape
+        except (RuntimeError, UserError) as error:
+            raise _not_written(file, error) from None
+        if written != geometry.shape:
+            raise _not_written(file, UserError(f"{written} voxels (z, y, x) were written"))
 
 
 def resample_volume(volume: Volume, target: Geometry, *, order: int, fill: float) -> Volume:
@@ -180,6 +190,34 @@ def resample_volume(volume: Volume, target: Geometry, *, order: int, fill: float
     return Volume(array.astype(bool) if volume.array.dtype == np.bool_ and order == 0 else array, target)
 
 
+def _written_geometry(file: Path) -> Geometry:
+    """The grid in the axis order of the file, directions as they are written."""
+    import SimpleITK as sitk
+
+    if not file.is_file():
+        raise UserError("file does not exist", file=file, remedy="Correct the path, or copy the image there")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(utf8_path(file))
+    if is_nifti_name(file):
+        reader.SetImageIO(
+            "NiftiImageIO"
+        )  # else every reader of ITK opens the file to see whether it is its own
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        check_nifti(file, every_byte=True)  # says it better, where it is a damaged NIfTI file
+        oblique = sform_geometry(read_header(file)) if _is_about_angles(error) else None
+        if oblique is None:
+            raise _unreadable(file, error) from None
+        geometry = oblique
+    else:
+        _check_kind(file, reader)
+        geometry = _header_geometry(reader)
+    if not all(np.isfinite(step) and step > 0 for step in geometry.spacing):
+        raise _not_positive(file, geometry.spacing)
+    return geometry
+
+
 def _voxels(file: Path, header: NiftiHeader | None, geometry: Geometry) -> NDArray[Any]:
     """Values of an image in the order of the file; NIfTI is unpacked here, once, everything else by ITK."""
     import SimpleITK as sitk
@@ -190,11 +228,14 @@ def _voxels(file: Path, header: NiftiHeader | None, geometry: Geometry) -> NDArr
         raise _not_positive(file, header.spacing)
     if header is not None and header.dtype is not None and header.shape == geometry.shape:
         return read_voxels(file, header)
-    check_nifti(file)
+    check_nifti(file, every_byte=True)
     try:
-        return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(utf8_path(file))))
+        array = np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(utf8_path(file))))
     except RuntimeError as error:
         raise _unreadable(file, error) from None
+    if header is None:
+        check_whole(file, array.nbytes)
+    return array
 
 
 def _axis_plan(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
@@ -268,17 +309,14 @@ def _check_kind(file: Path, reader: sitk.ImageFileReader) -> None:
         )
 
 
-def _check_axes(file: Path, geometry: Geometry) -> None:
-    if not all(np.isfinite(step) and step > 0 for step in geometry.spacing):
-        raise _not_positive(file, geometry.spacing)
-    matrix = np.array(geometry.direction).reshape(3, 3)
-    if not np.allclose(matrix.T @ matrix, np.eye(3), atol=1e-3):
-        raise UserError(
-            "the axes are not at right angles (sheared direction matrix)",
-            file=file,
-            found=str(np.round(matrix, 4).tolist()),
-            remedy="Resample the image on a straight grid",
-        )
+def _not_written(file: Path, error: RuntimeError | UserError) -> UserError:
+    found = error.found or error.what if isinstance(error, UserError) else str(error).splitlines()[-1]
+    return UserError(
+        "the image could not be written whole",
+        file=file,
+        found=found,
+        remedy="Is the disk full? Free space and start the command again; nothing is half-written",
+    )
 
 
 def _not_positive(file: Path, spacing: tuple[float, ...]) -> UserError:
@@ -287,10 +325,14 @@ def _not_positive(file: Path, spacing: tuple[float, ...]) -> UserError:
     )
 
 
+def _is_about_angles(error: RuntimeError) -> bool:
+    return "orthonormal" in str(error)
+
+
 def _unreadable(file: Path, error: RuntimeError) -> UserError:
     """One line from the many of ITK."""
     text = str(error)
-    if "orthonormal" in text:
+    if _is_about_angles(error):
         what, found = "the axes are not at right angles (sheared direction matrix)", None
         remedy = "Resample the image on a straight grid"
     elif "Unable to determine ImageIO" in text or "not recognized as a NIFTI" in text:

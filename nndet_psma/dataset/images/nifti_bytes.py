@@ -24,7 +24,7 @@ from nndet_psma.dataset.images.nifti_header import NiftiHeader, parse_header
 _BLOCK = 1 << 20
 _NIFTI2_HEADER = 540
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_STREAM = 31  # zlib's window bits for data with gzip's header and checksum
+_ANY_STREAM = 47  # zlib's window bits for data with the header and checksum of gzip or of zlib
 
 
 def is_nifti_name(file: Path) -> bool:
@@ -74,6 +74,20 @@ def check_nifti(file: Path, *, every_byte: bool = False) -> None:
     nan, infinite = count_not_finite(read_voxels(file, header))
     if nan or infinite:
         raise not_finite(file, nan, infinite)
+
+
+def check_nifti_bytes(file: Path, length: int) -> None:
+    """Unpack a NIfTI file whose voxels are known to have ``length`` bytes.
+
+    Raises:
+        Fault: there is no header, or the file is damaged or shorter than that.
+    """
+    header = read_header(file)
+    if header is None:
+        raise truncated(file, "no whole header")
+    if header.length - header.offset != length:
+        raise damaged(file, f"a header of {header.length - header.offset} bytes of voxels, not {length}")
+    _check_whole(file, header)
 
 
 def check_length(file: Path) -> None:
@@ -176,7 +190,17 @@ def _stored_length(file: Path) -> int:
 
 
 def _blocks(file: Path) -> Iterator[bytes]:
-    """The uncompressed content in pieces.
+    """The uncompressed content in pieces, whether it is packed or not."""
+    if is_compressed(file):
+        yield from unpacked_blocks(file)
+        return
+    with file.open("rb") as handle:
+        while block := handle.read(_BLOCK):
+            yield block
+
+
+def unpacked_blocks(file: Path, start: int = 0) -> Iterator[bytes]:
+    """What the gzip or zlib stream from byte ``start`` on holds, in pieces, with its checksum verified.
 
     zlib itself, not the gzip module: it needs a third less time. Bytes after the last gzip member are padding.
 
@@ -184,13 +208,9 @@ def _blocks(file: Path) -> Iterator[bytes]:
         Fault: the stream breaks off or is damaged; only after every good piece.
     """
     with file.open("rb") as handle:
+        handle.seek(start)
         block = handle.read(_BLOCK)
-        if block[:2] != _GZIP_MAGIC:
-            while block:
-                yield block
-                block = handle.read(_BLOCK)
-            return
-        unpacker = zlib.decompressobj(_GZIP_STREAM)
+        unpacker = zlib.decompressobj(_ANY_STREAM)
         try:
             while block:
                 # bounded: a megabyte of compressed zeros is a gigabyte
@@ -199,11 +219,11 @@ def _blocks(file: Path) -> Iterator[bytes]:
                     block = unpacker.unused_data or handle.read(_BLOCK)
                     if block[:2] != _GZIP_MAGIC:
                         return
-                    unpacker = zlib.decompressobj(_GZIP_STREAM)
+                    unpacker = zlib.decompressobj(_ANY_STREAM)
                 else:
                     block = unpacker.unconsumed_tail or handle.read(_BLOCK)
         except zlib.error as error:
-            text = "its checksum (CRC) is wrong" if "check" in str(error) else str(error)
+            text = "its checksum (CRC) is wrong" if "data check" in str(error) else str(error)
             raise damaged(file, text) from None
         raise truncated(file, "the compressed data break off")
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _DECODED = (*(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "float32", "float64")
 _QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
+_OTHER_UNITS = (1, 3)  # metre, micrometre
 _OFFSET = ("qoffset_x", "qoffset_y", "qoffset_z")
 
 
@@ -26,11 +27,13 @@ class NiftiHeader:
         shape: (z, y, x), slowest axis first, without trailing axes of length 1.
         spacing: size of a voxel along ``shape``, in the file's unit, as written.
         dtype: type of the stored voxels, None for colours, complex numbers and other types we do not decode.
-        slope: factor of the stored values, 1 where none is given.
-        intercept: added after the factor.
+        slope: factor of the stored values, 1 where none is given (stored as 0).
+        intercept: added after the factor; 0 where no slope is given.
         is_complex: voxels are complex numbers.
         forms: codes of qform and sform; 0 means that there is none.
         affines: qform and sform as 3x4 arrays (file units, RAS), each None where the code is 0.
+        in_mm: the unit is millimetre, or not told.
+        idle_intercept: an intercept stands beside a slope of 0. The standard then has no scaling at all; ITK adds it.
     """
 
     offset: int
@@ -43,6 +46,8 @@ class NiftiHeader:
     is_complex: bool = False
     forms: tuple[int, int] = (1, 1)
     affines: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None] = (None, None)
+    in_mm: bool = True
+    idle_intercept: bool = False
 
     @property
     def floats(self) -> np.dtype[Any] | None:
@@ -93,10 +98,12 @@ def _as_written(raw: Nifti1Header) -> NiftiHeader:
         spacing=tuple(reversed(pixdim[1 : 1 + max(1, len(sizes))])),
         dtype=np.dtype(label).newbyteorder(raw.endianness) if label in _DECODED else None,
         slope=slope or 1.0,
-        intercept=intercept,
+        intercept=intercept if slope else 0.0,
         is_complex=label.startswith("complex"),
         forms=forms,
         affines=(_qform(raw) if forms[0] > 0 else None, raw.get_sform()[:3] if forms[1] > 0 else None),
+        in_mm=int(raw["xyzt_units"]) & 7 not in _OTHER_UNITS,
+        idle_intercept=slope == 0 and intercept != 0,
     )
 
 

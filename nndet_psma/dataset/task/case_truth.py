@@ -43,7 +43,13 @@ def read_case_truth(
         if value:
             found[case_id] = description.labels[int(value in positive)]
     if case_ids and not found:
-        raise UserError(f"no case has a value in column '{column}'", file=paths.clinical)
+        raise UserError(
+            f"no case has a value in column '{column}'",
+            file=paths.clinical,
+            expected=f"{', '.join(sorted(positive))} or another value for each case",
+            found=f"{len(clinical)} rows, of none of the {len(case_ids)} cases with a value",
+            remedy="Fill the column in; case_id must be the name of the image files",
+        )
     return found
 
 
@@ -58,6 +64,7 @@ def _block(paths: TaskPaths, description: DatasetDescription) -> tuple[str, set[
             file=find_description(paths.root),
             expected=f'"psma": {_EXAMPLE}',
             found=f'"psma": {block}' if block else "no block 'psma'",
+            remedy="Add these keys to the description",
         )
     if len(description.labels) != 2:
         raise UserError(
@@ -65,5 +72,6 @@ def _block(paths: TaskPaths, description: DatasetDescription) -> tuple[str, set[
             file=find_description(paths.root),
             expected='"labels": {"0": NEGATIVE, "1": POSITIVE}',
             found=", ".join(description.labels.values()),
+            remedy="Name two classes, the negative one first",
         )
     return column, set(positive or ())

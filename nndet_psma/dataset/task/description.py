@@ -190,10 +190,10 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     import yaml  # comes with omegaconf, hydra's configuration library
 
     try:
-        return _as_mapping(yaml.safe_load(file.read_text(encoding="utf-8")), file)
+        return _as_mapping(yaml.safe_load(file.read_text(encoding="utf-8-sig")), file)
     except OSError as error:
         raise _not_readable(f"cannot be opened ({error.strerror})", file) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise _not_readable(f"not valid YAML ({' '.join(str(error).split())})", file) from None
 
 

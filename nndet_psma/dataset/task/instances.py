@@ -48,7 +48,12 @@ def read_labels(case: RawCase, description: DatasetDescription) -> tuple[Volume,
             is not in the description.
     """
     if case.label is None or case.instances is None:
-        raise UserError(f"case {case.case_id} has no labels", file=case.images[0] if case.images else None)
+        raise UserError(
+            f"case {case.case_id} has no labels",
+            file=case.images[0] if case.images else None,
+            expected=f"a mask and {case.case_id}.json in the folder of labels",
+            remedy="Add both; of a case without lesions the mask is all zero",
+        )
     classes = read_instances(case.instances)
     check_classes(classes, description, case.instances)
     volume = read_volume(case.label)
@@ -65,8 +70,7 @@ def instance_ids(mask: NDArray[Any], file: Path) -> NDArray[np.int64]:
     Raises:
         UserError: a value is fractional or negative.
     """
-    values = distinct_values(mask)
-    wrong = values[(values < 0) | (values != np.round(values))]
+    wrong = _no_ids(mask)
     if len(wrong):
         raise Fault(
             "negative ids" if (wrong < 0).any() else "fractional ids",
@@ -76,7 +80,21 @@ def instance_ids(mask: NDArray[Any], file: Path) -> NDArray[np.int64]:
             found=_listed(wrong.tolist()),
             remedy="Resample masks with nearest neighbour and store them as integers",
         )
+    values = distinct_values(mask)
     return values[values > 0].astype(np.int64)
+
+
+def _no_ids(mask: NDArray[Any]) -> NDArray[Any]:
+    """Fractions and negative values of the first slice that has any: an interpolated mask has too many to gather."""
+    if mask.dtype.kind in "bu":
+        return np.zeros(0)
+    for plane in mask:
+        wrong = plane < 0
+        if mask.dtype.kind == "f":
+            wrong |= plane != np.rint(plane)
+        if wrong.any():
+            return np.unique(plane[wrong])
+    return np.zeros(0)
 
 
 def distinct_values(mask: NDArray[Any]) -> NDArray[Any]:

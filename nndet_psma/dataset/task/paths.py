@@ -138,14 +138,20 @@ def find_task(task: str, root: Path | None = None) -> TaskPaths:
     """
     folder = data_root() if root is None else root
     if not folder.is_dir():
-        raise UserError("no such folder of tasks", file=folder)
+        raise UserError("no such folder of tasks", file=folder, remedy="Correct the path, or det_data")
     tasks = sorted(
         child for child in folder.iterdir() if child.is_dir() and _TASK_FOLDER.fullmatch(child.name)
     )
     matches = [child for child in tasks if _matches(task, child.name)]
     if not matches:
         listed = ", ".join(child.name for child in tasks) or "no task folders (TaskXXX_Name)"
-        raise UserError(f"no task '{task}'", file=folder, expected="one of the tasks found", found=listed)
+        raise UserError(
+            f"no task '{task}'",
+            file=folder,
+            expected="one of the tasks found",
+            found=listed,
+            remedy="Correct the task, or det_data",
+        )
     if len(matches) > 1:
         raise UserError(
             f"'{task}' fits several tasks",

@@ -126,7 +126,9 @@ def write_splits(file: Path, folds: Iterable[Fold]) -> None:
 
 def _check_numbers(num_patients: int, num_folds: int) -> None:
     if num_folds < 2:
-        raise UserError("cross-validation needs at least two folds", found=str(num_folds))
+        raise UserError(
+            "cross-validation needs at least two folds", found=str(num_folds), remedy="Ask for two or more"
+        )
     if num_patients < num_folds:
         raise UserError(
             "fewer patients than folds",

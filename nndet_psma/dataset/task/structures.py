@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,6 +24,7 @@ from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.images.images import Volume, read_volume, resample_volume
 from nndet_psma.dataset.images.nifti_bytes import is_compressed, is_nifti_name
+from nndet_psma.dataset.task.mask_values import hard_mask
 
 _HEADER_BYTES = 348
 _MOST_EXTENSION_BYTES = 4_000_000
@@ -57,15 +59,15 @@ class Structures:
         """Voxels (z, y, x) of any of the structures on ``grid`` (canonical axes); resampled to the nearest voxel.
 
         Raises:
-            UserError: a file cannot be read.
+            UserError: a file cannot be read, or holds an interpolated mask.
         """
         found = np.zeros(grid.shape, dtype=bool)
         for name in names:
             if name in self.files:
-                found |= _on(read_volume(self.files[name]), grid) > 0
+                found |= _on(self.files[name], grid) > 0
         numbers = [self.labels[name] for name in names if name not in self.files]
         if numbers and self.numbered is not None:
-            found |= np.isin(_on(read_volume(self.numbered), grid), numbers)
+            found |= np.isin(_on(self.numbered, grid), numbers)
         return found
 
 
@@ -113,7 +115,11 @@ def read_label_names(file: Path) -> dict[str, int]:
     fits = isinstance(content, dict) and all(type(v) is int and v > 0 for v in content.values())
     if not fits or not content:
         raise UserError(
-            "no table of label names", file=file, expected='an object such as {"iliac_artery_left": 65}'
+            "no table of label names",
+            file=file,
+            expected='an object such as {"iliac_artery_left": 65}',
+            found="another form, or a number that is no whole one from 1",
+            remedy="Write one name and one number for each structure",
         )
     return {str(name): int(number) for name, number in content.items()}
 
@@ -139,15 +145,19 @@ def _extensions(file: Path) -> bytes:
             if not _HEADER_BYTES < offset <= _MOST_EXTENSION_BYTES:
                 return b""
             return handle.read(int(offset) - _HEADER_BYTES)
-    except (OSError, EOFError) as error:
-        raise UserError("cannot be read", file=file, found=str(error)) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            "cannot be read", file=file, found=str(error), remedy="Copy or export the file again"
+        ) from None
 
 
 def _stem(file: Path) -> str:
     return next(file.name.removesuffix(suffix) for suffix in _SUFFIXES if file.name.endswith(suffix))
 
 
-def _on(volume: Volume, grid: Geometry) -> NDArray[Any]:
+def _on(file: Path, grid: Geometry) -> NDArray[Any]:
+    volume = read_volume(file)
+    volume = Volume(hard_mask(volume.array, file), volume.geometry)
     if volume.geometry.same_grid(grid):
         return volume.array
     return resample_volume(volume, grid, order=0, fill=0).array

@@ -153,8 +153,62 @@ def test_draw():
 
 def test_ids_are_renumbered_or_components_counted(tmp_path):
     mask = np.array([[[0, 5, 5, 0, 2]]])
-    np.testing.assert_array_equal(lesions_of(mask, instances=True, file=tmp_path), [[[0, 2, 2, 0, 1]]])
-    np.testing.assert_array_equal(lesions_of(mask, instances=False, file=tmp_path), [[[0, 1, 1, 0, 2]]])
-    assert not lesions_of(np.zeros((1, 2, 2)), instances=True, file=tmp_path).any()
+    np.testing.assert_array_equal(lesions_of(mask, tmp_path, instances=True), [[[0, 2, 2, 0, 1]]])
+    np.testing.assert_array_equal(
+        lesions_of(mask, tmp_path, instances=True, values=(5,)), [[[0, 1, 1, 0, 0]]]
+    )
+    np.testing.assert_array_equal(lesions_of((mask > 0) * 255, tmp_path), [[[0, 1, 1, 0, 2]]])
+    assert not lesions_of(np.zeros((1, 2, 2)), tmp_path, instances=True).any()
+    with pytest.raises(UserError, match="was interpolated"):
+        lesions_of(mask * 0.5, tmp_path, instances=True)
     with pytest.raises(UserError, match="no instance ids"):
-        lesions_of(mask * 0.5, instances=True, file=tmp_path)
+        lesions_of(-mask, tmp_path, instances=True)
+
+
+def test_of_several_values_those_that_count_are_asked_for(tmp_path, caplog):
+    mask = np.array([[[1, 2, 0, 2, 3]]])
+    with pytest.raises(UserError, match=r"several values.*found 0, 1, 2, 3.*--values 2"):
+        lesions_of(mask, tmp_path)
+    np.testing.assert_array_equal(lesions_of(mask, tmp_path, values=(2,)), [[[0, 1, 0, 2, 0]]])
+    np.testing.assert_array_equal(lesions_of(mask, tmp_path, values=(1, 2)), [[[1, 1, 0, 2, 0]]])
+    assert not caplog.text
+    assert not lesions_of(mask, tmp_path, values=(7,)).any()
+    assert "holds 1, 2, 3 and none of the values that count (7)" in caplog.text
+
+
+def test_interpolated_masks(tmp_path):
+    """Half of a voxel counts; ringing of a cubic interpolation, on either side, does not."""
+    mask = np.array([[[-0.02, 0.5, 1.04, 0.49, 0.01, 0.97]]], np.float32)
+    with pytest.raises(UserError, match=r"from -0\.02 to 1\.04.*--soft"):
+        lesions_of(mask, tmp_path)
+    np.testing.assert_array_equal(lesions_of(mask, tmp_path, soft=True), [[[0, 1, 1, 0, 0, 2]]])
+    with pytest.raises(UserError, match="has no threshold"):
+        lesions_of(mask * 2, tmp_path, soft=True)
+
+
+def test_more_components_than_a_label_map_can_number(tmp_path):
+    """Every second voxel of every second row and slice: 41 * 41 * 39 = 65559 single voxels; without a slice 63878."""
+    mask = np.zeros((77, 81, 81), np.uint8)
+    mask[::2, ::2, ::2] = 1
+    with pytest.raises(UserError, match=r"at most 65535 connected components; found 65559"):
+        lesions_of(mask, tmp_path)
+    assert lesions_of(mask[1:], tmp_path).max() == 63878
+    with pytest.raises(UserError, match=r"at most 65535; found 65536"):
+        lesions_of(np.arange(65537).reshape(1, 1, -1), tmp_path, instances=True)
+
+
+def test_a_search_region_of_any_one_value(source, paths):
+    regions = sorted(source.folder.glob("*/ctv.nii.gz"))
+    for file, region in zip(regions, (np.full(PET_GRID.shape, 255),) * 3, strict=False):
+        write_volume(file, region.astype(np.uint8), PET_GRID)
+    convert_nifti(source, paths)
+    assert set(np.unique(read_volume(paths.images("Tr") / "S_0_0002.nii.gz").array)) == {1}
+    region = np.ones(PET_GRID.shape, np.uint8)
+    region[0] = 2
+    write_volume(regions[0], region, PET_GRID)
+    with pytest.raises(UserError, match=r"ctv\.nii\.gz: the mask holds several values"):
+        convert_nifti(source, paths)
+    write_volume(regions[0], region * np.float32(0.45), PET_GRID)
+    convert_nifti(replace(source, soft=True), paths)
+    written = read_volume(paths.images("Tr") / "S_0_0002.nii.gz").array
+    assert [int(plane.max()) for plane in written] == [1, 0, 0, 0, 0, 0]

@@ -15,6 +15,7 @@ from good_task import GoodTask, write_good_task
 from places import REPOSITORY
 
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.terminal import printable
 from nndet_psma.dataset.checks.checks import check_report, check_task
 from nndet_psma.dataset.faults.findings import CheckReport, Finding
 from nndet_psma.dataset.faults.kinds import KINDS, Fault, kinds_table
@@ -177,4 +178,4 @@ def test_control_characters_in_a_name(task):
         file.rename(file.with_name(file.name.replace("case_b", case)))
     (finding,) = [one for one in check_task(task.paths, full=True) if one.kind == "unsafe case name"]
     assert case in finding.file
-    assert "case\\x1b[31m_0000.nii.gz: characters" in str(finding.to_error())
+    assert "case\\x1b[31m_0000.nii.gz: characters" in printable(str(finding.to_error()))

@@ -45,6 +45,12 @@ def test_json_round_trip(tmp_path):
     assert read_description(tmp_path) == description
 
 
+@pytest.mark.parametrize("name", ["dataset.json", "dataset.yaml"])
+def test_a_byte_order_mark_is_skipped(tmp_path, name):
+    (tmp_path / name).write_text(json.dumps(GOOD), encoding="utf-8-sig")
+    assert read_description(tmp_path).task == "Task100_PSMA"
+
+
 def test_yaml_with_numbers_as_keys_out_of_order(tmp_path):
     text = "task: Task1_A\nname: A\ndim: 2\nlabels: {0: node}\nmodalities: {1: PET, 0: CT}\n"
     (tmp_path / "dataset.yaml").write_text(text)

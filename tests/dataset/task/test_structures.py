@@ -66,6 +66,14 @@ def test_masks_on_another_grid(tmp_path):
     assert np.argwhere(find_structures(tmp_path, "c1").union(["a"], GRID)).tolist() == [[1, 1, 1]]
 
 
+def test_an_interpolated_structure_is_refused(tmp_path):
+    """Everything above 0 would be the structure, with a rim of its own thickness."""
+    (tmp_path / "c1").mkdir()
+    write_volume(tmp_path / "c1" / "bladder.nii.gz", np.full(GRID.shape, 0.3, np.float32), GRID)
+    with pytest.raises(UserError, match=r"bladder\.nii\.gz: the mask was interpolated.*nearest neighbour\.$"):
+        find_structures(tmp_path, "c1").union(["bladder"], GRID)
+
+
 def test_numbers_without_names(tmp_path):
     write_volume(tmp_path / "c1.nii.gz", np.ones(GRID.shape, np.uint8), GRID)
     with pytest.raises(UserError, match=r"--labels NAMES\.json"):

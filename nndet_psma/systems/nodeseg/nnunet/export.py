@@ -19,7 +19,7 @@ from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import to_plain
 from nndet_psma.core.workers import map_cases
-from nndet_psma.dataset.images.images import canonical_geometry, read_geometry, write_volume
+from nndet_psma.dataset.images.images import canonical_geometry, itk_agrees, read_geometry, write_volume
 from nndet_psma.dataset.task.cases import RawCase, split_suffix
 from nndet_psma.dataset.task.description import DatasetDescription
 from nndet_psma.dataset.task.instances import read_labels
@@ -216,8 +216,10 @@ def _write_labels(job: _Job, cut: InputCase | None) -> None:
 
 
 def _stays(file: Path, ending: str) -> bool:
-    """The file can be used as it is: right suffix, axes to LPS."""
+    """The file can be used as it is: right suffix, axes to LPS, and no header that nnU-Net would read otherwise."""
     if split_suffix(file)[1] != ending or not file.name.endswith(ending):
+        return False
+    if not itk_agrees(file):
         return False
     geometry = read_geometry(file, canonical=False)
     return canonical_geometry(geometry).direction == tuple(v + 0.0 for v in geometry.direction)

@@ -1,11 +1,14 @@
 """The raw task as nnU-Net's data set: what is linked, what is written, labels, folds, nothing done twice."""
 
+import gzip
 import json
 import os
+import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from tiny_place import GRID, LESIONS, SHAPE, TEST, TRAINING, tiny_case, write_task
 
 from nndet_psma.artifacts.plan import FoldPlan
@@ -70,6 +73,20 @@ def test_images_that_stay_are_links_and_windows_share_one_file(task):
     assert description["labels"] == {"background": 0, "node": 1}
     assert (description["numTraining"], description["file_ending"]) == (len(TRAINING), ".nii.gz")
     assert description["nodeseg"] == {"seen": 1}
+
+
+def test_a_file_that_nnunet_would_read_otherwise_is_no_link(task):
+    """scl_slope 0 is no scaling, but ITK, with which nnU-Net reads, adds the intercept."""
+    file = task.images("Tr") / "case_0_0000.nii.gz"
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    struct.pack_into("<2f", content, 112, 0.0, -1024.0)
+    file.write_bytes(gzip.compress(content))
+    nnunet, result = export(task, LINKED)
+    assert result.written == 1
+    exported = nnunet.raw / "imagesTr" / "case_0_0000.nii.gz"
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(sitk.ReadImage(str(exported))), tiny_case("case_0")[0]
+    )
 
 
 def test_labels_are_class_plus_one_on_the_grid_of_the_images(task):
