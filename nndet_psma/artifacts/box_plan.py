@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from nndet_psma.artifacts.plan import Plan
+from nndet_psma.core.schema import Within
+
+MOST_MM = 3000
+"""Longer than anybody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,7 @@ class BoxPlan(Plan):
 
     box_dim: ClassVar[Literal[2, 3]] = 3
 
-    margin_mm: float
+    margin_mm: Annotated[float, Within(0, MOST_MM)]
     postproc_defaults: dict[str, Any]
     postproc_grid: dict[str, list[Any]]
 
@@ -29,9 +33,16 @@ class BoxPlan(Plan):
         super().__post_init__()
         if self.margin_mm < 0:
             raise ValueError(f"margin_mm must not be negative, found {self.margin_mm}")
-        zones = [self.postproc_defaults.get("zone_mm"), *self.postproc_grid.get("zone_mm", [])]
-        beyond = [zone for zone in zones if zone is not None and zone > self.margin_mm]
-        if self.ctv_modality is not None and beyond:
+        for zone in (self.postproc_defaults.get("zone_mm"), *self.postproc_grid.get("zone_mm", [])):
+            self.check_zone(zone)
+
+    def check_zone(self, zone_mm: float | None) -> None:
+        """ValueError where boxes would be accepted beyond what is searched."""
+        if zone_mm is None or self.ctv_modality is None:
+            return
+        if isinstance(zone_mm, bool) or not isinstance(zone_mm, int | float):
+            raise ValueError(f"zone_mm must be a number, found {zone_mm!r:.100}")
+        if zone_mm > self.margin_mm:
             raise ValueError(
-                f"zone_mm {max(beyond):g} lies beyond margin_mm {self.margin_mm:g}: nothing is seen there"
+                f"zone_mm {zone_mm:g} lies beyond margin_mm {self.margin_mm:g}: nothing is seen there"
             )

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from nndet_psma.core.schema import Label, Number, Within
+
+Intensity = Annotated[float, Within(-1e9, 1e9)]
+"""In HU, SUV or whatever a modality is given in: single precision must still tell its neighbours apart."""
 
 
 @dataclass(frozen=True)
 class Window:
     """HU window ``lower..upper``; scaled to [0, 1] and clipped."""
 
-    name: str
-    lower: float
-    upper: float
+    name: Label
+    lower: Intensity
+    upper: Intensity
 
     def __post_init__(self) -> None:
         if not self.lower < self.upper:
@@ -26,10 +32,10 @@ class Scaling:
     of the case's body: for images in arbitrary units.
     """
 
-    modality: int
-    name: str
-    lower: float
-    upper: float
+    modality: Number
+    name: Label
+    lower: Intensity
+    upper: Intensity
     zscore: bool = False
 
     def __post_init__(self) -> None:

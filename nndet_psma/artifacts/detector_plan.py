@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from nndet_psma.artifacts.box_plan import BoxPlan
+from nndet_psma.artifacts.box_plan import MOST_MM, BoxPlan
 from nndet_psma.artifacts.channels import Scaling, Window
 from nndet_psma.core.hashing import hash_json
+from nndet_psma.core.schema import AtMost, Id, Label, Within
+
+MOST_CHANNELS = 100
+"""HU windows, or other modalities, that a detector sees."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,13 @@ class Stage:
         warmup: iterations of linear warm-up.
     """
 
-    name: str
+    name: Id
     region: Literal["body", "search"]
-    windows: list[str]
+    windows: Annotated[list[Label], AtMost(MOST_CHANNELS)]
     start_from: str | None
     voter: bool
-    iterations: int
-    learning_rate: float
+    iterations: Annotated[int, Within(0, 1e9)]
+    learning_rate: Annotated[float, Within(0, 1e3)]
     milestones: list[int]
     warmup: int
 
@@ -98,11 +102,11 @@ class DetectorPlan(BoxPlan):
     schema: ClassVar[str] = "nndet_psma.plan"
     version: ClassVar[int] = 2
 
-    body_margin_mm: float
-    windows: list[Window]
-    scalings: list[Scaling]
-    neighbours: int
-    stages: list[Stage]
+    body_margin_mm: Annotated[float, Within(0, MOST_MM)]
+    windows: Annotated[list[Window], AtMost(MOST_CHANNELS)]
+    scalings: Annotated[list[Scaling], AtMost(MOST_CHANNELS)]
+    neighbours: Annotated[int, Within(0, 50)]
+    stages: Annotated[list[Stage], AtMost(100)]
     positive_fraction: float
     hard_negative_fraction: float
     augmentation: Augmentation

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from nndet_psma.artifacts.artifact import Artifact
+from nndet_psma.core.schema import AtMost, Number
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,10 @@ class InferencePlan(Artifact):
 
     schema: ClassVar[str] = "nndet_psma.inference_plan"
     remade_by: ClassVar[str] = "nndet_sweep or nndet_consolidate"
+    sealed: ClassVar[bool] = True
 
     made_from: str
-    folds: list[int]
+    folds: Annotated[list[Number], AtMost(1000)]
     settings: dict[str, Any]
     criterion: str
     value: float | None

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from nndet_psma.artifacts.artifact import Artifact
+from nndet_psma.core.schema import AtMost, Number, Within
 
 MANIFEST = "manifest.json"
-TASK_NAME = re.compile(r"Task\d{3}_\w[\w-]*", re.ASCII)
-MODEL_NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
+TASK_NAME = re.compile(r"Task\d{3}_\w[\w-]{0,149}", re.ASCII)
+MODEL_NAME = re.compile(r"\w[\w.+-]{0,199}", re.ASCII)  # file systems end at 255 bytes
 
 
 @dataclass(frozen=True)
 class FileEntry:
     """One file of the archive: its size in bytes and its SHA-256 (hexadecimal)."""
 
-    bytes: int
-    sha256: str
+    bytes: Annotated[int, Within(0, 1 << 40)]
+    sha256: Annotated[str, AtMost(64)]
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,15 @@ class ModelManifest(Artifact):
     schema: ClassVar[str] = "nndet_psma.model"
     remade_by: ClassVar[str] = "nndet_psma export-model"
 
-    package_version: str
+    package_version: Annotated[str, AtMost(100)]
     task: str
     model: str
-    folds: list[int]
+    folds: Annotated[list[Number], AtMost(1000)]
     training_cases: list[tuple[int, int]]
-    licence: str
+    licence: Annotated[str, AtMost(10_000)]
     files: dict[str, FileEntry]
 
     def __post_init__(self) -> None:
         for kind, name, pattern in (("task", self.task, TASK_NAME), ("model", self.model, MODEL_NAME)):
             if not pattern.fullmatch(name):
-                raise ValueError(f"'{name}' is no {kind} name")
+                raise ValueError(f"{name[:200]!r} is no {kind} name")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from nndet_psma.artifacts.artifact import Artifact
+from nndet_psma.core.schema import MOST_CLASSES, AtMost, Id, Label, Number, Within
+
+Step = Annotated[float, Within(0.01, 100)]
+"""Millimetres between voxels that a network sees: micro-CT has the finest, thick-slice scouts the coarsest."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class Target:
     """The machine planned for: "cpu", or ``gpus`` GPUs of ``memory_gb`` GB each."""
 
     device: Literal["cpu", "gpu"]
-    memory_gb: float
-    gpus: int = 1
+    memory_gb: Annotated[float, Within(0, 100_000)]
+    gpus: Annotated[int, Within(0, 10_000)] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +61,18 @@ class Plan(Artifact):
 
     remade_by: ClassVar[str] = "nndet_prep with -o prep.overwrite=true"
 
-    plan_id: str
-    planner: str
-    trainer: str
-    task: str
+    plan_id: Id
+    planner: Id
+    trainer: Id
+    task: Annotated[str, AtMost(200)]
     made_from: str
     target: Target
-    modalities: dict[str, str]
-    classes: dict[str, str]
-    ct_modality: int | None
-    ctv_modality: int | None
-    spacing: tuple[float, float, float]
-    batch_size: int
+    modalities: Annotated[dict[str, Label], AtMost(MOST_CLASSES)]
+    classes: Annotated[dict[str, Label], AtMost(MOST_CLASSES)]
+    ct_modality: Number | None
+    ctv_modality: Number | None
+    spacing: tuple[Step, Step, Step]
+    batch_size: Annotated[int, Within(1, 4096)]
     folds: list[FoldPlan]
     seed: int
     decisions: dict[str, Decision] = field(default_factory=dict)

@@ -14,10 +14,13 @@ import numpy as np
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import atomic_file
+from nndet_psma.core.budget import Budget, read_npz
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.parsing import parse_json
 from nndet_psma.core.schema import from_plain, to_plain
 
 VERSION = 1
+_MOST_BYTES = 512 << 20  # ten folds of ten voters with 30 000 boxes each take 400 MB
 
 # what zipfile, zlib, NumPy and json raise on a damaged file (RuntimeError: a flag that says "encrypted")
 _DAMAGE = (
@@ -76,9 +79,8 @@ def read_raw(file: Path) -> RawPrediction:
         UserError: damaged, or of another version.
     """
     try:
-        with np.load(file, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-        meta = json.loads(str(arrays.pop("meta")))
+        arrays = read_npz(file, Budget(_MOST_BYTES))
+        meta = parse_json(str(arrays.pop("meta")))
         version = meta.pop("version")
         if version != VERSION:
             raise UserError(

@@ -26,6 +26,7 @@ class Result(Artifact):
 
     suffix: ClassVar[str]
     remade_by: ClassVar[str] = "nndet_predict"
+    sealed: ClassVar[bool] = True
 
     case_id: str
     made_from: str

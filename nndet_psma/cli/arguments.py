@@ -27,7 +27,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_overwrites(parser: argparse.ArgumentParser) -> None:
-    """``-o key=value ...``."""
+    """``-o key=value ...`` and ``--trust-code``."""
     parser.add_argument(
         "-o",
         "--overwrites",
@@ -36,6 +36,16 @@ def add_overwrites(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="override keys of the configuration (Hydra's grammar)",
+    )
+    add_trust(parser)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """``--trust-code``, which :func:`nndet_psma.cli.run.run_command` obeys."""
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="import the classes outside this package that a plan or model names by dotted path: runs their code",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from nndet_psma.cli.arguments import add_model, add_task, say
+from nndet_psma.cli.arguments import add_model, add_task, add_trust, say
 
 _REFUSED = "boxes are scored here; masks by nndet_psma score-seg"
 
@@ -17,6 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_task(parser)
     add_model(parser)
+    add_trust(parser)
     parser.add_argument("fold", type=int, help="fold, -1 for the consolidated model")
     parser.add_argument(
         "--test", action="store_true", help="test predictions instead of validation predictions"

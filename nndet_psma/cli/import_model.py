@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nndet_psma.cli.arguments import say
+from nndet_psma.cli.arguments import add_trust, say
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     place.add_argument("--task", help="task to put it under (default: the sender's)")
     place.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="model folder to make")
     parser.add_argument("--force", action="store_true", help="replace a consolidated model that is there")
+    add_trust(parser)
     return parser
 
 

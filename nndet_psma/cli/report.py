@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nndet_psma.cli.arguments import add_model, add_task, say
+from nndet_psma.cli.arguments import add_model, add_task, add_trust, say
 
 if TYPE_CHECKING:
     from nndet_psma.dataset.task.paths import TaskPaths
@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_task(parser)
     add_model(parser)
+    add_trust(parser)
     parser.add_argument(
         "--fold", type=int, default=-1, help="fold, -1 for the consolidated model (default %(default)s)"
     )

@@ -40,6 +40,7 @@ def run_command(
     disk, too little memory); any other exception is a bug and keeps its traceback.
     """
     from nndet_psma.core.errors import UserError, name_error
+    from nndet_psma.core.registry import trusted_code
     from nndet_psma.core.shortages import shortage
 
     given = list(sys.argv[1:] if argv is None else argv)
@@ -48,7 +49,9 @@ def run_command(
         if code is not None:
             return code
         with shown_safely():
-            return run(parser.parse_args(given))
+            args = parser.parse_args(given)
+            with trusted_code(getattr(args, "trust_code", False)):
+                return run(args)
     except UserError as error:
         return _told(parser, error)
     except KeyboardInterrupt as error:

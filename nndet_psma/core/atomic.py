@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nndet_psma.core.errors import UserError, name_error
+from nndet_psma.core.parsing import parse_json, read_text
 from nndet_psma.core.shortages import shortage
 
 _TEMPORARY, _ASIDE = ".tmp-", ".old-"
@@ -92,15 +93,15 @@ def read_json(file: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file does not exist or is not JSON (names line and column).
+        UserError: the file does not exist, is not JSON (names line and column), or is too large or too deep.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))  # editors of Windows write a mark first
+        return parse_json(read_text(file))
     except FileNotFoundError:
         raise UserError(
             "file does not exist", file=file, remedy="Correct the path or write the file"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(
             f"not valid JSON ({error})", file=file, remedy="Correct or rewrite the file"
         ) from None

@@ -1,4 +1,4 @@
-"""Content hashes: what an artefact was made from."""
+"""Content hashes: what an artefact was made from, and whether a file is still what was written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+CHECKSUM = "checksum"
+"""Key under which a file of ours keeps a hash of its own content."""
 
 
 def hash_json(content: Any) -> str:

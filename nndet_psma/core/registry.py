@@ -1,8 +1,14 @@
-"""Named classes that users and third parties add: own decorator, entry points, or a dotted path."""
+"""Named classes that users and third parties add: own decorator, entry points, or a dotted path.
+
+Names stand in plans and thresholds, and these come from anywhere. Whoever names a module makes its code run, so dotted
+paths count only where the user says so: with ``--trust-code``, in his own configuration, or by registering the class.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
@@ -10,6 +16,24 @@ from typing import Generic, TypeVar
 from nndet_psma.core.errors import UserError
 
 T = TypeVar("T")
+
+TRUST_VARIABLE = "NNDET_PSMA_TRUST_CODE"
+"""Set to 1 where dotted paths in files are imported; a variable, so that processes that are started know it, too."""
+
+
+@contextmanager
+def trusted_code(trusted: bool = True) -> Iterator[None]:
+    """Within the block dotted paths are imported; ``trusted=False`` changes nothing."""
+    before = os.environ.get(TRUST_VARIABLE)
+    if trusted:
+        os.environ[TRUST_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(TRUST_VARIABLE, None)
+        else:
+            os.environ[TRUST_VARIABLE] = before
 
 
 class Registry(Generic[T]):
@@ -41,10 +65,10 @@ class Registry(Generic[T]):
         return cls
 
     def __getitem__(self, name: str) -> type[T]:
-        """The class called ``name``: registered, offered by an entry point, or a dotted path.
+        """The class called ``name``: registered, offered by an entry point, or a dotted path that may be imported.
 
         Raises:
-            UserError: nothing of that name; the message lists what exists.
+            UserError: nothing of that name (the message lists what exists), or code that nobody vouches for.
         """
         if name not in self._classes:
             self._load(name)
@@ -95,6 +119,12 @@ class Registry(Generic[T]):
 
 
 def _import_dotted(path: str, kind: str) -> type:
+    if os.environ.get(TRUST_VARIABLE) != "1":
+        raise UserError(
+            f"{kind} '{path}' is code from outside this package, and was not imported",
+            remedy="If you know it and trust it, add --trust-code (in Python: trust_code=True), or register the class "
+            "with -o additional_imports=[MODULE]",
+        )
     module_name, _, class_name = path.rpartition(".")
     try:
         found: object = getattr(import_module(module_name), class_name)

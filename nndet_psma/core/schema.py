@@ -1,7 +1,9 @@
 """Typed JSON: dataclasses to plain dictionaries and back, with errors that name the key.
 
 Understands what artefacts need: nested dataclasses, ``list``, ``tuple``, ``dict`` with string keys, ``X | None``,
-``Literal``, ``int``, ``float``, ``bool``, ``str`` and ``Any``.
+``Literal``, ``int``, ``float``, ``bool``, ``str`` and ``Any``. ``Annotated`` types bound what may stand there:
+``Annotated[int, Within(1, 4096)]``, ``Id``, ``Label``. Files come from anywhere, so every number that sets the size of
+something and every text that becomes a path or a part of a page has its bound where it is declared.
 """
 
 from __future__ import annotations
@@ -9,11 +11,93 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 T = TypeVar("T")
+
+MOST_INT = 2**53
+"""Whole numbers beyond are not what they seem once they were a float."""
+MOST_TEXT = 100_000  # characters: the longest of ours is the evidence of a decision
+
+
+class Rule(Protocol):
+    """What an ``Annotated`` type asks of a value beyond its type."""
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong, as "expected ..."; None where nothing is."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """A number from ``least`` to ``most``, both included."""
+
+    least: float
+    most: float
+
+    def problem(self, value: Any) -> str | None:
+        """Out of range."""
+        if self.least <= value <= self.most:
+            return None
+        return f"expected a number in [{self.least:g}, {self.most:g}], found {_shown(value)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class AtMost:
+    """A list, mapping or text of so many items."""
+
+    most: int
+
+    def problem(self, value: Any) -> str | None:
+        """Too long."""
+        return None if len(value) <= self.most else f"expected at most {self.most} items, found {len(value)}"
+
+
+class IdRule:
+    """A name that becomes a file's: letters, digits and ``_.+-`` in one word of at most 150 characters."""
+
+    pattern = re.compile(r"\w[\w.+-]{0,149}")  # file systems end at 255 bytes, and endings are added
+
+    def problem(self, value: Any) -> str | None:
+        """No such name."""
+        return None if self.pattern.fullmatch(value) else f"expected a name, found {_shown(value)}"
+
+
+class LabelRule:
+    """A name that is shown and may become part of a file's: one line without characters of paths or of HTML."""
+
+    most = 100
+    forbidden = frozenset('/\\<>&"')
+
+    def problem(self, value: Any) -> str | None:
+        """Blank, too long, or with a character that means something elsewhere."""
+        plain = value.isprintable() and not self.forbidden & set(value)
+        if value.strip() and len(value) <= self.most and plain:
+            return None
+        wanted = f"a name of 1 to {self.most} characters without {' '.join(sorted(self.forbidden))}"
+        return f"expected {wanted} or control characters, found {_shown(value)}"
+
+
+Id = Annotated[str, IdRule()]
+Label = Annotated[str, LabelRule()]
+MOST_CLASSES = 1000
+"""Classes of lesions, modalities; what has more is no description of lesions."""
+Number = Annotated[int, Within(0, 10_000)]
+"""Of a fold, a modality, a class."""
 
 
 class SchemaError(ValueError):
@@ -50,7 +134,8 @@ def from_plain(cls: type[T], content: Any, key: str = "") -> T:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     unknown = sorted(set(content) - set(fields))
     if unknown:
-        raise SchemaError(_join(key, unknown[0]), _unknown_key(unknown[0], sorted(fields)))
+        name = _shown(unknown[0]).strip("'")
+        raise SchemaError(_join(key, name), _unknown_key(unknown[0], sorted(fields)))
     values = {}
     for name, field in fields.items():
         if name in content:
@@ -70,11 +155,13 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if hint is Any or isinstance(hint, TypeVar):  # of a type that the caller has built already
         return value
     origin = get_origin(hint)
+    if origin is Annotated:
+        return _checked(_convert(hint.__origin__, value, key), hint.__metadata__, key)
     if origin in (Union, types.UnionType):
         return _convert_optional(hint, value, key)
     if origin is Literal:
         if value not in get_args(hint):
-            raise SchemaError(key, f"expected one of {list(get_args(hint))}, found {value!r}")
+            raise SchemaError(key, f"expected one of {list(get_args(hint))}, found {_shown(value)}")
         return value
     if origin in (list, tuple, dict):
         return _convert_container(origin, get_args(hint), value, key)
@@ -97,7 +184,7 @@ def _convert_optional(hint: Any, value: Any, key: str) -> Any:
     if len(problems) > 1 and problems[0].key == problems[-1].key:
         raise SchemaError(
             key,
-            f"expected {' or '.join(map(_expected, problems))}, found {value!r}",
+            f"expected {' or '.join(map(_expected, problems))}, found {_shown(value)}",
         )
     raise problems[-1]
 
@@ -123,15 +210,35 @@ def _convert_container(origin: type, args: tuple[Any, ...], value: Any, key: str
 
 
 def _convert_scalar(hint: Any, value: Any, key: str) -> Any:
+    if isinstance(value, int) and abs(value) > MOST_INT:
+        raise SchemaError(
+            key, f"expected a number of at most {MOST_INT}, found one of {value.bit_length()} bits"
+        )
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):  # Python reads NaN and Infinity, which are no JSON and compare falsely
             raise SchemaError(key, f"expected a finite number, found {value}")
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
+        return _convert_scalar(hint, int(value), key)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise SchemaError(key, f"expected {hint.__name__}, found {value!r}")
+        raise SchemaError(key, f"expected {hint.__name__}, found {_shown(value)}")
+    if isinstance(value, str) and len(value) > MOST_TEXT:
+        raise SchemaError(key, f"expected at most {MOST_TEXT} characters, found {len(value)}")
     return value
+
+
+def _checked(value: Any, rules: tuple[Rule, ...], key: str) -> Any:
+    for rule in rules:
+        problem = rule.problem(value)
+        if problem is not None:
+            raise SchemaError(key, problem)
+    return value
+
+
+def _shown(value: Any) -> str:
+    """As Python writes it, and not more of it than a line holds."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def _join(key: str, name: str) -> str:
@@ -140,4 +247,4 @@ def _join(key: str, name: str) -> str:
 
 @cache
 def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
+    return get_type_hints(cls, include_extras=True)

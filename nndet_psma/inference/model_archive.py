@@ -17,8 +17,11 @@ from nndet_psma.artifacts.model_folder import INFERENCE_PLAN, PLAN, WEIGHTS
 from nndet_psma.artifacts.model_manifest import MANIFEST, FileEntry, ModelManifest
 from nndet_psma.core.atomic import atomic_file, atomic_folder
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.hashing import CHECKSUM
+from nndet_psma.core.parsing import parse_json
 
 _WEIGHTS_NAME = re.compile(rf"fold\d{{1,3}}/\w[\w.+-]{{0,99}}/{re.escape(WEIGHTS)}", re.ASCII)
+_HASH = re.compile(r"[0-9a-f]{32}")
 JSON_NAMES = (MANIFEST, PLAN, INFERENCE_PLAN)
 _BLOCK = 1 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can name: the same model gives the same bytes
@@ -57,7 +60,7 @@ def write_archive(file: Path, texts: dict[str, bytes], weights: dict[str, Path])
 
 
 def weight_blocks(file: Path) -> Iterator[bytes]:
-    """A safetensors file in blocks, without the metadata that a tool may have put into its header.
+    """A safetensors file in blocks, without the metadata that a tool may have put into its header but our checksum.
 
     Raises:
         UserError: it is no safetensors file.
@@ -67,8 +70,10 @@ def weight_blocks(file: Path) -> Iterator[bytes]:
     with file.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         try:
-            header = json.loads(handle.read(min(length, MAX_JSON_BYTES * 4)))
-            header.pop("__metadata__", None)
+            header = parse_json(handle.read(min(length, MAX_JSON_BYTES * 4)))
+            noted = header.pop("__metadata__", {}).get(CHECKSUM)
+            if isinstance(noted, str) and _HASH.fullmatch(noted):
+                header["__metadata__"] = {CHECKSUM: noted}
         except (ValueError, AttributeError):
             raise UserError("is no safetensors file", file=file) from None
         text = json.dumps(header, separators=(",", ":")).encode()
@@ -144,8 +149,6 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
         if error.errno != errno.EINVAL:
             raise
         raise refuse(file, "is no zip, or a damaged one", str(error)) from None
-    except RecursionError:
-        raise refuse(file, "holds JSON nested too deeply", None) from None
 
 
 def _checked_members(
@@ -188,10 +191,8 @@ def _check_member(info: zipfile.ZipInfo, file: Path, texts: Collection[str]) -> 
 
 
 def _manifest(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], file: Path) -> ModelManifest:
-    import json
-
     try:
-        content = json.loads(_read_small(archive, members[MANIFEST], file))
+        content = parse_json(_read_small(archive, members[MANIFEST], file))
     except ValueError as error:
         raise refuse(file, "has a manifest that is not JSON", str(error)) from None
     known = {"schema": ModelManifest.schema, "version": ModelManifest.version}
@@ -231,8 +232,8 @@ def _copied(source: IO[bytes], target: IO[bytes], limit: int) -> Iterator[bytes]
         yield block
 
 
-def refuse(file: Path, what: str, found: str | None) -> UserError:
+def refuse(file: Path, what: str, found: str | None, remedy: str | None = None) -> UserError:
     """The error that refuses an archive."""
     return UserError(
-        what, file=file, found=found or None, remedy="Ask for the file again; nothing was imported"
+        what, file=file, found=found or None, remedy=remedy or "Ask for the file again; nothing was imported"
     )

@@ -6,17 +6,38 @@ from dataclasses import replace
 
 import numpy as np
 
+from nndet_psma.artifacts.box_plan import BoxPlan
+from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction, SliceBox
 from nndet_psma.artifacts.raw_predictions import RawMeta, RawPrediction
 from nndet_psma.boxes.box import Boxes, box_centres, box_sizes
 from nndet_psma.boxes.geometry import map_boxes
+from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
-from nndet_psma.core.schema import to_plain
+from nndet_psma.core.schema import from_plain, to_plain
+from nndet_psma.postproc.steps.order import step_order
 from nndet_psma.postproc.steps.ranking import MAX_CANDIDATES, ranking_settings
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.postproc.steps.steps import CaseResult, postprocess_case
 
-__all__ = ["MAX_CANDIDATES", "make_prediction", "ranking_settings"]
+__all__ = ["MAX_CANDIDATES", "make_prediction", "ranking_settings", "tuned_settings"]
+
+
+def tuned_settings(plan: BoxPlan, inference: InferencePlan) -> PostprocSettings:
+    """The thresholds of a model, checked: types, ranges, steps that exist, nothing accepted where nothing is seen.
+
+    Raises:
+        UserError: names the key; a step is code that nobody vouches for.
+    """
+    try:
+        settings = from_plain(PostprocSettings, inference.settings, "settings")
+        plan.check_zone(settings.zone_mm)
+    except ValueError as error:
+        raise UserError(
+            f"the thresholds make no sense: {error}", remedy="Tune them again with nndet_sweep"
+        ) from None
+    step_order(settings.steps, plan.box_dim)
+    return settings
 
 
 def make_prediction(raw: RawPrediction, settings: PostprocSettings, classes: dict[str, str]) -> Prediction:

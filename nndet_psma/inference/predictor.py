@@ -80,7 +80,8 @@ class VoterEnsemble:
         )
         self.voters = {
             stage.name: [
-                Voter(stage, self.trainer.load(self.plan, stage, file, device)) for file in files[stage.name]
+                Voter(stage, _watched(self.trainer.load(self.plan, stage, file, device), file))
+                for file in files[stage.name]
             ]
             for stage in stages
         }
@@ -181,6 +182,32 @@ def _detector_plan(folder: ModelFolder, fold: int) -> DetectorPlan:
             remedy="Use nndet_predict, nndet_sweep, nndet_consolidate, nndet_eval, which know both",
         )
     return plan
+
+
+def _watched(model: nn.Module, file: Path) -> nn.Module:
+    """The model, whose layers look at what they answer until it is sound once: looking always would cost time.
+
+    Finite weights, too, can give infinity or NaN, of which a detector makes no box: that must not pass for a healthy
+    patient.
+    """
+
+    def watch(layer: nn.Module) -> None:
+        def look(*arguments: Any) -> None:
+            answer = arguments[-1]
+            if isinstance(answer, torch.Tensor) and not bool(torch.isfinite(answer).all()):
+                raise UserError(
+                    "the network answers with NaN or infinity",
+                    file=file,
+                    remedy="Its weights are broken: train it again, or ask for the file again",
+                )
+            handle.remove()
+
+        handle = layer.register_forward_hook(look)
+
+    for layer in model.modules():
+        if next(layer.children(), None) is None:
+            watch(layer)
+    return model
 
 
 def _existing(files: dict[str, list[Path]]) -> list[Path]:

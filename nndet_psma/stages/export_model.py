@@ -71,7 +71,7 @@ def _written(
             )
     texts = {
         PLAN: _text(anonymous_plan(system, plan, inference.cases).to_json()),
-        INFERENCE_PLAN: _text(replace(inference, cases=[]).to_json()),
+        INFERENCE_PLAN: _text(replace(inference, cases=[]).file_content()),
     }
     more = system.exported_texts(job.folder, plan, source, inference.folds)
     texts |= {name: _text(content) for name, content in more.items()}

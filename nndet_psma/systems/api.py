@@ -14,6 +14,7 @@ from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder, open_mo
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction
 from nndet_psma.artifacts.results import Result
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.registry import trusted_code
 from nndet_psma.dataset.images.images import Volume
 from nndet_psma.inference.case_predictor import Masks
 from nndet_psma.inference.volumes import as_volume
@@ -59,6 +60,7 @@ class Predictor:
         *,
         tta: bool | None = None,
         batch_size: int | None = None,
+        trust_code: bool = False,
     ) -> Predictor:
         """Load a model; neither ``$det_data`` nor ``$det_models`` is needed.
 
@@ -69,15 +71,16 @@ class Predictor:
             folds: use these folds of a consolidated model; all when omitted.
             tta: look at mirror images, too; None as ``nndet_predict`` does unless told otherwise.
             batch_size: slices or patches at once; None takes that of the training.
+            trust_code: import the classes outside this package that the model names by dotted path; their code runs.
 
         Raises:
             UserError: no model there, or it is damaged.
         """
         options = OpenOptions(device=device, batch_size=batch_size, folds=folds)
         path = Path(path)
-        if not path.is_file():
-            return cls(*open_model(path), options, tta=tta)
-        with tempfile.TemporaryDirectory() as scratch:
+        with trusted_code(trust_code), tempfile.TemporaryDirectory() as scratch:
+            if not path.is_file():
+                return cls(*open_model(path), options, tta=tta)
             take_in_archive(path, Path(scratch) / "consolidated")
             return cls(ModelFolder(Path(scratch)), CONSOLIDATED, options, tta=tta)
 

@@ -75,9 +75,12 @@ class BoxSystem(System[BP, O, S], Generic[BP, O, S]):
         write_tuned(job.model, fold, tuned, Prediction, predictions)
         return tuned
 
-    def check_inference(self, inference: InferencePlan) -> None:
-        """TypeError or ValueError where thresholds make no sense."""
-        PostprocSettings(**inference.settings)
+    def check_inference(self, plan: BP, inference: InferencePlan) -> None:
+        """UserError where thresholds, or those that the plan starts from, make no sense."""
+        from nndet_psma.inference.postprocessing import tuned_settings
+
+        for settings in (inference.settings, plan.postproc_defaults):
+            tuned_settings(plan, replace(inference, settings=settings))
 
     def untuned(self, plan: BP, folds: list[int]) -> InferencePlan:
         """The plan's starting thresholds."""

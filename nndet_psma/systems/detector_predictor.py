@@ -13,10 +13,9 @@ from nndet_psma.artifacts.raw_predictions import is_current, read_raw, write_raw
 from nndet_psma.artifacts.results import Result
 from nndet_psma.dataset.images.images import Volume, original_geometry
 from nndet_psma.inference.case_predictor import CaseJob, CasePredictor
-from nndet_psma.inference.postprocessing import make_prediction
+from nndet_psma.inference.postprocessing import make_prediction, tuned_settings
 from nndet_psma.inference.predictor import VoterEnsemble, choose_device, whole_slice_stages
 from nndet_psma.inference.volumes import canonical
-from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.preprocess.build import load_case
 from nndet_psma.preprocess.prepare import prepare_case
 from nndet_psma.systems.system import OpenOptions
@@ -29,7 +28,6 @@ class DetectorPredictor(CasePredictor):
 
     def __init__(self, model: ModelFolder, fold: int, options: OpenOptions) -> None:
         inference = model.inference_plan(fold)
-        self.settings = PostprocSettings(**inference.settings)
 
         def ensemble(*, whole_slices: bool) -> VoterEnsemble:
             return VoterEnsemble(
@@ -45,6 +43,7 @@ class DetectorPredictor(CasePredictor):
         needs_ctv = model.plan(fold).ctv_modality is not None
         self.voters = ensemble(whole_slices=options.without_ctv and needs_ctv)
         self.plan: DetectorPlan = self.voters.plan
+        self.settings = tuned_settings(self.plan, inference)
         self.weights_hash = self.voters.weights_hash
         has_whole = needs_ctv and any(stage.region == "body" for stage in self.plan.stages)
         self._whole = ensemble(whole_slices=True) if options.from_memory and has_whole else self.voters

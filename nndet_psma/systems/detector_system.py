@@ -11,6 +11,7 @@ from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
 from nndet_psma.artifacts.model_folder import WEIGHTS, ModelFolder
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
+from nndet_psma.core.registry import trusted_code
 from nndet_psma.jobs.graph import Step
 from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.systems.box_system import BoxSystem
@@ -63,7 +64,9 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
         """The plan of the planner that the configuration names."""
         from nndet_psma.planners.registry import PLANNERS
 
-        plan: Any = PLANNERS[job.config.planner]().plan(
+        with trusted_code():  # the user's own configuration names it
+            planner = PLANNERS[job.config.planner]()
+        plan: Any = planner.plan(
             job.fingerprint,
             job.config.plan_cfg,
             plan_id=job.config.plan,
@@ -108,7 +111,8 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
             )
         settings, voter = job.config.trainer_cfg, job.config.exp.voter
         store = job.paths.store(job.plan.data_identifier)
-        trainer = TRAINERS[job.config.module]()
+        with trusted_code():  # the user's own configuration names it
+            trainer = TRAINERS[job.config.module]()
         trainer.train(FoldJob(job.plan, job.fold, store, job.folder, settings, job.overwrite, voter))
 
     def steps(self, plan: DP, settings: TrainerSettings, fold: int) -> list[Step]:

@@ -43,9 +43,13 @@ def check_contents(folder: Path, manifest: ModelManifest, file: Path) -> None:
     try:
         plan, inference = read_plan(folder / PLAN), InferencePlan.read(folder / INFERENCE_PLAN)
         system = system_of(plan)
-        system.check_inference(inference)
     except UserError as error:
         raise refuse(file, "has an invalid plan", error.what) from None
+    try:
+        system.check_inference(plan, inference)
+    except UserError as error:
+        found = " ".join(str(part) for part in (error.what, error.found) if part)
+        raise refuse(file, "has thresholds that make no sense", found, error.remedy) from None
     except (TypeError, ValueError) as error:
         raise refuse(file, "has thresholds that make no sense", str(error)) from None
     wanted = system.places(plan, inference.folds)

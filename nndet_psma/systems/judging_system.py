@@ -68,7 +68,7 @@ class JudgingSystem(System[P, O, S], Generic[P, O, S]):
         """One half."""
         return replace(super().untuned(plan, folds), settings=to_plain(Cutoff(self.positive(plan))))
 
-    def check_inference(self, inference: InferencePlan) -> None:
+    def check_inference(self, plan: P, inference: InferencePlan) -> None:
         """TypeError or ValueError where the cut-off makes no sense."""
         Cutoff(**inference.settings)
 

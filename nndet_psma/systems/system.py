@@ -215,8 +215,8 @@ class System(ABC, Generic[P, O, S]):
             folds: whose validation cases are tuned on.
         """
 
-    def check_inference(self, inference: InferencePlan) -> None:
-        """TypeError or ValueError where tuned settings make no sense."""
+    def check_inference(self, plan: P, inference: InferencePlan) -> None:
+        """UserError, TypeError or ValueError where tuned settings make no sense."""
 
     def untuned(self, plan: P, folds: list[int]) -> InferencePlan:
         """Starting values, before anything is tuned."""

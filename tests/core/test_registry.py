@@ -8,7 +8,7 @@ import pytest
 
 from nndet_psma.core import registry as registry_module
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.registry import Registry
+from nndet_psma.core.registry import Registry, trusted_code
 from nndet_psma.planners.registry import PLANNERS
 from nndet_psma.trainers.registry import TRAINERS
 
@@ -52,7 +52,22 @@ def test_a_miss_lists_what_exists():
 
 def test_dotted_path():
     things: Registry[object] = Registry("thing")
-    assert things["nndet_psma.core.errors.UserError"] is UserError
+    with trusted_code():
+        assert things["nndet_psma.core.errors.UserError"] is UserError
+    assert things["nndet_psma.core.errors.UserError"] is UserError  # known now
+
+
+def test_a_dotted_path_needs_trust(tmp_path, monkeypatch):
+    (tmp_path / "evil_module.py").write_text("raise SystemExit('it ran')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"evil_module\.Thing' is code from outside .* --trust-code"):
+        Registry("thing")["evil_module.Thing"]
+    with trusted_code(False), pytest.raises(UserError, match="was not imported"):
+        Registry("thing")["evil_module.Thing"]
+    with trusted_code():
+        pass
+    with pytest.raises(UserError, match="was not imported"):
+        Registry("thing")["evil_module.Thing"]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +81,7 @@ def test_dotted_path():
     ],
 )
 def test_dotted_paths_that_fail(path, message):
-    with pytest.raises(UserError, match=f"thing '{path}' {message}"):
+    with trusted_code(), pytest.raises(UserError, match=f"thing '{path}' {message}"):
         Registry("thing")[path]
 
 

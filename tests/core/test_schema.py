@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
 
-from nndet_psma.core.schema import SchemaError, from_plain, to_plain
+from nndet_psma.core.schema import AtMost, Id, Label, SchemaError, Within, from_plain, to_plain
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,16 @@ class Outer:
     kind: Literal["cpu", "gpu"] = "cpu"
     flag: bool = False
     anything: Any = None
+
+
+@dataclass(frozen=True)
+class Bounded:
+    count: Annotated[int, Within(1, 5)] = 1
+    step: Annotated[float, Within(0.01, 100)] | None = 1.0
+    many: Annotated[list[Annotated[int, Within(0, 9)]], AtMost(2)] = field(default_factory=list)
+    id: Id = "a"
+    label: Label = "a"
+    table: dict[str, Label] = field(default_factory=dict)
 
 
 GOOD: dict[str, Any] = {"ratio": 0.5, "inner": {"size": 3}}
@@ -111,3 +121,52 @@ def test_numbers_that_json_does_not_have(value):
     # json.loads accepts NaN and Infinity; a threshold of NaN would silently compare false for ever
     with pytest.raises(SchemaError, match="ratio: expected a finite number"):
         from_plain(Outer, GOOD | {"ratio": float(value)})
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "problem"),
+    [
+        ({"count": 0}, "count", "expected a number in [1, 5], found 0"),
+        ({"count": 6.0}, "count", "expected a number in [1, 5], found 6"),
+        (
+            {"count": 10**4000},
+            "count",
+            "expected a number of at most 9007199254740992, found one of 13288 bits",
+        ),
+        ({"count": 1e300}, "count", "expected a number of at most 9007199254740992"),
+        ({"count": "3"}, "count", "expected int, found '3'"),
+        ({"step": 1e-9}, "step", "expected a number in [0.01, 100], found 1e-09"),
+        ({"step": 10**400}, "step", "expected a number of at most"),
+        ({"many": [1, 2, 3]}, "many", "expected at most 2 items, found 3"),
+        ({"many": [1, 10]}, "many[1]", "expected a number in [0, 9], found 10"),
+        ({"id": "../x"}, "id", "expected a name, found '../x'"),
+        ({"id": ""}, "id", "expected a name"),
+        ({"id": ".hidden"}, "id", "expected a name"),
+        ({"id": "a" * 151}, "id", "expected a name"),
+        ({"label": "<script>"}, "label", "expected a name of 1 to 100 characters without"),
+        ({"label": "a/b"}, "label", "expected a name of 1 to 100"),
+        ({"label": "a\u202eb"}, "label", "expected a name of 1 to 100"),  # right to left from here
+        ({"label": "a\nb"}, "label", "expected a name of 1 to 100"),
+        ({"label": " "}, "label", "expected a name of 1 to 100"),
+        ({"label": "x" * 100_001}, "label", "expected at most 100000 characters, found 100001"),
+        ({"table": {"0": "a&b"}}, "table.0", "expected a name of 1 to 100"),
+    ],
+)
+def test_bounds(change, key, problem):
+    with pytest.raises(SchemaError) as caught:
+        from_plain(Bounded, change)
+    assert caught.value.key == key
+    assert problem in caught.value.problem
+    assert len(str(caught.value)) < 500
+
+
+def test_what_lies_within_its_bounds():
+    content = {
+        "count": 5,
+        "step": None,
+        "many": [0, 9],
+        "id": "PSMA25D_3w+.x-1",
+        "label": "Lymphknoten (iliakal), T2*",
+    }
+    assert to_plain(from_plain(Bounded, content)) == {**content, "table": {}}
+    assert from_plain(Bounded, {"label": "Waldeyer's ring"}).label == "Waldeyer's ring"

@@ -50,7 +50,7 @@ FAULTS = [
     ),
     (set_key("classes", value={"0": "lesion", "1": "other"}), "classes of the plan are not those"),
     (set_key("folds", 0, "val", value=["nobody"]), "fold 0 of the plan names cases that do not exist"),
-    (set_key("batch_size", value=0), "batch_size must be at least 1"),
+    (set_key("batch_size", value=0), "batch_size: expected a number in"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,6 +11,7 @@ from typing import Any
 
 from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.parsing import parse_yaml, read_text
 from nndet_psma.dataset.faults.kinds import Fault, first_error
 from nndet_psma.dataset.task.description_keys import (
     boolean_key,
@@ -187,14 +189,12 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
-    import yaml  # comes with omegaconf, hydra's configuration library
-
     try:
-        return _as_mapping(yaml.safe_load(file.read_text(encoding="utf-8-sig")), file)
+        return _as_mapping(parse_yaml(read_text(file)), file)
     except OSError as error:
         raise _not_readable(f"cannot be opened ({error.strerror})", file) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise _not_readable(f"not valid YAML ({' '.join(str(error).split())})", file) from None
+    except ValueError as error:
+        raise _not_readable(f"not valid YAML ({error})", file) from None
 
 
 def _not_readable(what: str, file: Path) -> Fault:
@@ -249,7 +249,7 @@ def _class_faults(description: DatasetDescription, file: Path) -> Iterator[Fault
                 found=f'"{index}": "{name}"',
                 remedy="Count the lesion classes from 0 and leave the background out",
             )
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in sorted(name for name, times in Counter(names).items() if times > 1):
         yield Fault(
             "duplicate class",
             f"two classes are called '{name}'",
@@ -274,7 +274,7 @@ def _modality_faults(description: DatasetDescription, file: Path) -> Iterator[Fa
             "no image modality", "no modality besides the CTV", file=file, remedy="Add the image, e.g. CT"
         )
     names = [name.strip().lower() for name in description.modalities.values()]
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in sorted(name for name, times in Counter(names).items() if times > 1):
         if name == "ctv":
             what, remedy = "several modalities are called CTV", "Join them into one mask"
         else:

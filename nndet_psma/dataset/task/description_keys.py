@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nndet_psma.core.schema import MOST_CLASSES, LabelRule
 from nndet_psma.dataset.faults.kinds import Fault
 
 
@@ -65,8 +66,14 @@ def numbered_key(content: Mapping[str, Any], key: str, file: Path) -> dict[int, 
     value = content[key]
     if not isinstance(value, dict) or not value:
         raise _wrong_type(f"key '{key}' has the wrong type", example, value, file)
+    if len(value) > MOST_CLASSES:
+        raise _wrong_type(f"key '{key}' has {len(value)} names", f"at most {MOST_CLASSES}", example, file)
     if not all(isinstance(name, str) and name.strip() for name in value.values()):
         raise _wrong_type(f"a name in '{key}' is not a text", example, value, file)
+    problem = next((found for name in value.values() if (found := LabelRule().problem(name))), None)
+    if problem is not None:
+        expected, _, found = problem.removeprefix("expected ").partition(", found ")
+        raise _wrong_type(f"a name in '{key}' cannot be used", expected, found, file)
     numbers = sorted(_number(number, key, file) for number in value)
     if numbers != list(range(len(numbers))):
         raise Fault(
@@ -85,7 +92,7 @@ def numbered_key(content: Mapping[str, Any], key: str, file: Path) -> dict[int, 
 
 def _number(value: Any, key: str, file: Path) -> int:
     text = str(value)
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit()):
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise _wrong_type(f"a key of '{key}' is not a number", '"0", "1", ...', value, file)
     return int(text)
 

@@ -34,6 +34,8 @@ CORNERS = ("z0", "y0", "z1", "y1", "x0", "x1")
 _MAX_BYTES = 16 << 20  # a thousand times what nnDetection's 100 boxes take, and more
 _MAX_SIDE = 1 << 16  # voxels; NIfTI's own limit is half of it
 _TURNED = 1e-2  # of a direction matrix times its transpose: far beyond rounding, as tolerant as readers of images are
+_SPACINGS = (1e-3, 1e3)  # mm
+_MAX_ORIGIN = 1e5  # mm from the centre of the scanner
 _MAX_LABEL = 999  # far more classes than a detector has; beyond, the numbers are no labels
 _KEYS = ("pred_boxes", "pred_scores", "pred_labels")
 
@@ -159,6 +161,7 @@ def _detections(content: dict[Any, Any], file: Path, order: Sequence[str]) -> De
     boxes, scores, labels = boxes[:, [order.index(name) for name in CORNERS]], scores.ravel(), labels.ravel()
     turned = np.asarray((boxes[:, [2, 3, 5]] < boxes[:, [0, 1, 4]]).any(axis=1))
     refuse_boxes(boxes, turned, "has an upper corner below its lower one", file)
+    refuse_boxes(boxes, np.asarray((np.abs(boxes) > _MAX_SIDE).any(axis=1)), "lies outside every image", file)
     if scores.min() < 0 or scores.max() > 1:
         raise UserError("a score is outside [0, 1]", file=file, found=f"{scores.min():g} to {scores.max():g}")
     if (labels != np.rint(labels)).any() or labels.min() < 0 or labels.max() > _MAX_LABEL:
@@ -187,7 +190,7 @@ def _geometry(content: dict[Any, Any], file: Path) -> Geometry | None:
     values = {key: _numbers(content[key], key, file).ravel().tolist() for key in keys}
     wrong = [key for key, count in keys.items() if len(values[key]) != count]
     if wrong or not _is_grid(values):
-        raise UserError("the grid of the image makes no sense", file=file, found=str(values))
+        raise UserError("the grid of the image makes no sense", file=file, found=str(values)[:300])
     z, y, x = values["original_size_of_raw_data"]
     spacing, origin = values["itk_spacing"], values["itk_origin"]
     return Geometry(
@@ -199,8 +202,10 @@ def _geometry(content: dict[Any, Any], file: Path) -> Geometry | None:
 
 
 def _is_grid(values: dict[str, list[float]]) -> bool:
-    """Whole voxels in a number that an image has, a spacing above 0, and axes at right angles."""
+    """Whole voxels in a number that an image has, a spacing and a place that scans have, and axes at right angles."""
     size, axes = np.array(values["original_size_of_raw_data"]), np.reshape(values["itk_direction"], (3, 3))
     whole = (size == np.rint(size)).all() and size.min() >= 1 and size.max() <= _MAX_SIDE
     turned = np.abs(axes @ axes.T - np.eye(3)).max()
-    return bool(whole and min(values["itk_spacing"]) > 0 and turned < _TURNED)
+    spacing, origin = values["itk_spacing"], np.abs(values["itk_origin"]).max()
+    placed = _SPACINGS[0] <= min(spacing) and max(spacing) <= _SPACINGS[1] and origin <= _MAX_ORIGIN
+    return bool(whole and placed and turned < _TURNED)

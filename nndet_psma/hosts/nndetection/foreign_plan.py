@@ -18,6 +18,7 @@ from nndet_psma.artifacts.plan import Decision, FoldPlan, Target
 from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_json
+from nndet_psma.core.parsing import parse_yaml, read_text
 from nndet_psma.dataset.task.description import DatasetDescription, Role
 from nndet_psma.systems.retina3d.plan import Detector3D, Retina3DPlan
 
@@ -184,14 +185,12 @@ def _stage(trainer: Mapping[str, Any], has_ct: bool) -> Stage:
 
 def _read_config(file: Path) -> Mapping[str, Any]:
     """The configuration it was trained with; only its numbers are used."""
-    import yaml
-
     if not file.is_file():
         raise UserError("file does not exist", file=file, expected="a fold folder that nnDetection trained")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError("not valid YAML", file=file, found=str(error).splitlines()[0]) from None
+        content = parse_yaml(read_text(file))
+    except ValueError as error:
+        raise UserError("not valid YAML", file=file, found=str(error)[:200]) from None
     if not isinstance(content, dict):
         raise UserError("is no configuration of nnDetection", file=file)
     return content

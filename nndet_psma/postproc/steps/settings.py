@@ -35,6 +35,9 @@ VOLUME_STEPS = (
 
 FOLD_SCORES = ("all", "present", "overlap")
 
+MOST_SLICES = 1000
+"""Votes, and slices to bridge, beyond which a number is a mistake: no CT has so many slices between two of a lesion."""
+
 _IOU_FIELDS = ("fold_iou", "vote_iou", "nms_iou", "link_iou", "hit_iou")
 
 
@@ -93,6 +96,8 @@ class PostprocSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))  # JSON has lists
+        if not all(isinstance(step, str) for step in self.steps):
+            raise ValueError(f"steps must be names, got {list(self.steps)!r:.200}")
         self._check_thresholds()
         for name in ("min_size_mm", "max_size_mm", "min_short_axis_mm", "min_extent_mm"):
             size = getattr(self, name)
@@ -116,10 +121,10 @@ class PostprocSettings:
         if self.hu_threshold is not None and not isfinite(self.hu_threshold):
             raise ValueError(f"hu_threshold must be a number in HU, or None, got {self.hu_threshold}")
         quantile_index(self.hu_quantile)
-        if self.min_votes < 1:
-            raise ValueError(f"min_votes must be at least 1, got {self.min_votes}")
-        if self.link_gap < 0:
-            raise ValueError(f"link_gap must be at least 0, got {self.link_gap}")
+        for name, least in (("min_votes", 1), ("link_gap", 0)):
+            count = getattr(self, name)
+            if type(count) is not int or not least <= count <= MOST_SLICES:
+                raise ValueError(f"{name} must be a whole number in [{least}, {MOST_SLICES}], got {count!r}")
 
     @classmethod
     def detector_only(cls) -> PostprocSettings:

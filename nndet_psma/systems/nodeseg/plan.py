@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from nndet_psma.artifacts.box_plan import BoxPlan
-from nndet_psma.artifacts.channels import Window
+from nndet_psma.artifacts.box_plan import MOST_MM, BoxPlan
+from nndet_psma.artifacts.channels import Intensity, Window
+from nndet_psma.core.schema import AtMost, Label, Number, Within
 
 VOTER = "segmentation"
 """Name of the one voter that a segmentation has."""
@@ -27,11 +28,11 @@ class Channel:
         upper: upper end of the HU window in HU.
     """
 
-    modality: int
-    name: str
+    modality: Number
+    name: Label
     scheme: Literal["CTNormalization", "ZScoreNormalization", "NoNormalization"]
-    lower: float | None = None
-    upper: float | None = None
+    lower: Intensity | None = None
+    upper: Intensity | None = None
 
     def __post_init__(self) -> None:
         if (self.lower is None) != (self.upper is None):
@@ -150,8 +151,8 @@ class NodeSegPlan(BoxPlan):
     version: ClassVar[int] = 1
 
     crop: Literal["ctv", "body", "image"]
-    context_mm: float
-    channels: list[Channel]
+    context_mm: Annotated[float, Within(0, MOST_MM)]
+    channels: Annotated[list[Channel], AtMost(100)]
     dataset: str
     configuration: str
     file_ending: str

@@ -16,7 +16,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 from nndet_psma.core.errors import UserError
 from nndet_psma.systems.psma25d.plan import Detector
 from nndet_psma.trainers.networks.norms import FrozenBatchNorm
-from nndet_psma.trainers.networks.weights import read_state
+from nndet_psma.trainers.networks.weights import check_finite, read_state
 
 _GROUP_NORM_CHANNELS_PER_GROUP = 8
 _OWN_PREFIX = "backbone.body."  # of the detectors that a stage writes
@@ -127,6 +127,7 @@ def _load_backbone_file(body: nn.Module, file: Path) -> None:
             file=file,
             found=f"{len(matching)} of {len(own)} tensors",
         )
+    check_finite(matching, file)
     body.load_state_dict(matching, strict=False)
 
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from nndet_psma.artifacts.channels import Intensity
 from nndet_psma.artifacts.detector_plan import DetectorPlan
+from nndet_psma.core.schema import AtMost, Id, Within
+
+# four times what torchvision's largest detectors have, or more
+Channels = Annotated[int, Within(1, 8192)]
+Side = Annotated[int, Within(1, 16_384)]
+Scale = Annotated[float, Within(0.001, 100)]
+Boxes = Annotated[int, Within(1, 100_000)]
 
 
 @dataclass(frozen=True)
@@ -37,25 +45,25 @@ class Detector:
         mask_branch: train and run the mask head (off in the paper).
     """
 
-    backbone: str
+    backbone: Id
     weights: str
     norm: Literal["batch", "frozen", "group"]
     levels: list[int]
-    fpn_channels: int
-    head_channels: int
-    scale: float
-    body_scale: float
-    input_size: tuple[int, int]
-    body_input_size: tuple[int, int]
-    anchor_sizes: list[list[float]]
-    aspect_ratios: list[float]
-    input_mean: float
-    input_std: float
-    rpn_samples: int
-    roi_samples: int
-    proposals_train: int
-    proposals_test: int
-    detections_per_slice: int
+    fpn_channels: Channels
+    head_channels: Channels
+    scale: Scale
+    body_scale: Scale
+    input_size: tuple[Side, Side]
+    body_input_size: tuple[Side, Side]
+    anchor_sizes: list[Annotated[list[Annotated[float, Within(0, 1e4)]], AtMost(100)]]
+    aspect_ratios: Annotated[list[Annotated[float, Within(0, 100)]], AtMost(100)]
+    input_mean: Intensity
+    input_std: Intensity
+    rpn_samples: Boxes
+    roi_samples: Boxes
+    proposals_train: Boxes
+    proposals_test: Boxes
+    detections_per_slice: Boxes
     min_score: float
     nms_iou: float
     mask_branch: bool

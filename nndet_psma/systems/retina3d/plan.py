@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Annotated, Any
 
+from nndet_psma.artifacts.channels import Intensity
 from nndet_psma.artifacts.detector_plan import DetectorPlan
+from nndet_psma.core.schema import AtMost, Within
 
 Steps = tuple[int, int, int]
-Shape = tuple[float, float, float]
+Extent = Annotated[float, Within(0, 1e4)]
+Shape = tuple[Extent, Extent, Extent]
+
+# what nnU-Net's and nnDetection's largest networks have, several times over
+MOST_STAGES = 12
+MOST_VOXELS = 1 << 30  # of a patch
+Side = Annotated[int, Within(1, 8192)]
+Stride = Annotated[int, Within(1, 64)]
+Kernel = Annotated[int, Within(1, 15)]
+Channels = Annotated[int, Within(1, 8192)]
+Boxes = Annotated[int, Within(1, 100_000)]
 
 
 @dataclass(frozen=True)
@@ -40,27 +52,29 @@ class Detector3D:
         patch_overlap: share by which neighbouring patches overlap in prediction.
     """
 
-    patch_size: Steps
-    strides: list[Steps]
-    kernels: list[Steps]
-    channels: list[int]
+    patch_size: tuple[Side, Side, Side]
+    strides: Annotated[list[tuple[Stride, Stride, Stride]], AtMost(MOST_STAGES)]
+    kernels: Annotated[list[tuple[Kernel, Kernel, Kernel]], AtMost(MOST_STAGES)]
+    channels: Annotated[list[Channels], AtMost(MOST_STAGES)]
     levels: list[int]
-    fpn_channels: int
-    head_channels: int
-    anchor_shapes: list[list[Shape]]
+    fpn_channels: Channels
+    head_channels: Channels
+    anchor_shapes: list[Annotated[list[Shape], AtMost(1000)]]
     segmentation_head: bool = True
-    input_mean: float = 0.0
-    input_std: float = 1.0
-    atss_candidates: int = 4
-    samples_per_patch: int = 32
+    input_mean: Intensity = 0.0
+    input_std: Intensity = 1.0
+    atss_candidates: Boxes = 4
+    samples_per_patch: Boxes = 32
     sample_positive_fraction: float = 0.33
-    hard_negative_pool: int = 20
-    detections_per_patch: int = 100
+    hard_negative_pool: Boxes = 20
+    detections_per_patch: Boxes = 100
     min_score: float = 0.0
     nms_iou: float = 0.6
     patch_overlap: float = 0.5
 
     def __post_init__(self) -> None:
+        if prod(self.patch_size) > MOST_VOXELS:
+            raise ValueError(f"patch_size {self.patch_size} has more than {MOST_VOXELS} voxels")
         self._check_stages()
         self._check_anchors()
         for name, stride in zip("zyx", self.level_stride(len(self.strides) - 1), strict=True):

@@ -79,6 +79,12 @@ def test_a_box_clipped_to_nothing_is_dropped(tmp_path):
     assert found.detections.scores.tolist() == pytest.approx([0.4])
 
 
+def test_a_box_may_reach_a_little_beyond_the_image(tmp_path):
+    """10 slices: a corner at -5 is the last that is believed."""
+    found = read_nndetection_boxes(_write(tmp_path, pred_boxes=np.array([[-5, 4, 6, 9, 6, 13]])))
+    assert len(found.detections) == 1
+
+
 def test_file_without_a_grid(tmp_path):
     assert read_nndetection_boxes(_write(tmp_path, itk_origin=None)).geometry is None
 
@@ -92,6 +98,15 @@ def test_file_without_a_grid(tmp_path):
         ({"pred_boxes": ["a"]}, "pred_boxes holds values that are no numbers"),
         ({"pred_scores": np.array([1.5])}, r"a score is outside \[0, 1\]"),
         ({"pred_labels": np.array([-1.0])}, "a label is no class from 0 on"),
+        ({"pred_labels": np.array([0.4])}, "a label is no class from 0 on; found 0.4"),
+        ({"pred_labels": np.array([1e18])}, "a label is no class"),
+        ({"pred_boxes": np.array([[2, 4, 6, 9, 6, 1e30]])}, "box 1 of 1 lies outside every image"),
+        ({"itk_direction": (0.0,) * 9}, "the grid of the image makes no sense"),
+        ({"itk_direction": (1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0)}, "the grid of the image makes"),
+        ({"itk_spacing": (1e300, 1.0, 1.0)}, "the grid of the image makes no sense"),
+        ({"itk_origin": (1e9, 0.0, 0.0)}, "the grid of the image makes no sense"),
+        ({"original_size_of_raw_data": np.array([10, 40, 48e9])}, "the grid of the image makes no sense"),
+        ({"original_size_of_raw_data": np.array([10, 40, 47.5])}, "the grid of the image makes no sense"),
         ({"restore": False}, "in nnDetection's preprocessed grid.*Predict with restore"),
         ({"itk_spacing": (0.0, 1.0, 1.0)}, "the grid of the image makes no sense"),
         ({"itk_direction": (1.0,)}, "the grid of the image makes no sense"),

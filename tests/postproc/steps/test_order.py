@@ -9,6 +9,7 @@ from sweep_cases import BASE, SPACING, raw_boxes, sweep_case, truth_at
 
 from nndet_psma.core import registry
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.registry import trusted_code
 from nndet_psma.postproc.steps.order import step_order, without_filters
 from nndet_psma.postproc.steps.settings import DEFAULT_STEPS, PostprocSettings
 from nndet_psma.postproc.steps.step import STEPS, FilterStep, Step
@@ -125,7 +126,7 @@ def test_joint_sweep_refuses_what_masks_cannot_do():
     ],
 )
 def test_impossible_orders(steps, message):
-    with pytest.raises(UserError, match=message):
+    with trusted_code(), pytest.raises(UserError, match=message):
         step_order(steps)
 
 

@@ -47,9 +47,42 @@ def test_unknown_layer_is_named(file):
 
 def test_layer_of_another_shape_is_named(file):
     with pytest.raises(
-        UserError, match=r"do not fit at 0\.weight; expected \[4, 2, 3, 3\]; found \[3, 2, 3, 3\]"
+        UserError, match=r"do not fit at 0\.weight; expected \[4, 2, 3, 3\] float32; found \[3, 2, 3, 3\] "
     ):
         read_model(_model(4), file)
+
+
+def test_layer_of_another_type_is_named(file):
+    state = load_file(file)
+    save_file({**state, "0.weight": torch.zeros(3, 2, 3, 3, dtype=torch.int8)}, file)
+    with pytest.raises(UserError, match=r"at 0\.weight; expected .* float32; found .* int8"):
+        read_model(_model(), file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers(file, value):
+    state = load_file(file)
+    state["0.bias"][1] = value
+    save_file(state, file)
+    with pytest.raises(UserError, match=r"the weights hold NaN or infinity; found 0\.bias"):
+        read_model(_model(), file)
+
+
+def test_every_flipped_bit_is_noticed(file):
+    """In values as in the header, whose names, types and places decide what the values mean."""
+    content, length = file.read_bytes(), 8 + int.from_bytes(file.read_bytes()[:8], "little")
+    state = load_file(file)
+    for place in [*range(8, length, 7), *range(length, len(content), 20)]:
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        file.write_bytes(damaged)
+        try:
+            found = read_state(file)
+        except UserError:
+            continue
+        # the word "checksum" itself, or white space: the very same weights
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[name], state[name]) for name in state)
 
 
 def test_missing_file(tmp_path):

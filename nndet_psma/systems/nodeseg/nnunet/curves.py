@@ -6,7 +6,8 @@ from typing import Any
 
 from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.core.errors import UserError
-from nndet_psma.core.schema import SchemaError, from_plain
+from nndet_psma.core.parsing import parse_yaml, read_text
+from nndet_psma.core.schema import from_plain
 from nndet_psma.systems.nodeseg.nnunet.model import FINAL, LATEST, SegmentationModel
 from nndet_psma.systems.nodeseg.nnunet.weights import read_checkpoint
 from nndet_psma.systems.nodeseg.plan import NodeSegPlan
@@ -41,15 +42,13 @@ def training_curve(folder: ModelFolder, fold: int, plan: NodeSegPlan) -> list[di
 
 def _steps_per_epoch(folder: ModelFolder, plan: NodeSegPlan, fold: int) -> int:
     """As trained: the plan's, or what ``trainer_cfg`` said for this run."""
-    import yaml
-
     file = folder.fold(fold) / "config.yaml"
-    content: Any = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    chosen = content.get("trainer_cfg", {}) if isinstance(content, dict) else {}
     try:
+        content: Any = parse_yaml(read_text(file)) if file.is_file() else {}
+        chosen = content.get("trainer_cfg", {}) if isinstance(content, dict) else {}
         settings = from_plain(
             NodeSegSettings, {k: v for k, v in chosen.items() if v is not None}, "trainer_cfg"
         )
         return settings.training(plan.training).iterations
-    except (UserError, SchemaError):  # of another version
+    except (UserError, ValueError):  # of another version
         return plan.training.iterations

@@ -31,7 +31,6 @@ from nndet_psma.systems.nodeseg.nnunet.model import (
 from nndet_psma.systems.nodeseg.nnunet.network_files import DATASET, PLANS, NetworkFiles, read_network_files
 from nndet_psma.systems.nodeseg.nnunet.predictor import build_network, check_axes
 from nndet_psma.systems.nodeseg.nnunet.weights import (
-    check_finite,
     check_fit,
     read_checkpoint,
     unique_weights,
@@ -39,6 +38,7 @@ from nndet_psma.systems.nodeseg.nnunet.weights import (
     write_checkpoint,
 )
 from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+from nndet_psma.trainers.networks.weights import check_finite
 
 
 @dataclass(frozen=True)

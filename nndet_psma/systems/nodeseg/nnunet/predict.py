@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nndet_psma.artifacts.model_folder import CONSOLIDATED, RAW, ModelFolder
+from nndet_psma.artifacts.model_folder import CONSOLIDATED, PLAN, RAW, ModelFolder
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.artifacts.raw_predictions import is_current, read_raw, write_raw
 from nndet_psma.artifacts.results import Result
@@ -18,12 +18,12 @@ from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import write_json
 from nndet_psma.dataset.images.images import Volume, canonical_geometry, resample_volume, write_volume
 from nndet_psma.inference.case_predictor import CaseJob, CasePredictor, Masks
-from nndet_psma.inference.postprocessing import make_prediction
+from nndet_psma.inference.postprocessing import make_prediction, tuned_settings
 from nndet_psma.inference.predictor import choose_device
 from nndet_psma.inference.volumes import canonical
-from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.systems.nodeseg.nnunet.input_case import cut_case, read_case, require
 from nndet_psma.systems.nodeseg.nnunet.model import SegmentationModel
+from nndet_psma.systems.nodeseg.nnunet.network_files import check_names
 from nndet_psma.systems.nodeseg.nnunet.predictor import SegmentationPredictor, SegmentedCase
 from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 from nndet_psma.systems.system import OpenOptions
@@ -44,10 +44,10 @@ class NodeSegPredictor(CasePredictor):
     def __init__(self, model: ModelFolder, fold: int, options: OpenOptions) -> None:
         inference = model.inference_plan(fold)
         folds = list(inference.folds if options.folds is None else options.folds)
-        self.settings = PostprocSettings(**inference.settings)
         device = choose_device(options.device)
         self.networks = open_networks(model, fold, folds, device, mirrored=options.tta)
         self.plan: NodeSegPlan = self.networks.plan
+        self.settings = tuned_settings(self.plan, inference)
         self.weights_hash = self.networks.weights_hash
 
     def predict(self, job: CaseJob) -> Prediction:
@@ -106,6 +106,7 @@ def open_networks(
     """
     segmentation = SegmentationModel(model)
     plan: NodeSegPlan = model.plan(fold)  # type: ignore[assignment]  # asked by this system only
+    check_names(plan, model.fold(fold) / PLAN)
     sources = folds if fold == CONSOLIDATED else [fold]
     files = [segmentation.checkpoint(plan, fold, source) for source in sources]
     trained = segmentation.trained(plan, fold)

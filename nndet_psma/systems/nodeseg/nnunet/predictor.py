@@ -26,6 +26,7 @@ from nndet_psma.systems.nodeseg.nnunet.preprocess import quiet
 from nndet_psma.systems.nodeseg.nnunet.trainer import nnUNetTrainerNodeSeg
 from nndet_psma.systems.nodeseg.nnunet.weights import check_fit, read_checkpoint
 from nndet_psma.systems.nodeseg.plan import VOTER, NodeSegPlan
+from nndet_psma.trainers.networks.weights import check_finite
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,11 @@ class SegmentationPredictor:
         for weights in self._weights:
             self._predictor.list_of_parameters = [weights]
             found.append(self._predictor.predict_logits_from_preprocessed_data(data))
+            if not bool(torch.isfinite(found[-1]).all()):
+                raise UserError(
+                    "the network answers with NaN or infinity",
+                    remedy="Its weights are broken: train it again",
+                )
         return found
 
     def _restored(
@@ -167,6 +173,7 @@ class SegmentationPredictor:
             planned = build_network(self.manager, self.configuration, self.description)
         for weights, file in zip(self._weights, files, strict=True):
             check_fit(planned, weights, file)
+            check_finite(weights, file)
         network = build_network(self.manager, self.configuration, self.description)
         network.load_state_dict(self._weights[0])
         return network

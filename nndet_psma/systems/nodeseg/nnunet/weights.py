@@ -8,6 +8,8 @@ model holds a copy cut down to what prediction needs, which both nnU-Net and :fu
 from __future__ import annotations
 
 import pickle
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ from torch import nn
 from nndet_psma.core.atomic import atomic_file
 from nndet_psma.core.errors import UserError
 
+_DAMAGE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, zlib.error, zipfile.BadZipFile
+)  # fmt: skip
 _NEEDED = ("network_weights", "trainer_name", "init_args", "inference_allowed_mirroring_axes")
 Weights = Mapping[str, torch.Tensor]
 _DTYPES = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
@@ -39,9 +44,10 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError("weights are missing", file=file, remedy="Run nndet_train again")
     try:
+        _check_bytes(file)
         with torch.serialization.safe_globals(_numbers()):
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         reason = str(error).strip().splitlines()
         raise UserError(
             "the checkpoint is damaged, or holds more than weights and numbers and is not loaded",
@@ -58,6 +64,15 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     if not all(isinstance(tensor, torch.Tensor) for tensor in content["network_weights"].values()):
         raise UserError("is no checkpoint of nnU-Net", file=file, expected="weights that are tensors")
     return dict(content)
+
+
+def _check_bytes(file: Path) -> None:
+    """The checksums of the zip that a checkpoint is: torch itself does not compare them."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} differs from its checksum")
 
 
 def write_lean(source: Path, target: Path) -> None:
@@ -155,13 +170,6 @@ def check_fit(network: nn.Module, weights: Weights, file: Path) -> None:
                 expected=f"{name}: {_described(wanted)}",
                 found=_described(found),
             )
-
-
-def check_finite(weights: Weights, file: Path) -> None:
-    """UserError where weights hold NaN or infinity."""
-    for name, tensor in weights.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise UserError("the weights hold NaN or infinity", file=file, found=name)
 
 
 def _described(tensor: torch.Tensor | None) -> str:

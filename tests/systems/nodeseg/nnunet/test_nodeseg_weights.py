@@ -40,6 +40,15 @@ def test_anything_else_is_refused_and_not_run(tmp_path, monkeypatch):
     assert not (tmp_path / "spilt").exists()
 
 
+def test_a_flipped_bit_of_a_weight_is_noticed(tmp_path):
+    torch.save(PLAIN, tmp_path / "a.pth")
+    content = (tmp_path / "a.pth").read_bytes()
+    place = content.index(np.arange(3, dtype="<f4").tobytes())  # network_weights.a
+    (tmp_path / "a.pth").write_bytes(content[: place + 6] + b"\x81" + content[place + 7 :])
+    with pytest.raises(UserError, match=r"damaged.*differs from its checksum"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
 def test_damage_is_named(tmp_path):
     with pytest.raises(UserError, match="weights are missing"):
         read_checkpoint(tmp_path / "none.pth")
