@@ -76,7 +76,7 @@ class Artifact:
         """Build from plain content; ``source`` is named in errors."""
         try:
             return from_plain(cls, content)
-        except (SchemaError, ValueError) as error:
+        except (SchemaError, ValueError, OverflowError) as error:
             raise UserError(
                 f"invalid {cls.schema}: {error}", file=source, remedy="Correct that key"
             ) from None

@@ -14,6 +14,7 @@ from nndet_psma.artifacts.case_fingerprint import (
 )
 from nndet_psma.artifacts.dataset_summary import DatasetSummary, summarise
 from nndet_psma.artifacts.histogram import Histogram
+from nndet_psma.artifacts.training_images import TrainingImages
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import to_plain
 
@@ -57,6 +58,11 @@ class Fingerprint(Artifact):
     def lesions(self) -> list[LesionFingerprint]:
         """Lesions of all cases."""
         return [lesion for case in self.cases for lesion in case.lesions]
+
+    @property
+    def training_images(self) -> TrainingImages | None:
+        """Grids of all cases, as plans keep them; None without cases."""
+        return TrainingImages.of(self.cases)
 
     def content_hash(self) -> str:
         """Hash of what was measured; the order of the cases does not matter."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from nndet_psma.artifacts.artifact import Artifact
+from nndet_psma.artifacts.training_images import TrainingImages
+from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import MOST_CLASSES, AtMost, Id, Label, Number, Within
 
 Step = Annotated[float, Within(0.01, 100)]
@@ -57,6 +59,7 @@ class Plan(Artifact):
         folds: cases of the cross-validation; empty in a model that was passed on.
         seed: of folds, training and bootstrap.
         decisions: why, by name of the value.
+        training_images: grids of the training cases; None in plans of older releases.
     """
 
     remade_by: ClassVar[str] = "nndet_prep with -o prep.overwrite=true"
@@ -76,6 +79,7 @@ class Plan(Artifact):
     folds: list[FoldPlan]
     seed: int
     decisions: dict[str, Decision] = field(default_factory=dict)
+    training_images: TrainingImages | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -95,6 +99,12 @@ class Plan(Artifact):
         content = super().to_json()
         content["decisions"] = content.pop("decisions")
         return content
+
+    def content_hash(self) -> str:
+        """Hash of all that training and prediction depend on: the training images are measured, ``made_from`` covers
+        them, and plans that older releases wrote without them keep their hash.
+        """
+        return hash_json({key: value for key, value in self.to_json().items() if key != "training_images"})
 
     def text_of(self, key: str) -> str | None:
         """A value in words where the system has better ones than the value itself."""

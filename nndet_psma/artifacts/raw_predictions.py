@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ _MOST_BYTES = 512 << 20  # ten folds of ten voters with 30 000 boxes each take 4
 
 # what zipfile, zlib, NumPy and json raise on a damaged file (RuntimeError: a flag that says "encrypted")
 _DAMAGE = (
-    OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, SyntaxError, zlib.error, zipfile.BadZipFile
+    OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, SyntaxError, tokenize.TokenError, zlib.error,
+    zipfile.BadZipFile,
 )  # fmt: skip
 
 
@@ -113,4 +115,8 @@ def is_current(file: Path, made_from: str) -> bool:
 def _part(arrays: dict[str, np.ndarray], prefix: str) -> Detections:
     start = f"{prefix}column/"
     columns = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
-    return Detections(arrays[f"{prefix}boxes"], arrays[f"{prefix}scores"], arrays[f"{prefix}labels"], columns)
+    part = Detections(arrays[f"{prefix}boxes"], arrays[f"{prefix}scores"], arrays[f"{prefix}labels"], columns)
+    odd = [array.dtype for array in (part.boxes, part.scores, part.labels) if array.dtype.kind not in "fiu"]
+    if odd:
+        raise ValueError(f"boxes, scores and labels are numbers, not {odd[0]}")
+    return part

@@ -5,7 +5,7 @@ system.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -15,6 +15,34 @@ from nndet_psma.core.errors import UserError
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class InputWarning:
+    """Why a result may be wrong although it looks right: an image is not what the model was trained on.
+
+    Attributes:
+        kind: short stable name; of the check of data sets (``docs/checks.md``), or of the comparison with training.
+        what: the problem in words.
+        file: name of the image without its folder.
+        expected: what should be there.
+        found: what is there.
+        remedy: how to mend it.
+    """
+
+    kind: str
+    what: str
+    file: str | None = None
+    expected: str | None = None
+    found: str | None = None
+    remedy: str | None = None
+
+    def to_error(self) -> UserError:
+        """The error that says the same."""
+        return UserError(
+            self.what, file=self.file, expected=self.expected, found=self.found, remedy=self.remedy
+        )
+
+
+@dataclass(frozen=True)
 class Result(Artifact):
     """Base of the results, one file per case.
 
@@ -22,6 +50,7 @@ class Result(Artifact):
         suffix: of the file's name, behind the case id.
         case_id: name of the case.
         made_from: hash of everything that determined it; whether tuned settings belong to it is up to the type.
+        warnings: what is unusual about the images it was made from.
     """
 
     suffix: ClassVar[str]
@@ -30,6 +59,7 @@ class Result(Artifact):
 
     case_id: str
     made_from: str
+    warnings: list[InputWarning] = field(default_factory=list, kw_only=True)
 
     @classmethod
     def file(cls, folder: Path, case_id: str) -> Path:

@@ -60,6 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--part_id", "-part_id", type=int, default=0, help="which of these jobs this is, from 0 (default 0)"
     )
     parser.add_argument(
+        "--strict", action="store_true", help="refuse cases whose images have warnings (default: say them)"
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="predict again what is finished (default: go on)"
     )
     return parser
@@ -149,6 +152,7 @@ def _job(args: argparse.Namespace, config: AnyConfig, folder: ModelFolder, plan:
         num_parts=args.num_parts,
         part_id=args.part_id,
         overwrite=args.overwrite,
+        strict=args.strict,
     )
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.plan import Plan
-from nndet_psma.artifacts.results import Result
+from nndet_psma.artifacts.results import InputWarning, Result
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.dataset.images.images import Volume
@@ -122,15 +122,24 @@ def predict_case(
     folder: Path,
     *,
     overwrite: bool = False,
+    warnings: Sequence[InputWarning] = (),
 ) -> tuple[Result, bool]:
     """The result of a case, written into ``folder`` unless the same stands there; and whether it was kept.
+
+    Args:
+        predictor: the model.
+        case: image files.
+        description: modalities and classes.
+        folder: of the results.
+        overwrite: predict a finished case again.
+        warnings: what is unusual about the images, for the result.
 
     Raises:
         UserError: the images cannot be read or prepared.
     """
     job = CaseJob(case, description, folder, hash_json([predictor.weights_hash, _hash_images(case)]))
     found = None if overwrite else predictor.kept(job)
-    result = predictor.predict(job) if found is None else found
+    result = replace(predictor.predict(job) if found is None else found, warnings=list(warnings))
     _write_if_new(result, result.file(folder, case.case_id))
     return result, found is not None
 

@@ -15,6 +15,7 @@ BOOKKEEPING = (
     "trainer",
     "task",
     "made_from",
+    "training_images",
     "modalities",
     "classes",
     "decisions",

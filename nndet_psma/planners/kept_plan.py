@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from nndet_psma.artifacts.plan import Plan
@@ -10,12 +11,13 @@ from nndet_psma.planners.describe import compare_plans
 
 
 def refuse_other_plan(file: Path, there: Plan, made: Plan) -> None:
-    """Refuse ``made`` where the plan that is ``there`` says something else.
+    """Refuse ``made`` where the plan that is ``there`` says something else; measured training images are no choice.
 
     Raises:
         UserError: names the keys that differ.
     """
-    differing = list(dict.fromkeys(row.key.split(".")[0] for row in compare_plans(there, made)))
+    alike = replace(made, training_images=there.training_images)
+    differing = list(dict.fromkeys(row.key.split(".")[0] for row in compare_plans(there, alike)))
     if differing:
         raise other_plan(file, differing)
 

@@ -17,8 +17,9 @@ from nndet_psma.core.progress import progress_bar
 from nndet_psma.core.shortages import memory_explained
 from nndet_psma.dataset.task.cases import RawCase
 from nndet_psma.dataset.task.description import DatasetDescription
-from nndet_psma.inference.case_predictor import predict_case
+from nndet_psma.inference.case_predictor import CasePredictor, predict_case
 from nndet_psma.inference.input_cases import part_of
+from nndet_psma.inference.input_check import NOT_COMPARED, check_files, refuse_warned
 from nndet_psma.systems.system import OpenOptions, model_system
 
 INDEX = "predictions.json"
@@ -38,6 +39,7 @@ class PredictJob:
         num_parts: jobs that share the cases.
         part_id: which of them this is, from 0.
         overwrite: predict finished cases again.
+        strict: refuse cases with warnings.
     """
 
     folder: ModelFolder
@@ -49,6 +51,7 @@ class PredictJob:
     num_parts: int = 1
     part_id: int = 0
     overwrite: bool = False
+    strict: bool = False
 
 
 @dataclass
@@ -69,6 +72,9 @@ class PredictResult:
 def predict_job(job: PredictJob, say: Callable[[str], None]) -> PredictResult:
     """Predict the cases of the job's part. Writes the result of each, and what the system leaves beside it.
 
+    Every case is checked as ``nndet_psma check --full`` does and compared with the training cases; what is found
+    stands in the result and is said, or the case is refused (``strict``).
+
     A case is kept when it was predicted from the same image bytes, weights, plan and views; its thresholds are
     applied again. A case that cannot be read or prepared does not stop the others.
 
@@ -83,14 +89,14 @@ def predict_job(job: PredictJob, say: Callable[[str], None]) -> PredictResult:
             remove_leftovers(folder)  # not beside other parts: they may be writing
     size = job.options.batch_size or "the training batch"
     remedy = f"Lower inference_kwargs.batch_size (now {size}), or end other programs"
+    if predictor.plan.training_images is None:
+        say(NOT_COMPARED)
     done = PredictResult()
     with progress_bar("predict", len(cases)) as advance:
         for number, case in enumerate(cases, start=1):
             try:
                 with memory_explained(remedy):
-                    result, kept = predict_case(
-                        predictor, case, job.description, job.target, overwrite=job.overwrite
-                    )
+                    result, kept = _checked_and_predicted(job, predictor, case)
             except UserError as error:
                 done.failed[case.case_id] = error
                 say(f"{case.case_id}: FAILED: {error}")
@@ -98,8 +104,19 @@ def predict_job(job: PredictJob, say: Callable[[str], None]) -> PredictResult:
                 done.results.append(result)
                 done.kept += [case.case_id] if kept else []
                 say(f"{case.case_id}: {result.told()}" + (" (finished before)" if kept else ""))
+                for warning in result.warnings:
+                    say(f"{case.case_id}: warning: {warning.to_error()}")
             advance(number, case.case_id)
     return done
+
+
+def _checked_and_predicted(job: PredictJob, predictor: CasePredictor, case: RawCase) -> tuple[Result, bool]:
+    warnings = check_files(case, job.description, predictor.plan.training_images)
+    if job.strict:
+        refuse_warned(case.case_id, warnings)
+    return predict_case(
+        predictor, case, job.description, job.target, overwrite=job.overwrite, warnings=warnings
+    )
 
 
 def predict_cases(job: PredictJob, say: Callable[[str], None]) -> list[Result]:
@@ -117,23 +134,29 @@ def predict_cases(job: PredictJob, say: Callable[[str], None]) -> list[Result]:
 def write_index(
     job: PredictJob, done: PredictResult, inference: InferencePlan, command: dict[str, Any]
 ) -> Path:
-    """``predictions.json``: one line per case, thresholds and their source, what failed.
+    """``predictions.json``: one line per case with the kinds of its warnings, thresholds and their source, what failed,
+    and whether the images could be compared with those of the training.
 
     The cases of other parts are listed, too, as far as they are finished: whichever part ends last lists all.
     """
-    found = {result.case_id: result.summary() for result in done.results}
+    found = {result.case_id: _line(result) for result in done.results}
     if job.num_parts > 1:
         result_type = model_system(job.folder, job.fold)[0].result_type
         for case in job.cases:
             file = result_type.file(job.target, case.case_id)
             if case.case_id not in found and case.case_id not in done.failed and file.is_file():
-                found[case.case_id] = result_type.read(file).summary()
+                found[case.case_id] = _line(result_type.read(file))
     content = {
         "thresholds": inference.settings,
         "thresholds_source": inference.source,
         "options": command,
+        "compared_with_training": job.folder.plan(job.fold).training_images is not None,
         "cases": [found[case.case_id] for case in job.cases if case.case_id in found],
         "failed": [{"case_id": case_id, "error": str(error)} for case_id, error in done.failed.items()],
     }
     write_text(job.target / INDEX, json.dumps(content, indent=2) + "\n")
     return job.target / INDEX
+
+
+def _line(result: Result) -> dict[str, Any]:
+    return {**result.summary(), "warnings": [warning.kind for warning in result.warnings]}

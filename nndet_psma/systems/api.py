@@ -12,11 +12,13 @@ from typing import Any
 
 from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder, open_model
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction
-from nndet_psma.artifacts.results import Result
+from nndet_psma.artifacts.results import InputWarning, Result
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.logs import LOGGER
 from nndet_psma.core.registry import trusted_code
 from nndet_psma.dataset.images.images import Volume
 from nndet_psma.inference.case_predictor import Masks
+from nndet_psma.inference.input_check import NOT_COMPARED, check_volumes, refuse_warned
 from nndet_psma.inference.volumes import as_volume
 from nndet_psma.systems.exchange import take_in_archive
 from nndet_psma.systems.system import model_system
@@ -34,7 +36,13 @@ class Predictor:
     """
 
     def __init__(
-        self, folder: ModelFolder, fold: int, options: OpenOptions, *, tta: bool | None = None
+        self,
+        folder: ModelFolder,
+        fold: int,
+        options: OpenOptions,
+        *,
+        tta: bool | None = None,
+        strict: bool = False,
     ) -> None:
         system, self.plan = model_system(folder, fold)
         inference = folder.inference_plan(fold)
@@ -48,6 +56,9 @@ class Predictor:
             )
         self.settings = inference.settings
         self._lock = Lock()
+        self._strict = strict
+        if self.plan.training_images is None:
+            LOGGER.warning(NOT_COMPARED)
         opened = replace(options, folds=sources, tta=system.tta if tta is None else tta, from_memory=True)
         self._predictor = system.open(folder, fold, opened)
 
@@ -61,6 +72,7 @@ class Predictor:
         tta: bool | None = None,
         batch_size: int | None = None,
         trust_code: bool = False,
+        strict: bool = False,
     ) -> Predictor:
         """Load a model; neither ``$det_data`` nor ``$det_models`` is needed.
 
@@ -72,6 +84,8 @@ class Predictor:
             tta: look at mirror images, too; None as ``nndet_predict`` does unless told otherwise.
             batch_size: slices or patches at once; None takes that of the training.
             trust_code: import the classes outside this package that the model names by dotted path; their code runs.
+            strict: refuse images that a check would warn of, or that are unlike those of the training; otherwise
+                the result lists the warnings and the package's logger says them.
 
         Raises:
             UserError: no model there, or it is damaged.
@@ -80,9 +94,9 @@ class Predictor:
         path = Path(path)
         with trusted_code(trust_code), tempfile.TemporaryDirectory() as scratch:
             if not path.is_file():
-                return cls(*open_model(path), options, tta=tta)
+                return cls(*open_model(path), options, tta=tta, strict=strict)
             take_in_archive(path, Path(scratch) / "consolidated")
-            return cls(ModelFolder(Path(scratch)), CONSOLIDATED, options, tta=tta)
+            return cls(ModelFolder(Path(scratch)), CONSOLIDATED, options, tta=tta, strict=strict)
 
     def predict(
         self,
@@ -103,7 +117,7 @@ class Predictor:
             score_threshold: accept all ranked candidates from this score on, instead of the tuned thresholds.
 
         Raises:
-            UserError: not an image, grids differ, a modality is missing, or the CTV is empty.
+            UserError: not an image, grids differ, a modality is missing, the CTV is empty, or strict and warned of.
         """
         prediction = self.predict_case(image, ctv, spacing=spacing)
         if score_threshold is None:
@@ -142,8 +156,10 @@ class Predictor:
             UserError: as :meth:`predict`, or the model cannot be asked from Python.
         """
         volumes, mask = self._images(image, ctv, spacing)
+        warnings = self._checked(case_id, volumes, mask)
         with self._lock:
-            return self._predictor.predict_volumes(case_id, volumes, mask)
+            result = self._predictor.predict_volumes(case_id, volumes, mask)
+        return replace(result, warnings=warnings)
 
     def predict_masks(
         self,
@@ -161,8 +177,18 @@ class Predictor:
             UserError: as :meth:`predict`, or the model draws no masks.
         """
         volumes, mask = self._images(image, ctv, spacing)
+        warnings = self._checked(case_id, volumes, mask)
         with self._lock:
-            return self._predictor.predict_masks(case_id, volumes, mask)
+            masks = self._predictor.predict_masks(case_id, volumes, mask)
+        return replace(masks, result=replace(masks.result, warnings=warnings))
+
+    def _checked(self, case_id: str, volumes: Mapping[str, Volume], ctv: Volume | None) -> list[InputWarning]:
+        warnings = check_volumes(case_id, volumes, ctv, self.plan)
+        if self._strict:
+            refuse_warned(case_id, warnings)
+        for warning in warnings:
+            LOGGER.warning("%s: %s", case_id, warning.to_error())
+        return warnings
 
     def _images(
         self, image: Any, ctv: Any, spacing: tuple[float, float, float] | None

@@ -66,6 +66,7 @@ class PlanJob(Generic[P, O, S]):
             "trainer": self.config.module,
             "task": self.fingerprint.task,
             "made_from": self.fingerprint.content_hash(),
+            "training_images": self.fingerprint.training_images,
             "target": self.target,
             "modalities": self.fingerprint.modalities,
             "classes": self.fingerprint.labels,

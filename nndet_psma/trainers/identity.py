@@ -16,6 +16,7 @@ FREE_KEYS = {
     "made_from": "hash of the fingerprint; what was chosen by it stands in the plan",
     "target": "what was chosen for the machine stands in the plan",
     "decisions": "words",
+    "training_images": "measured on the prepared cases, which are counted apart; compared with in prediction",
     "postproc_defaults": "used after training",
     "postproc_grid": "used after training",
     "folds": "the cases of the stage's own fold are counted apart",

@@ -108,3 +108,51 @@ def test_other_version_or_missing_part(file):
     np.savez(file, **{**arrays, "meta": np.array(json.dumps({**meta, "version": 99}))})
     with pytest.raises(UserError, match="of another version"):
         read_raw(file)
+
+
+def _with_member(file, name, content):
+    """The file with one member replaced."""
+    with zipfile.ZipFile(file) as archive:
+        members = {each: archive.read(each) for each in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for each, old in members.items():
+            archive.writestr(each, content if each == name else old)
+
+
+def _npy(header: str, data: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + data
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"no array", "magic string"),
+        (
+            _npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 4)}\n"),
+            "does not hold what its header says",
+        ),
+        (
+            _npy("{'descr': '<f8', 'fortran_order': False, 'shape': (2, 4)}\n", bytes(65)),
+            "does not hold what its header says",
+        ),
+        (
+            _npy("{'descr': '|O', 'fortran_order': False, 'shape': (2, 4)}\n", bytes(64)),
+            "does not hold what its header says",
+        ),
+        (_npy("{'descr': '|S8', 'fortran_order': False, 'shape': (2, 4)}\n", bytes(64)), "are numbers, not"),
+    ],
+)
+def test_arrays_that_are_none(file, content, found):
+    """The second asks for 32 GB."""
+    _with_member(file, "a/0/boxes.npy", content)
+    with pytest.raises(UserError, match=rf"raw predictions cannot be read.*{found}"):
+        read_raw(file)
+
+
+def test_files_that_grow_too_large(file, monkeypatch):
+    monkeypatch.setattr("nndet_psma.artifacts.raw_predictions._MOST_BYTES", 100_000)
+    assert read_raw(file)
+    _with_member(file, "a/0/boxes.npy", bytes(100_001))
+    assert file.stat().st_size < 10_000
+    with pytest.raises(UserError, match="it unfolds to more than 100000 bytes"):
+        read_raw(file)

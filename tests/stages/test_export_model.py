@@ -109,6 +109,7 @@ def test_imported_model_predicts_the_same(archive, trained, tmp_path, monkeypatc
     folder, manifest = import_model(ImportJob(archive))
     assert folder.root == tmp_path / "models" / TASK / MODEL
     assert manifest.task == TASK
+    assert folder.plan(-1).training_images == trained.plan.training_images is not None
     images = trained.paths.images("Ts")
     arguments = ["900", MODEL, "-i", str(images), "-o", str(tmp_path / "out"), "inference_kwargs.device=cpu"]
     assert predict.main(arguments) == 0

@@ -267,3 +267,48 @@ def test_a_plain_name_is_not_enough_for_several_images(trained, images):
         UserError, match=r"image without modality number; expected _0000 \(CT\), _0001 \(PET\)"
     ):
         input_cases(images / "a.nii.gz", description, without_ctv=False)
+
+
+def test_unusual_images_are_told_in_result_index_and_terminal(trained, images, tmp_path):
+    """Case a lacks the rescale intercept; b is as it should be."""
+    write_volume(images / "a_0000.nii.gz", tiny_case("test_0")[0] + 1100, GRID)
+    job = _job(trained, images, tmp_path / "out")
+    said = []
+    done = predict_job(job, said.append)
+    assert [line.split(":")[:2] for line in said] == [
+        ["a", f" {done.results[0].told()}"], ["a", " warning"], ["b", f" {done.results[1].told()}"],
+    ]  # fmt: skip
+    assert "a_0000.nii.gz: this CT starts at 0" in said[1]
+    content = json.loads((tmp_path / "out/a_boxes.json").read_text())
+    assert [(w["kind"], w["file"]) for w in content["warnings"]] == [
+        ("CT without intercept", "a_0000.nii.gz")
+    ]
+    assert json.loads((tmp_path / "out/b_boxes.json").read_text())["warnings"] == []
+    index = json.loads(write_index(job, done, job.folder.inference_plan(-1), {}).read_text())
+    assert [case["warnings"] for case in index["cases"]] == [["CT without intercept"], []]
+    assert index["compared_with_training"] is True
+    again = []
+    assert predict_job(job, again.append).kept == ["a", "b"]
+    assert again[1] == said[1]
+
+
+def test_strict_refuses_unusual_images(trained, images, tmp_path):
+    write_volume(images / "a_0000.nii.gz", tiny_case("test_0")[0] + 1100, GRID)
+    done = predict_job(_job(trained, images, tmp_path / "out", strict=True), lambda text: None)
+    assert [result.case_id for result in done.results] == ["b"]
+    assert "case a was refused: this CT starts at 0" in str(done.failed["a"])
+    assert not (tmp_path / "out/a_boxes.json").exists()
+
+
+def test_a_model_that_does_not_know_its_training_images_says_so(own_copy, images, tmp_path):
+    plan = own_copy.model / "consolidated/plan.json"
+    content = json.loads(plan.read_text())
+    del content["training_images"]
+    plan.write_text(json.dumps(content))
+    job = _job(own_copy, images, tmp_path / "out", strict=True)
+    said = []
+    done = predict_job(job, said.append)
+    assert said[0].startswith("the model does not say which images it was trained on")
+    assert [result.case_id for result in done.results] == ["a", "b"]
+    index = json.loads(write_index(job, done, job.folder.inference_plan(-1), {}).read_text())
+    assert index["compared_with_training"] is False

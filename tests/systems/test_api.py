@@ -226,3 +226,16 @@ def test_the_example_of_the_documentation_runs(trained, files, tmp_path, monkeyp
         exec(compile(block, "docs/python_api.md", "exec"), names)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) >= len(names["lesions"]) > 0
+
+
+def test_unusual_images_are_told_or_refused(trained, caplog):
+    """Without the rescale intercept: a warning in result and log, or no result."""
+    ct, ctv, _ = tiny_case("test_0")
+    image, mask = (ct + 1100, GRID), (ctv, GRID)
+    found = Predictor.from_folder(trained.model, device="cpu").predict_case(image, mask, case_id="p")
+    assert [warning.kind for warning in found.warnings] == ["CT without intercept"]
+    assert "p: CT: this CT starts at 0" in caplog.text
+    strict = Predictor.from_folder(trained.model, device="cpu", strict=True)
+    with pytest.raises(UserError, match="case p was refused: this CT starts at 0"):
+        strict.predict_case(image, mask, case_id="p")
+    assert strict.predict_case((ct, GRID), mask).warnings == []

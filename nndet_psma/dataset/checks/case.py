@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.checks.headers import (
     FileHead,
@@ -31,7 +32,7 @@ class CaseReport:
         case_id: the case.
         findings: all problems.
         classes: class by instance id, None where there is no readable JSON.
-        spacing: of its first image, mm (z, y, x); None when unreadable.
+        grid: canonical, of its first image that can be read; None without one.
         types: name of the voxel type by modality, where the header tells it.
         digest: hash of the voxels of its images, when they were read and readable; masks do not count.
         mask_digest: hash of its lesion mask, when that was read and is not empty.
@@ -40,10 +41,15 @@ class CaseReport:
     case_id: str
     findings: list[Finding]
     classes: dict[int, int] | None = None
-    spacing: tuple[float, float, float] | None = None
+    grid: Geometry | None = None
     types: dict[int, str] = field(default_factory=dict)
     digest: str | None = None
     mask_digest: str | None = None
+
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """Of the grid, mm (z, y, x)."""
+        return None if self.grid is None else self.grid.spacing
 
 
 def check_case(case: RawCase, description: DatasetDescription, full: bool) -> CaseReport:
@@ -90,6 +96,7 @@ def inspect_volumes(
     inspection = Inspection(case, description)
     for index, volume in sorted(volumes.items()):
         inspection.add_image(index, volume)
+    inspection.finish_images()
     if labels is not None:
         inspection.add_labels(labels, classes)
     return inspection.findings
@@ -104,7 +111,7 @@ def _check(case: RawCase, description: DatasetDescription, full: bool) -> CaseRe
         case.case_id,
         findings + table_findings,
         classes=classes,
-        spacing=next((head.geometry.spacing for head in heads if head.geometry is not None), None),
+        grid=next((head.geometry for head in heads if head.geometry is not None), None),
         types={
             index: str(head.header.value_type)
             for index, head in enumerate(heads)

@@ -15,8 +15,14 @@ from nndet_psma.dataset.task.description import Role
 
 _SAMPLE = 100_000
 _NO_AIR_HU = -200.0  # a CT without any voxel below this holds no air and hardly fat: most likely not HU
+_DENSE_HU, _DENSE_SHARE = (
+    700.0,
+    0.05,
+)  # cortical bone, which is less of any scan: soft tissue + 1024 lies above, too
 _PADDING_HU = -1500.0  # below air with noise and ringing; scanners pad with -2000 or -3024
-_WRAPPED = 60_000  # -1000 HU read as unsigned 16-bit number is 64536
+_WRAPPED = ((3000, 4096), (60_000, 65_536))
+"""Where air lies when negative HU were read as unsigned numbers of 12 or 16 bits: -1000 is 3096 or 64536. So much of an
+image (1 %) has neither metal nor, in one that starts at 0, bone of 2000 HU."""
 _SUV_LIMIT = 1000.0  # a full bladder may reach some hundred; Bq/ml lie in the tens of thousands
 _SUV_MEDIAN_LIMIT = 50.0  # of all voxels with uptake; SUV has about 0.5 there
 _NEGATIVE_SUV = -0.1
@@ -43,6 +49,10 @@ class _Values:
         """Median of the positive values, 0 without any."""
         positive = self.sample[self.sample > 0]
         return float(np.median(positive)) if len(positive) else 0.0
+
+    def share_within(self, lower: float, upper: float) -> float:
+        """Share of the values from ``lower`` to below ``upper``."""
+        return self.share_below(upper) - self.share_below(lower)
 
     def share_below(self, limit: float) -> float:
         """Share of the values below a limit."""
@@ -93,14 +103,14 @@ def _sample(array: NDArray[Any]) -> NDArray[Any]:
 
 def _ct_scale(values: _Values, file: Path) -> Iterator[Fault]:
     expected = "HU: air -1000, water 0"
-    if values.low >= 0 and values.share_below(_WRAPPED) < 0.99:
+    if values.low >= 0 and any(values.share_within(*band) > 0.01 for band in _WRAPPED):
         yield Fault(
             "CT wrapped around",
             "negative HU of this CT have become large positive numbers",
             file=file,
             expected=expected,
             found=values.evidence,
-            remedy="Read the stored values as signed 16-bit numbers",
+            remedy="Read the stored values as signed numbers of their stored bits (12 or 16)",
         )
     elif values.low >= 0 and values.high <= 255:
         yield Fault(
@@ -120,10 +130,11 @@ def _ct_scale(values: _Values, file: Path) -> Iterator[Fault]:
             found=values.evidence,
             remedy="Apply rescale slope and intercept when exporting; usually subtract 1024",
         )
-    elif values.low > _NO_AIR_HU:
+    elif values.low > _NO_AIR_HU or 1 - values.share_below(_DENSE_HU) > _DENSE_SHARE:
+        what = "holds no air" if values.low > _NO_AIR_HU else f"is above {_DENSE_HU:g} in too many voxels"
         yield Fault(
             "CT not in HU",
-            "this CT holds no air, so its values may not be HU",
+            f"this CT {what}, so its values may not be HU",
             file=file,
             expected=expected,
             found=values.evidence,

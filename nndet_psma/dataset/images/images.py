@@ -21,12 +21,14 @@ from nndet_psma.dataset.images.directions import sform_geometry, straightened
 from nndet_psma.dataset.images.nifti_bytes import (
     check_nifti,
     count_not_finite,
+    damaged,
     is_nifti_name,
     not_finite,
     read_header,
     read_voxels,
 )
 from nndet_psma.dataset.images.nifti_header import NiftiHeader
+from nndet_psma.dataset.images.nrrd_header import check_nrrd_header
 from nndet_psma.dataset.images.whole import check_whole
 
 if TYPE_CHECKING:
@@ -75,7 +77,10 @@ def read_volume(
     """
     if geometry is None:
         geometry = read_geometry(file, canonical=False)
-    array = _voxels(file, header, geometry).reshape(geometry.shape)
+    stored = _voxels(file, header, geometry)
+    if stored.size != np.prod(geometry.shape):  # a header that two readers understand differently
+        raise damaged(file, f"{stored.size} voxels on a grid of {geometry.shape}")
+    array = stored.reshape(geometry.shape)
     if array.dtype.kind == "f":
         nan, infinite = count_not_finite(array)
         if nan or infinite:
@@ -202,6 +207,8 @@ def _written_geometry(file: Path) -> Geometry:
         reader.SetImageIO(
             "NiftiImageIO"
         )  # else every reader of ITK opens the file to see whether it is its own
+    else:
+        check_nrrd_header(file)
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:

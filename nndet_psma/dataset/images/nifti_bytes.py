@@ -9,6 +9,7 @@ wanted: unpacking is most of the cost of reading.
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ _BLOCK = 1 << 20
 _NIFTI2_HEADER = 540
 _GZIP_MAGIC = b"\x1f\x8b"
 _ANY_STREAM = 47  # zlib's window bits for data with the header and checksum of gzip or of zlib
+_MOST_UNPACKED = 1032  # bytes that one byte of deflate can stand for (RFC 1951: 258 in two bits)
 
 
 def is_nifti_name(file: Path) -> bool:
@@ -116,6 +118,12 @@ def read_voxels(file: Path, header: NiftiHeader) -> NDArray[Any]:
     """
     if header.dtype is None or header.value_type is None:
         raise ValueError(f"{file}: a type that is not decoded")
+    bits = 8 * header.dtype.itemsize
+    if header.length - header.offset != math.prod(header.shape) * header.dtype.itemsize:
+        raise damaged(file, f"a header with {header.dtype} voxels of another size than {bits} bits")
+    most = _MOST_UNPACKED * file.stat().st_size
+    if header.length > most:  # before so much memory is asked for
+        raise truncated(file, f"at most {most} of {header.length} bytes")
     raw = np.empty(header.length - header.offset, dtype=np.uint8)
     position = 0
     for block in _blocks(file):

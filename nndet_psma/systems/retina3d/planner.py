@@ -76,6 +76,7 @@ class Retina3DPlanner:
             trainer=trainer,
             task=fingerprint.task,
             made_from=fingerprint.content_hash(),
+            training_images=fingerprint.training_images,
             target=target,
             modalities=fingerprint.modalities,
             classes=fingerprint.labels,

@@ -9,7 +9,7 @@ import pytest
 
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.images.images import write_volume
+from nndet_psma.dataset.images.images import read_volume, write_volume
 from nndet_psma.dataset.images.nifti_bytes import check_length, check_nifti, parse_header
 
 
@@ -83,3 +83,27 @@ def test_other_formats_are_not_looked_at(tmp_path):
     (tmp_path / "a.mha").write_bytes(b"")
     check_nifti(tmp_path / "a.mha")
     check_length(tmp_path / "a.mha")
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_a_size_of_voxels_that_is_not_that_of_their_type(tmp_path, bits):
+    """int16 voxels said to have 8 or 32 bits; bitpix are the bytes 72 and 73 of the header."""
+    file = tmp_path / "p.nii"
+    write_volume(file, np.ones((4, 5, 6), np.int16), Geometry((4, 5, 6), (1.0, 1.0, 1.0)))
+    content = bytearray(file.read_bytes())
+    assert content[72:74] == b"\x10\x00"
+    content[72] = bits
+    file.write_bytes(bytes(content) + bytes(240))
+    with pytest.raises(UserError, match="a header with int16 voxels of another size than 16 bits"):
+        read_volume(file)
+
+
+def test_a_header_that_promises_more_than_the_file_can_hold(tmp_path):
+    """30 000 slices of 1000 x 1000 voxels, 60 GB, in a file of some hundred bytes."""
+    file = tmp_path / "p.nii.gz"
+    write_volume(file, np.ones((4, 5, 6), np.int16), Geometry((4, 5, 6), (1.0, 1.0, 1.0)))
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[42:48] = np.array([1000, 1000, 30_000], "<i2").tobytes()
+    file.write_bytes(gzip.compress(bytes(content)))
+    with pytest.raises(UserError, match=r"at most \d+ of 60000000352 bytes"):
+        read_volume(file)

@@ -124,6 +124,7 @@ def _our_form(job: Job, choices: NodeSegChoices, plans: dict[str, Any], ending: 
         trainer=job.config.module,
         task=job.fingerprint.task,
         made_from=job.fingerprint.content_hash(),
+        training_images=job.fingerprint.training_images,
         target=job.target,
         modalities=job.fingerprint.modalities,
         classes=job.fingerprint.labels,
