@@ -8,10 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from nndet_psma.artifacts.box_plan import MOST_MM, BoxPlan
 from nndet_psma.artifacts.channels import Scaling, Window
 from nndet_psma.core.hashing import hash_json
-from nndet_psma.core.schema import AtMost, Id, Label, Within
+from nndet_psma.core.schema import AtMost, Id, Label, Within, added
 
 MOST_CHANNELS = 100
 """HU windows, or other modalities, that a detector sees."""
+CLIP_NORM = 10.0
+"""Largest gradient norm of a step unless the plan says otherwise: guards a start from scratch. Our choice."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class DetectorPlan(BoxPlan):
         hard_negative_fraction: share of the others that an earlier stage mistook.
         augmentation: of training images.
         optimizer: the paper's SGD unless the machine asks for another.
+        clip_norm: limit of the gradient's norm; 0 does not clip.
+        norm_decay: whether weight decay also acts on trained normalisation layers.
     """
 
     schema: ClassVar[str] = "nndet_psma.plan"
@@ -111,6 +115,8 @@ class DetectorPlan(BoxPlan):
     hard_negative_fraction: float
     augmentation: Augmentation
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    clip_norm: Annotated[float, Within(0, 1e6)] = added(CLIP_NORM)
+    norm_decay: bool = added(True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,6 +130,8 @@ class DetectorPlan(BoxPlan):
             raise ValueError(f"neighbours must not be negative, found {self.neighbours}")
         if self.body_margin_mm < 0:
             raise ValueError(f"body_margin_mm must not be negative, found {self.body_margin_mm}")
+        if self.clip_norm < 0:
+            raise ValueError(f"clip_norm must not be negative (0 is off), found {self.clip_norm}")
         if not 0 < self.positive_fraction <= 1:
             raise ValueError(f"positive_fraction must lie in (0, 1], found {self.positive_fraction}")
         if not 0 <= self.hard_negative_fraction <= 1:
@@ -166,6 +174,8 @@ class DetectorPlan(BoxPlan):
 
     def text_of(self, key: str) -> str | None:
         """Stages in words."""
+        if key == "stages.warmup":
+            return "; ".join(f"{stage.name}: {stage.warmup} iterations" for stage in self.stages)
         if key != "stages":
             return super().text_of(key)
         return "; ".join(

@@ -109,10 +109,25 @@ class SchemaError(ValueError):
         super().__init__(f"{key or 'top level'}: {problem}")
 
 
+_ADDED = "added"
+
+
+def added(default: Any) -> Any:
+    """A field of a dataclass that :func:`to_plain` leaves out while it holds its ``default``.
+
+    For what is added to a format in use: files and hashes of before stay, and with them models that were trained.
+    """
+    return dataclasses.field(default=default, metadata={_ADDED: True})
+
+
 def to_plain(value: Any) -> Any:
     """Dataclasses, tuples and NumPy scalars to what ``json`` writes."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: to_plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if not (_ADDED in field.metadata and getattr(value, field.name) == field.default)
+        }
     if isinstance(value, dict):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -118,6 +118,9 @@ def _short(value: Any) -> str:
 
 
 def _value_text(plan: Plan, key: str) -> str:
+    own = plan.text_of(key)
+    if own is not None:
+        return own
     value: Any = plan
     for part in key.split("."):
         value = getattr(value, part)
@@ -125,9 +128,6 @@ def _value_text(plan: Plan, key: str) -> str:
         return ", ".join(f"{w.lower:g}..{w.upper:g}" for w in value) or "none"
     if key == "scalings":
         return ", ".join(f"{s.name} {s.lower:.4g}..{s.upper:.4g}" for s in value) or "none"
-    own = plan.text_of(key)
-    if own is not None:
-        return own
     if key == "folds":
         return (
             ", ".join(f"{len(fold.train)}/{len(fold.val)}" for fold in plan.folds) + " train/validation cases"

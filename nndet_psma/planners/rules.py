@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 _FINEST_STRIDE = 4
 _MAX_LEVELS = 4
 _SIZES_PER_LEVEL = 2
+_DOMINATED = 0.5
 
 
 def target_spacing(spacings: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -108,3 +110,24 @@ def positive_fraction(positive_slices: int, slices: int) -> float:
     nnDetection oversamples to 1/2; slices without lesions still train the background.
     """
     return float(np.clip(2 * positive_slices / max(1, slices), 0.5, 0.75))
+
+
+def effective_count(counts: Sequence[int]) -> float:
+    """How many equal shares would be as uneven as ``counts``: (sum)^2 / sum of squares (Kish 1965); 0 without any."""
+    squares = sum(count * count for count in counts)
+    return sum(counts) ** 2 / squares if squares else 0.0
+
+
+def positive_draw(by_case: Sequence[int], by_lesion: Sequence[int]) -> Literal["slices", "lesions", "cases"]:
+    """What is drawn alike so that a few do not dominate: cases, else lesions, else every slice with a lesion.
+
+    Args:
+        by_case: slices with a lesion of every case; cases without one do not count.
+        by_lesion: slices of every lesion.
+
+    Dominated is what counts, by its slices, as fewer than half of its number; the half is our choice.
+    """
+    for name, counts in (("cases", by_case), ("lesions", by_lesion)):
+        if effective_count(counts) < _DOMINATED * sum(count > 0 for count in counts):
+            return name  # type: ignore[return-value]
+    return "slices"

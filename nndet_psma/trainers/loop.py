@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -112,6 +113,7 @@ class _Loop:
             settings.optimizer,
             momentum=trainer.sgd_momentum,
             weight_decay=trainer.weight_decay,
+            norm_decay=settings.norm_decay,
         )
         self.precision = Precision(trainer.precision, accelerator.device)
         self.average = WeightAverage(self.model, trainer.ema_decay) if trainer.ema_decay else None
@@ -194,7 +196,7 @@ class _Loop:
             parts = self.compute_losses(self.spread, batch)
         total = torch.stack([part.float() for part in parts.values()]).sum()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        norm = self.precision.step(total, parameters, self.optimizer, self.trainer.clip_norm)
+        norm = self.precision.step(total, parameters, self.optimizer, self.settings.clip_norm or math.inf)
         return parts, norm
 
     def _judge(self, losses: dict[str, float], norm: float, batch: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from nndet_psma.artifacts.detector_plan import CLIP_NORM
 from nndet_psma.trainers.observer import Observer
 from nndet_psma.trainers.settings import TrainerSettings
 
@@ -20,8 +21,10 @@ class LoopSettings:
         folder: checkpoint/, best/ and metrics.csv are kept here.
         made_from: hash of everything that determines the result; a checkpoint of another hash is refused.
         seed: of the model's own sampling (anchors, proposals); with the step it fixes every draw.
-        trainer: ``trainer_cfg``; what replaces values of the plan (seed, batch, stage) is not read here.
+        trainer: ``trainer_cfg``; what replaces values of the plan (seed, batch, stage, clip_norm) is not read here.
         optimizer: "sgd" or "adamw".
+        clip_norm: largest gradient norm; 0 does not clip.
+        norm_decay: whether weight decay also acts on trained normalisation layers.
         observers: told of every step, on the main process.
         validate: value of a model (higher is better) on validation patients; called on every process, with the
             averaged weights where an average is kept, as often as ``trainer`` asks, and after the last step.
@@ -34,6 +37,8 @@ class LoopSettings:
     seed: int
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     optimizer: str = "sgd"
+    clip_norm: float = CLIP_NORM
+    norm_decay: bool = True
     observers: Sequence[Observer] = ()
     validate: Callable[[nn.Module], float] | None = None
     criterion: str = ""

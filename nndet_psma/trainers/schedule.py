@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -10,6 +12,7 @@ from nndet_psma.artifacts.detector_plan import Stage
 
 _DROP = 0.1  # at every milestone (Xu et al. 2023, "Model training")
 _WARMUP_START = 0.001
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def learning_rate(stage: Stage, step: int) -> float:
@@ -21,7 +24,13 @@ def learning_rate(stage: Stage, step: int) -> float:
 
 
 def build_optimizer(
-    model: nn.Module, stage: Stage, name: str, *, momentum: float = 0.9, weight_decay: float = 1e-4
+    model: nn.Module,
+    stage: Stage,
+    name: str,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    norm_decay: bool = True,
 ) -> Optimizer:
     """Optimiser over all trainable parameters.
 
@@ -31,8 +40,18 @@ def build_optimizer(
         name: "sgd" or "adamw".
         momentum: of SGD.
         weight_decay: of both.
+        norm_decay: whether it acts on normalisation layers.
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable: Any = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not norm_decay:
+        norms = {
+            id(p)
+            for module in model.modules()
+            if isinstance(module, _NORMS)
+            for p in module.parameters(recurse=False)
+        }
+        groups = [p for p in trainable if id(p) not in norms], [p for p in trainable if id(p) in norms]
+        trainable = [{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}]
     if name == "adamw":
         return torch.optim.AdamW(trainable, lr=stage.learning_rate, weight_decay=weight_decay)
     return torch.optim.SGD(trainable, lr=stage.learning_rate, momentum=momentum, weight_decay=weight_decay)

@@ -38,7 +38,7 @@ class TrainerSettings:
         precision: "no" (fp32), "fp16" or "bf16": mixed precision, on a GPU.
         save_every: steps between checkpoints.
         log_every: steps between rows of metrics.csv.
-        clip_norm: gradient norm limit.
+        clip_norm: gradient norm limit; 0 does not clip.
         sgd_momentum: momentum of SGD.
         weight_decay: weight decay of SGD and AdamW.
         ema_decay: decay of an average of the weights, in (0, 1), such as 0.999; the average is what is written and
@@ -63,7 +63,7 @@ class TrainerSettings:
     precision: str = "no"
     save_every: int = 100
     log_every: int = 10
-    clip_norm: float = 10.0
+    clip_norm: float | None = None
     sgd_momentum: float = 0.9
     weight_decay: float = 1e-4
     ema_decay: float | None = None
@@ -90,8 +90,10 @@ class TrainerSettings:
             raise ValueError(f"select must be last or best, found {self.select}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie between 0 and 1, found {self.ema_decay}")
-        if self.clip_norm <= 0 or (self.learning_rate is not None and self.learning_rate <= 0):
-            raise ValueError("clip_norm and learning_rate must be above 0")
+        if self.clip_norm is not None and self.clip_norm < 0:
+            raise ValueError(f"clip_norm must not be negative (0 is off), found {self.clip_norm}")
+        if self.learning_rate is not None and self.learning_rate <= 0:
+            raise ValueError("learning_rate must be above 0")
 
     @classmethod
     def parse(cls, content: dict[str, Any]) -> TrainerSettings:

@@ -120,12 +120,15 @@ def _run_loop(run: StageRun[P], model: nn.Module, system: StageSystem[P]) -> nn.
 
 
 def _loop_settings(run: StageRun[P], system: StageSystem[P]) -> LoopSettings:
+    plan, clip_norm = run.job.plan, run.job.settings.clip_norm
     return LoopSettings(
         folder=run.folder,
         made_from=run.made_from,
         seed=run.seed,
         trainer=run.job.settings,
-        optimizer=run.job.plan.optimizer,
+        optimizer=plan.optimizer,
+        clip_norm=plan.clip_norm if clip_norm is None else clip_norm,
+        norm_decay=plan.norm_decay,
         observers=_observers(run, system),
         validate=lambda model: _validation_value(run, system, model),
         criterion=system.criterion,

@@ -16,6 +16,7 @@ from nndet_psma.cli.config_text import attribute_texts
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
 from nndet_psma.planners.detector_options import DetectorOptions
+from nndet_psma.systems.psma25d.options import SliceOptions
 from nndet_psma.systems.psma25d.system import PSMA25D
 from nndet_psma.systems.system import SYSTEMS
 from nndet_psma.trainers.settings import TrainerSettings
@@ -30,7 +31,7 @@ def test_defaults():
 
 def test_defaults_are_those_of_the_dataclasses():
     config = compose_config("t", [])
-    assert config.plan_cfg == DetectorOptions()
+    assert config.plan_cfg == SliceOptions()
     assert config.trainer_cfg == TrainerSettings()
     assert (config.sweep, config.prep, config.inference_kwargs) == (
         SweepConfig(),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pytest
 
-from nndet_psma.core.schema import AtMost, Id, Label, SchemaError, Within, from_plain, to_plain
+from nndet_psma.core.schema import AtMost, Id, Label, SchemaError, Within, added, from_plain, to_plain
 
 
 @dataclass(frozen=True)
@@ -170,3 +170,14 @@ def test_what_lies_within_its_bounds():
     }
     assert to_plain(from_plain(Bounded, content)) == {**content, "table": {}}
     assert from_plain(Bounded, {"label": "Waldeyer's ring"}).label == "Waldeyer's ring"
+
+
+def test_what_was_added_to_a_format_is_written_only_where_it_is_used():
+    @dataclass(frozen=True)
+    class Grown:
+        old: int = 1
+        new: int = added(2)
+
+    assert to_plain(Grown()) == {"old": 1}
+    assert to_plain(Grown(new=3)) == {"old": 1, "new": 3}
+    assert to_plain([Grown(new=2)]) == [{"old": 1}]

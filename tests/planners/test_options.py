@@ -9,6 +9,7 @@ import pytest
 from nndet_psma.cli.config import compose_config
 from nndet_psma.core.errors import UserError
 from nndet_psma.planners.detector_options import DetectorOptions
+from nndet_psma.systems.psma25d.options import SliceOptions
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def options_of(preset: str) -> tuple[Any, DetectorOptions]:
 
 
 def test_options_equal_the_configurations_defaults() -> None:
-    assert compose_config("Task900_X", []).plan_cfg == DetectorOptions()
+    assert compose_config("Task900_X", []).plan_cfg == SliceOptions()
 
 
 def test_the_papers_preset() -> None:
@@ -64,4 +65,4 @@ def test_the_papers_preset() -> None:
 def test_the_preset_of_windows_as_channels() -> None:
     config, options = options_of("psma25d_multiwindow")
     assert (config.plan, config.module) == ("PSMA25D_MultiWindow", "MaskRCNN25D")
-    assert options == DetectorOptions(channels="multiwindow")
+    assert options == SliceOptions(channels="multiwindow")

@@ -21,7 +21,7 @@ ANCESTOR, OWN, OTHER = range(3)  # of the sample's stages: the second and the th
 PLAN_KEYS = {
     "task", "modalities", "classes", "ct_modality", "ctv_modality", "spacing", "batch_size", "seed", "margin_mm",
     "body_margin_mm", "windows", "scalings", "neighbours", "positive_fraction", "hard_negative_fraction",
-    "augmentation", "optimizer", "detector", "detector3d",
+    "augmentation", "optimizer", "clip_norm", "norm_decay", "detector", "detector3d",
 }  # fmt: skip
 SETTINGS_KEYS = {
     "iterations", "learning_rate", "batch_size", "precision", "clip_norm", "sgd_momentum", "weight_decay",
@@ -121,7 +121,7 @@ def test_every_key_of_the_settings(name, tmp_path):
     weights.write_bytes(b"weights")
     special = {
         "iterations": 50, "learning_rate": 0.5, "batch_size": 3, "num_workers": 3, "precision": "bf16",
-        "ema_decay": 0.5, "select": "best", "validate_every": 7, "start_weights": str(weights),
+        "clip_norm": 5.0, "ema_decay": 0.5, "select": "best", "validate_every": 7, "start_weights": str(weights),
         "channels_last": True, "pictures_every": 3, "seed": 3,
     }  # fmt: skip
     value = special[name] if name in special else _other(getattr(TrainerSettings(), name))

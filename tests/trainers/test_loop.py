@@ -58,7 +58,7 @@ def _stage(iterations: int = 6, **changes) -> Stage:
 
 def _settings(folder, **changes) -> LoopSettings:
     """Changes of ``trainer_cfg`` and of the loop's own settings by name."""
-    names = {field.name for field in fields(TrainerSettings)} - {"seed"}
+    names = {field.name for field in fields(TrainerSettings)} - {"seed", "clip_norm"}
     values = {"made_from": "abc", "seed": 3, "num_workers": 0, "save_every": 2, "log_every": 1, **changes}
     trainer = TrainerSettings(**{name: values.pop(name) for name in names & set(values)})
     return LoopSettings(folder=folder, trainer=trainer, **values)
@@ -296,6 +296,15 @@ def test_planned_optimiser():
     assert isinstance(build_optimizer(model, _stage(), "adamw"), torch.optim.AdamW)
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(5), nn.GroupNorm(1, 5), nn.LayerNorm(5)])
+def test_weight_decay_may_leave_norms_alone(norm):
+    model = nn.Sequential(nn.Linear(3, 5), norm)
+    layers, norms = build_optimizer(model, _stage(), "sgd", weight_decay=0.01, norm_decay=False).param_groups
+    assert [p.shape for p in layers["params"]] == [(5, 3), (5,)]
+    assert [p is q for p, q in zip(norms["params"], (norm.weight, norm.bias), strict=True)] == [True, True]
+    assert (layers["weight_decay"], norms["weight_decay"]) == (0.01, 0.0)
+
+
 def test_checkpoint_of_something_else_is_refused(tmp_path):
     _train(tmp_path)
     with pytest.raises(
@@ -381,18 +390,21 @@ def test_full_gpu_says_what_to_lower(tmp_path):
         _train(tmp_path, losses=full, out_of_memory=lambda: "Lower it")
 
 
-def test_gradients_are_clipped(tmp_path):
+@pytest.mark.parametrize(("limit", "length"), [(0.5, 0.5), (0.0, 2.0)])
+def test_gradients_are_clipped_unless_the_limit_is_0(tmp_path, limit, length):
+    """The gradient of twice the bias of the last layer is 2, of nothing else; the rate is 1."""
+
     def steep(model, batch):
-        return {"fit": 1e6 * model(batch["x"]).sum()}
+        return {"fit": 2 * model[-1].bias.sum() + 0 * model(batch["x"]).sum()}
 
     still = _train(tmp_path / "still", stage=_stage(0))
     moved = _train(
         tmp_path / "moved", stage=_stage(1, learning_rate=1.0, warmup=0), losses=steep,
-        clip_norm=0.5, weight_decay=0.0,
+        clip_norm=limit, weight_decay=0.0,
     )  # fmt: skip
     pairs = zip(still.parameters(), moved.parameters(), strict=True)
     squares = [float((a - b).detach().pow(2).sum()) for a, b in pairs]
-    assert sum(squares) ** 0.5 == pytest.approx(0.5, rel=1e-4)
+    assert sum(squares) ** 0.5 == pytest.approx(length, rel=1e-4)
 
 
 def test_learning_overfits_one_batch(tiny_task):

@@ -28,8 +28,8 @@ STAGE = Stage("s", "search", [], None, True, 6000, 0.005, [4000, 5000], 600)
         ({"ema_decay": 1.0}, "ema_decay must lie between 0 and 1, found 1.0"),
         ({"select": "first"}, r"trainer_cfg\.select: expected one of \['last', 'best'\], found 'first'"),
         ({"compile": 1}, r"trainer_cfg\.compile: expected bool, found 1"),
-        ({"clip_norm": 0.0}, "clip_norm and learning_rate must be above 0"),
-        ({"learning_rate": -1.0}, "clip_norm and learning_rate must be above 0"),
+        ({"clip_norm": -1.0}, r"clip_norm must not be negative \(0 is off\), found -1"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
         ({"precision": "fp8"}, "precision must be no, fp16 or bf16, found fp8"),
     ],
 )

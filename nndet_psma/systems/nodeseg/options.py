@@ -31,6 +31,7 @@ class NodeSegOptions(PlannerOptions):
         patience: epochs without a better validation loss that end the training.
         epochs: of the training.
         iterations: steps per epoch.
+        epoch_images: images per epoch, in as many steps as the planned batch needs; ``iterations`` goes before it.
         validation_iterations: validation batches per epoch.
         augmentation: "nnunet", "dwi2022" or "none".
         mirror: mirror in training and prediction.
@@ -58,6 +59,7 @@ class NodeSegOptions(PlannerOptions):
     patience: int | None = None
     epochs: int | None = None
     iterations: int | None = None
+    epoch_images: int | None = None
     validation_iterations: int | None = None
     augmentation: Literal["nnunet", "dwi2022", "none"] = "nnunet"
     mirror: bool | None = None
@@ -71,7 +73,9 @@ class NodeSegOptions(PlannerOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(lambda value: value >= 0, "not negative", "context_mm")
-        self.require(lambda value: value > 0, "positive", "learning_rate", "epochs", "iterations")
+        self.require(
+            lambda value: value > 0, "positive", "learning_rate", "epochs", "iterations", "epoch_images"
+        )
         self.require(lambda value: min(value) > 0, "positive", "matrix")
         if self.spacing is not None and self.matrix is not None:
             raise ValueError("spacing and matrix exclude each other")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from nndet_psma.artifacts.fingerprint import Fingerprint
-from nndet_psma.artifacts.plan import Target
+from nndet_psma.artifacts.plan import Decision, Target
 from nndet_psma.planners.ledger import Ledger
 from nndet_psma.systems.nodeseg.options import NodeSegOptions
 from nndet_psma.systems.nodeseg.plan import SegmentationTraining
@@ -60,6 +63,22 @@ def choose_training(
         save_every=save,
         seed=options.seed,
     )
+
+
+def epoch_steps(
+    training: SegmentationTraining, options: NodeSegOptions, batch_size: int
+) -> tuple[SegmentationTraining, dict[str, Decision]]:
+    """The training whose epochs show ``plan_cfg.epoch_images`` images in batches that memory holds, and why.
+
+    The last batch of an epoch is full. Unchanged where no number of images is asked for, or one of steps.
+    """
+    images = options.epoch_images
+    if images is None or options.iterations is not None:
+        return training, {}
+    steps = math.ceil(images / batch_size)
+    evidence = f"{training.epochs} of {steps} steps: {images} images in batches of {batch_size}"
+    why = {"training.epochs": Decision("plan_cfg.epochs, plan_cfg.epoch_images", evidence)}
+    return replace(training, iterations=steps), why
 
 
 def _foreground_share(ledger: Ledger, fingerprint: Fingerprint, options: NodeSegOptions) -> float:

@@ -18,6 +18,7 @@ from nndet_psma.systems.psma25d.plan import Detector
 from nndet_psma.trainers.networks.norms import FrozenBatchNorm
 from nndet_psma.trainers.networks.weights import check_finite, read_state
 
+_PARTS = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 _GROUP_NORM_CHANNELS_PER_GROUP = 8
 _OWN_PREFIX = "backbone.body."  # of the detectors that a stage writes
 
@@ -36,8 +37,11 @@ def build_backbone(detector: Detector, channels: int) -> BackboneWithFPN:
     body.conv1 = widen_input(body.conv1, channels)
     in_channels = [_block_width(getattr(body, f"layer{level}")[-1]) for level in detector.levels]
     return_layers = {f"layer{level}": str(i) for i, level in enumerate(detector.levels)}
+    frozen = [body.get_submodule(name) for part in _PARTS[: detector.frozen_layers] for name in part]
     for parameter in body.parameters():
         parameter.requires_grad_(True)
+    for module in frozen:
+        module.requires_grad_(False)
     return BackboneWithFPN(
         body, return_layers, in_channels, detector.fpn_channels, extra_blocks=_NoExtraLevels()
     )

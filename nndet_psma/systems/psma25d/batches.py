@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,7 @@ class SliceBatches(StoreBatches[PSMA25DPlan, SliceRef]):
         names = set(hard)
         self.hard = [ref for ref in self.negative if self._name(ref) in names]
         self._check_lesions(self.positive)
+        self.shares = self._shares()
 
     def _index(self) -> tuple[list[SliceRef], list[SliceRef]]:
         positive: list[SliceRef] = []
@@ -84,6 +86,25 @@ class SliceBatches(StoreBatches[PSMA25DPlan, SliceRef]):
                 (positive if found else negative).append(SliceRef(index, z))
         return positive, negative
 
+    def _shares(self) -> NDArray[np.float64] | None:
+        """Probability of each slice with a lesion; None for all alike.
+
+        A lesion is drawn, every one or every case's alike, then one of its slices.
+        """
+        if self.plan.detector.positive_draw == "slices":
+            return None
+        lesions: dict[tuple[int, int], list[int]] = {}
+        for number, ref in enumerate(self.positive):
+            visible, _ = _visible_instances(self.cases[ref.case], self.regions[ref.case], ref.z)
+            for instance in np.unique(visible[visible > 0]).tolist():
+                lesions.setdefault((ref.case, instance), []).append(number)
+        by_case = Counter(case for case, _ in lesions)
+        shares = np.zeros(len(self.positive))
+        for (case, _), slices in lesions.items():
+            weight = 1.0 if self.plan.detector.positive_draw == "lesions" else 1 / by_case[case]
+            shares[slices] += weight / len(slices)
+        return np.asarray(shares / shares.sum())
+
     def _name(self, ref: SliceRef) -> str:
         return f"{self.cases[ref.case].case_id}:{ref.z}"
 
@@ -92,7 +113,13 @@ class SliceBatches(StoreBatches[PSMA25DPlan, SliceRef]):
             self.batch_size if not self.negative else round(self.batch_size * self.plan.positive_fraction)
         )
         wanted = max(1, wanted)
-        positive = [self.positive[i] for i in rng.integers(len(self.positive), size=wanted)]
+        count = len(self.positive)
+        drawn = (
+            rng.integers(count, size=wanted)
+            if self.shares is None
+            else rng.choice(count, wanted, p=self.shares)
+        )
+        positive = [self.positive[i] for i in drawn]
         rest = self.batch_size - wanted
         difficult = round(rest * self.plan.hard_negative_fraction) if self.hard else 0
         hard = [self.hard[i] for i in rng.integers(len(self.hard), size=difficult)] if difficult else []

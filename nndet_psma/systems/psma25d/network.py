@@ -11,6 +11,7 @@ from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
 from nndet_psma.systems.psma25d.backbone import build_backbone
+from nndet_psma.systems.psma25d.box_loss import use_l1
 from nndet_psma.systems.psma25d.plan import Detector
 from nndet_psma.systems.psma25d.transform import PassThroughTransform
 from nndet_psma.trainers.networks.sampling import BoxSampler
@@ -55,6 +56,8 @@ def build_detector(detector: Detector, channels: int, classes: int) -> FasterRCN
     # drawn per image, so that several processes draw what one process draws
     model.rpn.fg_bg_sampler = BoxSampler(detector.rpn_samples, _RPN_POSITIVE_SHARE, stream=0)
     model.roi_heads.fg_bg_sampler = BoxSampler(detector.roi_samples, _ROI_POSITIVE_SHARE, stream=1)
+    if detector.box_loss == "l1":
+        use_l1(model)
     model.transform = PassThroughTransform(channels, size_divisible=2 ** (max(detector.levels) + 1))
     return model
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from nndet_psma.artifacts.channels import Intensity
 from nndet_psma.artifacts.detector_plan import DetectorPlan
-from nndet_psma.core.schema import AtMost, Id, Within
+from nndet_psma.core.schema import AtMost, Id, Within, added
 
 # four times what torchvision's largest detectors have, or more
 Channels = Annotated[int, Within(1, 8192)]
@@ -43,6 +43,10 @@ class Detector:
         min_score: boxes below are never kept.
         nms_iou: NMS of the box head.
         mask_branch: train and run the mask head (off in the paper).
+        frozen_layers: parts of the backbone that keep their weights: 1 the stem, 2 the first layer, too, ...
+        box_loss: of box coordinates, in both stages of the detector.
+        positive_draw: how slices with a lesion are drawn: every slice alike; or every lesion, or every case and in it
+            every lesion alike, then every slice of the lesion.
     """
 
     backbone: Id
@@ -67,6 +71,9 @@ class Detector:
     min_score: float
     nms_iou: float
     mask_branch: bool
+    frozen_layers: Annotated[int, Within(0, 5)] = added(0)
+    box_loss: Literal["smooth_l1", "l1"] = added("smooth_l1")
+    positive_draw: Literal["slices", "lesions", "cases"] = added("slices")
 
     def __post_init__(self) -> None:
         if len(self.levels) != len(self.anchor_sizes):
@@ -80,6 +87,14 @@ class Detector:
             or min([*self.aspect_ratios, *(s for sizes in self.anchor_sizes for s in sizes)]) <= 0
         ):
             raise ValueError("anchor sizes and aspect ratios must be positive")
+        if not 0 <= self.frozen_layers <= 5:
+            raise ValueError(
+                f"frozen_layers must lie in 0..5 (stem and four layers), found {self.frozen_layers}"
+            )
+        if self.frozen_layers and self.norm == "batch":
+            raise ValueError(
+                "frozen_layers with norm batch: statistics of frozen layers would go on changing"
+            )
         self._check_input()
 
     def _check_input(self) -> None:

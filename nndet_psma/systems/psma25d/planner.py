@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from nndet_psma.artifacts.channels import Window
+from nndet_psma.artifacts.detector_plan import CLIP_NORM
 from nndet_psma.artifacts.fingerprint import Fingerprint, Histogram
 from nndet_psma.artifacts.plan import Target
+from nndet_psma.core.errors import UserError
 from nndet_psma.planners import rules
 from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.folds import FoldChoice
@@ -31,11 +34,13 @@ from nndet_psma.planners.windows import (
     most_different_windows,
     quantile_windows,
 )
+from nndet_psma.systems.psma25d.options import SliceOptions
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.systems.psma25d.planning.augmentation import choose_augmentation
 from nndet_psma.systems.psma25d.planning.detector import plan_detector
 from nndet_psma.systems.psma25d.planning.profile import choose_profile
 from nndet_psma.systems.psma25d.planning.schedule import schedule_for
+from nndet_psma.systems.psma25d.planning.settled import is_own, settled
 from nndet_psma.systems.psma25d.planning.stages import plan_stages
 
 
@@ -61,8 +66,9 @@ class PSMA25DPlanner:
         require_lesions(fingerprint)
         refuse_options(options, type(self).__name__, {"patch_size": None})
         ledger = Ledger()
-        inputs = _plan_inputs(ledger, fingerprint, options, target)
-        learning = _plan_learning(ledger, fingerprint, options, target, inputs)
+        own = options if isinstance(options, SliceOptions) else SliceOptions(**vars(options))
+        inputs = _plan_inputs(ledger, fingerprint, own, target)
+        learning = _plan_learning(ledger, fingerprint, own, target, inputs)
         ledger.note("folds", folds.rule, folds.evidence)
         ledger.note("seed", "plan_cfg.seed", "the same seed, the same folds, batches and bootstrap")
         zone = inputs["margin_mm"] if inputs["ctv_modality"] is not None else None
@@ -82,13 +88,13 @@ class PSMA25DPlanner:
             folds=folds.folds,
             seed=options.seed,
             postproc_defaults=_defaults(ledger, zone),
-            postproc_grid=_grid(ledger, fingerprint, options, zone, voters),
+            postproc_grid=_grid(ledger, fingerprint, own, zone, voters),
             decisions=ledger.decisions,
         )
 
 
 def _plan_inputs(
-    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions, target: Target
+    ledger: Ledger, fingerprint: Fingerprint, options: SliceOptions, target: Target
 ) -> dict[str, Any]:
     """Fields of the plan that say what the network sees."""
     note_machine(ledger, target)
@@ -109,12 +115,13 @@ def _plan_inputs(
 def _plan_learning(
     ledger: Ledger,
     fingerprint: Fingerprint,
-    options: DetectorOptions,
+    options: SliceOptions,
     target: Target,
     inputs: dict[str, Any],
 ) -> dict[str, Any]:
     """Fields of the plan that say how the network learns."""
     windows = inputs["windows"]
+    augmentation, rule, evidence = choose_augmentation(options.augmentation, target)
     shown = len(windows) if options.channels == "multiwindow" else min(1, len(windows))
     network = plan_detector(
         ledger,
@@ -122,10 +129,13 @@ def _plan_learning(
         target,
         choose_profile(target),
         plane_sizes(fingerprint, inputs["spacing"], inputs["margin_mm"], BODY_MARGIN_MM),
+        augmentation=augmentation,
+        draw=_positive_draw(ledger, fingerprint, options),
         channels=(shown + len(inputs["scalings"])) * (2 * inputs["neighbours"] + 1),
         classes=len(fingerprint.labels),
     )
-    positive = _positive_fraction(ledger, fingerprint)
+    positive = _positive_fraction(ledger, fingerprint, options)
+    warmup = settled(ledger, options, "warmup", None, "stages.warmup")
     schedule = schedule_for(
         target,
         _positive_slices(fingerprint),
@@ -133,11 +143,11 @@ def _plan_learning(
         positive,
         options.iterations_factor,
         paper=options.schedule == "paper",
+        warmup=warmup,
     )
     ledger.note("stages", "schedule.schedule_for, stages.plan_stages", schedule.reason)
     why = "SGD as in the paper" if schedule.optimizer == "sgd" else "AdamW: short schedules from scratch"
     ledger.note("optimizer", "schedule.schedule_for", why)
-    augmentation, rule, evidence = choose_augmentation(options.augmentation, target)
     ledger.note("augmentation", rule, evidence)
     return {
         "detector": network.detector,
@@ -146,13 +156,13 @@ def _plan_learning(
         "hard_negative_fraction": _hard_negative_fraction(ledger, options),
         "stages": plan_stages(windows, options.channels, options.wsi_pretraining, schedule),
         "optimizer": schedule.optimizer,
-        "augmentation": augmentation,
+        "augmentation": replace(augmentation, rotation_degrees=network.rotation_degrees),
+        "clip_norm": settled(ledger, options, "clip_norm", CLIP_NORM),
+        "norm_decay": settled(ledger, options, "norm_decay", True),
     }
 
 
-def _spacing(
-    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions
-) -> tuple[float, float, float]:
+def _spacing(ledger: Ledger, fingerprint: Fingerprint, options: SliceOptions) -> tuple[float, float, float]:
     spacings = np.array([case.spacing for case in fingerprint.cases])
     low, high = (np.round(fold(spacings, axis=0), 3).tolist() for fold in (np.min, np.max))
     evidence = f"{len(spacings)} cases, from {low} to {high} mm"
@@ -164,7 +174,7 @@ def _spacing(
 
 
 def _windows(
-    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions, affordable: int | None, has_ct: bool
+    ledger: Ledger, fingerprint: Fingerprint, options: SliceOptions, affordable: int | None, has_ct: bool
 ) -> list[Window]:
     if not has_ct:
         ledger.note("windows", "no modality is CT", "modalities are scaled instead")
@@ -187,7 +197,7 @@ def _windows(
     return chosen
 
 
-def _candidates(pooled: Histogram, options: DetectorOptions) -> WindowChoice:
+def _candidates(pooled: Histogram, options: SliceOptions) -> WindowChoice:
     if options.windows:
         *others, general = options.windows
         return distinct_windows(others, general)
@@ -195,7 +205,7 @@ def _candidates(pooled: Histogram, options: DetectorOptions) -> WindowChoice:
 
 
 def _neighbours(
-    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions, spacing: tuple[float, float, float]
+    ledger: Ledger, fingerprint: Fingerprint, options: SliceOptions, spacing: tuple[float, float, float]
 ) -> int:
     height = float(np.median([lesion.size_mm[0] for lesion in fingerprint.lesions]))
     evidence = f"median lesion height {height:.1f} mm, slices {spacing[0]:g} mm"
@@ -206,14 +216,25 @@ def _neighbours(
     return rules.neighbour_slices(height, spacing[0], max(case.shape[0] for case in fingerprint.cases))
 
 
-def _positive_fraction(ledger: Ledger, fingerprint: Fingerprint) -> float:
+def _positive_fraction(ledger: Ledger, fingerprint: Fingerprint, options: SliceOptions) -> float:
+    if not is_own(options, "positive_fraction"):
+        return float(settled(ledger, options, "positive_fraction", None))
     positive = _positive_slices(fingerprint)
     total = sum(case.search_slices for case in fingerprint.cases)
     ledger.note("positive_fraction", "rules.positive_fraction", f"{positive} of {total} slices hold a lesion")
     return rules.positive_fraction(positive, total)
 
 
-def _hard_negative_fraction(ledger: Ledger, options: DetectorOptions) -> float:
+def _hard_negative_fraction(ledger: Ledger, options: SliceOptions) -> float:
+    if not is_own(options, "hard_negative_fraction"):
+        share = float(settled(ledger, options, "hard_negative_fraction", None))
+        if share and not options.wsi_pretraining:
+            raise UserError(
+                "plan_cfg.hard_negative_fraction asks for slices that no stage can mine",
+                expected="0 where plan_cfg.wsi_pretraining is false",
+                found=f"{share:g}",
+            )
+        return share
     share = 0.5 if options.wsi_pretraining else 0.0
     evidence = "half of the slices without a lesion are those the whole-slice stage mistook"
     ledger.note(
@@ -222,6 +243,19 @@ def _hard_negative_fraction(ledger: Ledger, options: DetectorOptions) -> float:
         evidence if share else "no whole-slice stage to mine with",
     )
     return share
+
+
+def _positive_draw(ledger: Ledger, fingerprint: Fingerprint, options: SliceOptions) -> Any:
+    """Every slice alike unless the slices of few cases, or of few lesions, are most of them."""
+    by_case = [case.positive_slices for case in fingerprint.cases]
+    by_lesion = [lesion.slices for lesion in fingerprint.lesions]
+    draw = rules.positive_draw(by_case, by_lesion)
+    if draw != "slices" and is_own(options, "positive_draw"):
+        cases, lesions = (rules.effective_count(counts) for counts in (by_case, by_lesion))
+        evidence = f"{sum(count > 0 for count in by_case)} cases count as {cases:.1f}, "
+        evidence += f"{len(by_lesion)} lesions as {lesions:.1f} by their slices"
+        ledger.note("detector.positive_draw", "rules.positive_draw: below half of their number", evidence)
+    return settled(ledger, options, "positive_draw", draw, "detector.positive_draw")
 
 
 def _positive_slices(fingerprint: Fingerprint) -> int:
@@ -235,7 +269,7 @@ def _defaults(ledger: Ledger, zone: float | None) -> dict[str, Any]:
 
 
 def _grid(
-    ledger: Ledger, fingerprint: Fingerprint, options: DetectorOptions, zone: float | None, voters: int
+    ledger: Ledger, fingerprint: Fingerprint, options: SliceOptions, zone: float | None, voters: int
 ) -> dict[str, list[Any]]:
     pooled = Histogram.pooled([case.lesion_hu for case in fingerprint.cases])
     if options.grids == "paper":

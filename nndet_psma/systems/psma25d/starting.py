@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nndet_psma.artifacts.detector_plan import Stage
+from nndet_psma.core.errors import UserError
 from nndet_psma.systems.psma25d.network import build_detector
 from nndet_psma.systems.psma25d.plan import Detector, PSMA25DPlan
 from nndet_psma.trainers.networks.weights import load_state, read_model, read_state
@@ -42,6 +43,7 @@ def starting_detector(plan: PSMA25DPlan, stage: Stage, start: Path | None) -> nn
     """
     channels = plan.channels(stage)
     if start is None:
+        _check_frozen(plan.detector)
         model: nn.Module = build_detector(plan.detector, channels, len(plan.classes))
         return model
     model = build_detector(_without_weights(plan), channels, len(plan.classes))
@@ -58,6 +60,16 @@ def _with_channels(state: Mapping[str, Tensor], channels: int) -> dict[str, Tens
         mean = tensor.mean(dim=1, keepdim=True) * tensor.shape[1] / channels
         changed[_FIRST_CONVOLUTION] = mean.expand(-1, channels, -1, -1).contiguous()
     return changed
+
+
+def _check_frozen(detector: Detector) -> None:
+    if detector.frozen_layers and detector.weights == "none":
+        raise UserError(
+            "layers that were never trained would be frozen",
+            expected="detector.weights imagenet or a path, or detector.frozen_layers 0",
+            found=f"weights none, frozen_layers {detector.frozen_layers}",
+            remedy="Train them with -o +plan_overwrites.detector.frozen_layers=0",
+        )
 
 
 def _without_weights(plan: PSMA25DPlan) -> Detector:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.dataset.task.description import DatasetDescription, Role
 from nndet_psma.systems.detector_system import DetectorSystem
+from nndet_psma.systems.psma25d.options import SliceOptions
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class PSMA25D(DetectorSystem[PSMA25DPlan]):
     trainer = "MaskRCNN25D"
     plan_id = "PSMA25D"
     plan_type = PSMA25DPlan
+    options_type = SliceOptions
     presets = "nndet_psma.systems.psma25d.presets"
 
     def without_paths(self, plan: PSMA25DPlan) -> tuple[PSMA25DPlan, list[str]]:

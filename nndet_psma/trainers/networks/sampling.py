@@ -29,6 +29,7 @@ class BoxSampler(nn.Module):
     Attributes:
         drawn: boxes drawn by the last call, over its images.
         positives: the positives among them.
+        chosen: their masks, one per image.
     """
 
     def __init__(self, size: int, positive_fraction: float, stream: int) -> None:
@@ -38,6 +39,7 @@ class BoxSampler(nn.Module):
         self.stream = stream
         self.drawn = 0
         self.positives = 0
+        self.chosen: list[Tensor] = []
         self._seeds: list[int] | None = None
 
     def begin(self, seed: int, images: Sequence[int]) -> None:
@@ -69,6 +71,7 @@ class BoxSampler(nn.Module):
             negative_masks.append(_mask(labels, negative))
             self.positives += len(positive)
             self.drawn += len(positive) + len(negative)
+        self.chosen = positive_masks
         return positive_masks, negative_masks
 
     def _draw(self, labels: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

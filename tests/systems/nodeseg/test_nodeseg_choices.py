@@ -5,9 +5,11 @@ from planner_samples import box_lesion, hand_made_case, regions, table_2_histogr
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.plan import Target
+from nndet_psma.cli.config import compose_config
 from nndet_psma.core.errors import UserError
 from nndet_psma.systems.nodeseg.options import NodeSegOptions
 from nndet_psma.systems.nodeseg.planner import choose_nodeseg, dataset_name
+from nndet_psma.systems.nodeseg.training import epoch_steps
 
 CPU, GPU = Target("cpu", 0.0), Target("gpu", 24.0, 2)
 
@@ -121,6 +123,24 @@ def test_schedules_and_options():
     assert (training.epochs, training.iterations, training.learning_rate) == (1000, 250, 0.01)
     own = chosen(["CT"], [ct_case()], optimizer="adam", epochs=3, loss="tversky").training
     assert (own.epochs, own.learning_rate, own.loss) == (3, 1e-4, "tversky")
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(10, 31), (4, 78), (309, 1)])
+def test_an_epoch_of_the_study_is_its_training_set(batch, steps):
+    """309 images: 30 batches of 10 are 300, so a 31st is begun; 77 of 4 are 308."""
+    config = compose_config("Task900_X", ["train=nodeseg_dwi2022"])
+    options = config.plan_cfg
+    training = chosen(["CT"], [ct_case()], epochs=options.epochs).training
+    found, why = epoch_steps(training, options, batch)
+    assert (found.epochs, found.iterations) == (300, steps)
+    assert f"of {steps} steps: 309 images" in why["training.epochs"].evidence
+
+
+def test_steps_of_an_epoch_go_before_images():
+    options = NodeSegOptions(epoch_images=309, iterations=7)
+    training = chosen(["CT"], [ct_case()], iterations=7).training
+    assert epoch_steps(training, options, 10) == (training, {})
+    assert epoch_steps(training, NodeSegOptions(), 10) == (training, {})
 
 
 def test_every_choice_has_a_reason():

@@ -153,3 +153,18 @@ def test_pickle_is_not_run(tmp_path):
 def test_replace_keeps_checks():
     with pytest.raises(ValueError, match="3 levels but anchor sizes for 2"):
         replace(small_detector(), levels=[1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("count", "kept"),
+    [(0, set()), (1, {"conv1"}), (2, {"conv1", "layer1"}), (3, {"conv1", "layer1", "layer2"})],
+)
+def test_frozen_layers_keep_their_weights(count, kept):
+    body = build_backbone(small_detector(norm="frozen", frozen_layers=count), channels=3).body
+    assert {name.split(".")[0] for name, p in body.named_parameters() if not p.requires_grad} == kept
+
+
+def test_frozen_layers_need_statistics_that_stay():
+    with pytest.raises(ValueError, match="statistics of frozen layers would go on changing"):
+        small_detector(frozen_layers=2)
+    assert small_detector(norm="group", frozen_layers=2).frozen_layers == 2

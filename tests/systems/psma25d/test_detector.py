@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from small_detector import small_detector
@@ -10,6 +12,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from nndet_psma.systems.psma25d.network import build_detector
 from nndet_psma.systems.psma25d.transform import PassThroughTransform
+from nndet_psma.trainers.networks.sampling import seed_samplers
 
 LOSSES = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
 
@@ -129,3 +132,35 @@ def test_mask_branch():
     assert weight.grad.abs().sum() > 0
     with torch.no_grad():
         assert "masks" in model.eval()([torch.rand(3, 48, 64)])[0]
+
+
+def _unbent(bent, *args, beta, reduction):
+    return bent(*args, beta=0.0, reduction=reduction)
+
+
+def test_l1_is_smooth_l1_without_its_bend(monkeypatch):
+    """torchvision's own losses with the bend at 0, which is L1 by PyTorch's definition; all else is the same."""
+    images, targets = _batch()
+    losses = {}
+    for name in ("l1", "smooth_l1"):
+        torch.manual_seed(0)
+        model = build_detector(small_detector(box_loss=name), 3, 1).train()
+        if name == "smooth_l1":
+            bent = torch.nn.functional.smooth_l1_loss
+            monkeypatch.setattr(torch.nn.functional, "smooth_l1_loss", partial(_unbent, bent))
+        seed_samplers(model, 5, [0, 1])
+        losses[name] = model(images, targets)
+    assert set(losses["l1"]) == LOSSES
+    for key in LOSSES:
+        assert torch.allclose(losses["l1"][key], losses["smooth_l1"][key])
+        assert losses["l1"][key] > 0
+    sum(losses["l1"].values()).backward()
+
+
+def test_l1_leaves_weights_and_predictions_alone():
+    torch.manual_seed(0)
+    plain = build_detector(small_detector(min_score=0.0), 3, 1).eval()
+    changed = build_detector(small_detector(min_score=0.0, box_loss="l1"), 3, 1).eval()
+    changed.load_state_dict(plain.state_dict())
+    image = torch.rand(3, 48, 64)
+    assert torch.equal(plain([image])[0]["boxes"], changed([image])[0]["boxes"])

@@ -19,6 +19,7 @@ from nndet_psma.planners import machine as prepare
 from nndet_psma.planners.describe import BOOKKEEPING, describe_plan
 from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.folds import FoldChoice
+from nndet_psma.systems.psma25d.options import SliceOptions
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.systems.psma25d.planner import PSMA25DPlanner
 from nndet_psma.systems.psma25d.system import PSMA25D
@@ -115,10 +116,11 @@ def test_with_ct_and_ctv() -> None:
     assert plan.postproc_defaults["zone_mm"] == 6.48
     # median side (8 + ... + 13) / 6 = 10.5 voxels become 32 pixels: 3.047, in steps of 0.05 downwards
     assert plan.detector.scale == pytest.approx(3.0)
-    # CTV box 80 x 100 voxels grown by 6.48 on each side: 92.96 x 112.96 voxels
-    stride = 2 ** (max(plan.detector.levels) + 1)
-    for size, side in zip(plan.detector.input_size, (92.96, 112.96), strict=True):
-        assert side * plan.detector.scale <= size < side * plan.detector.scale + stride
+    # CTV box 80 x 100 voxels grown by 6.48 on each side: 92.96 x 112.96 voxels, 279 x 339 pixels; turned by any angle
+    # and enlarged by 1.11 the longer side needs 376 each way, a rounded corner up to 34 more, in steps of 16
+    assert all(384 <= side <= 416 for side in plan.detector.input_size)
+    assert "keep 9" in plan.decisions["augmentation.rotation_degrees"].evidence
+    assert plan.augmentation.rotation_degrees == 180.0
     # 12 lesions on 3 slices each of 6 CTVs with 30 slices: 2 * 36 / 180 is below a half
     assert plan.positive_fraction == 0.5
     assert plan.channels(plan.voters[0]) == 3
@@ -265,6 +267,77 @@ def test_the_user_decides(options: dict, expected) -> None:
     plan = plan_for(hand_made(), GPU, DetectorOptions(**options))
     assert expected(plan)
     assert plan != plan_for(hand_made(), GPU)
+
+
+def test_no_room_to_grow_bounds_the_angle() -> None:
+    """The longest side of 800 pixels would need 888 x 888, more than the 800 x 800 of a slice."""
+    plan = plan_for(hand_made(), GPU, DetectorOptions(input_side=800))
+    assert max(plan.detector.input_size) < 816
+    assert 0 < plan.augmentation.rotation_degrees < 20
+    assert "no room to grow" in plan.decisions["augmentation.rotation_degrees"].evidence
+
+
+def xu2023(**changes: object) -> SliceOptions:
+    return replace(compose_config("Task900_X", ["train=psma25d_xu2023"]).plan_cfg, **changes)
+
+
+def test_the_papers_preset_takes_detectron2s_values_where_the_paper_is_silent() -> None:
+    plan = plan_for(hand_made(), GPU, xu2023())
+    found = plan.detector
+    assert (found.nms_iou, found.min_score, found.detections_per_slice) == (0.5, 0.05, 100)
+    assert (found.frozen_layers, found.box_loss) == (2, "l1")
+    assert (plan.positive_fraction, plan.hard_negative_fraction, plan.detector.positive_draw) == (
+        1.0,
+        0.0,
+        "slices",
+    )
+    assert (plan.clip_norm, plan.norm_decay) == (0.0, False)
+    # 1000 iterations at batch 64; at batch B as many images, 64 / B times the iterations
+    assert {stage.warmup for stage in plan.stages} == {round(1000 * 64 / plan.batch_size)}
+    # 720 pixels at 0.89 to 1.11: 640 to 800, in every direction, rounded up to the stride
+    assert all(side in range(800, 896) for side in (*found.input_size, *found.body_input_size))
+    rules = {key for key, decision in plan.decisions.items() if decision.rule == "detectron2 default"}
+    assert rules == {
+        "positive_fraction", "hard_negative_fraction", "clip_norm", "norm_decay", "stages.warmup",
+        "augmentation.rotation_degrees", "detector.positive_draw",
+        *(f"detector.{n}" for n in ("nms_iou", "min_score", "detections_per_slice", "frozen_layers", "box_loss")),
+    }  # fmt: skip
+    values = {row.key: row.value for row in describe_plan(plan)}
+    assert values["stages.warmup"].startswith("wsi: ")
+
+
+def test_the_users_choice_goes_before_detectron2s() -> None:
+    plan = plan_for(hand_made(), GPU, xu2023(nms_iou=0.4, positive_fraction=0.6, canvas="bound"))
+    assert (plan.detector.nms_iou, plan.positive_fraction) == (0.4, 0.6)
+    assert plan.decisions["detector.nms_iou"].rule == "plan_cfg.nms_iou"
+    assert plan.augmentation.rotation_degrees < 20
+
+
+def test_nothing_untrained_is_frozen() -> None:
+    assert plan_for(hand_made(), GPU, xu2023(weights="none")).detector.frozen_layers == 0
+    with pytest.raises(UserError, match="never trained"):
+        plan_for(hand_made(), CPU, SliceOptions(frozen_layers=1))
+    with pytest.raises(UserError, match="no stage can mine"):
+        plan_for(hand_made(), GPU, SliceOptions(wsi_pretraining=False, hard_negative_fraction=0.5))
+
+
+def test_few_cases_with_most_slices_are_not_drawn_more_often() -> None:
+    """Six cases with 2 nodes of 3 slices count as 6. With 40 nodes in one: (5 * 6 + 120)^2 / (5 * 36 + 14400) = 1.5."""
+    even, uneven = hand_made(), hand_made()
+    many = [lesion(n + 1, 8, 0.0) for n in range(40)]
+    uneven.cases[3] = replace(uneven.cases[3], lesions=many, positive_slices=120)
+    assert plan_for(even).detector.positive_draw == "slices"
+    plan = plan_for(replace(uneven, cases=uneven.cases))
+    assert plan.detector.positive_draw == "cases"
+    assert "6 cases count as 1.5" in plan.decisions["detector.positive_draw"].evidence
+    assert plan_for(uneven, CPU, SliceOptions(positive_draw="lesions")).detector.positive_draw == "lesions"
+
+
+def test_what_a_plan_does_not_use_is_not_written() -> None:
+    """Files and hashes of plans and trainings of before stay."""
+    written = plan_for(hand_made()).to_json()
+    assert not {"clip_norm", "norm_decay"} & set(written)
+    assert not {"frozen_layers", "box_loss", "positive_draw"} & set(written["detector"])
 
 
 def test_a_batch_that_does_not_fit_is_said() -> None:

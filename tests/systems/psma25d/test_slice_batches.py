@@ -121,6 +121,26 @@ def test_slices_with_lesions_are_those_of_the_mask(tiny_task, plan):
     assert all(batches.cases[ref.case].case_id != "case_5" for ref in batches.positive)
 
 
+@pytest.mark.parametrize("draw", ["lesions", "cases"])
+def test_lesions_and_cases_may_be_drawn_alike(tiny_task, plan, draw):
+    """case_0 has two lesions, case_1 one: a share of 1/3 each, or of 1/4, 1/4, 1/2, evenly over its slices."""
+    balanced = replace(plan, detector=replace(plan.detector, positive_draw=draw), positive_fraction=1.0)
+    batches = _batches(tiny_task, balanced, batch_size=2)
+    wanted = np.zeros(len(batches.positive))
+    share = {"lesions": {0: 1 / 3, 1: 1 / 3}, "cases": {0: 1 / 4, 1: 1 / 2}}[draw]
+    for number, ref in enumerate(batches.positive):
+        mask = np.asarray(batches.cases[ref.case].instances)
+        for instance in np.unique(mask[ref.z])[1:]:
+            wanted[number] += share[ref.case] / (mask == instance).any((1, 2)).sum()
+    np.testing.assert_allclose(batches.shares, wanted)
+    again = _batches(tiny_task, balanced, batch_size=2)
+    assert [batches[i]["slices"] for i in range(3)] == [again[i]["slices"] for i in (0, 1, 2)]
+    drawn = [ref.case for step in range(400) for ref in batches._draw(np.random.default_rng((1, step)))]
+    assert np.mean(np.array(drawn) == 1) == pytest.approx(
+        share[1], abs=0.07
+    )  # 4 standard deviations of 800 draws
+
+
 def test_whole_slices_only_positive_when_there_is_no_other(tiny_task, plan):
     batches = _batches(tiny_task, plan)
     batches.negative.clear()

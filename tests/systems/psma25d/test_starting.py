@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nndet_psma.core.errors import UserError
+from nndet_psma.systems.psma25d.network import build_detector
 from nndet_psma.systems.psma25d.starting import starting_detector
 from nndet_psma.systems.psma25d.trainer import MaskRCNN25D
 from nndet_psma.trainers.identity import stage_hash
+from nndet_psma.trainers.networks.weights import write_model
 from nndet_psma.trainers.registry import FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
 
@@ -77,3 +79,26 @@ def test_hash_is_of_the_content_of_own_weights(tiny_task, weights, tmp_path):
         hashes.append(stage_hash(plan, stage, 0, replace(QUICK, start_weights=str(file))))
     assert hashes[0] == hashes[1] != hashes[2]
     assert stage_hash(plan, stage, 0, QUICK) not in hashes
+
+
+def test_layers_that_were_never_trained_are_not_frozen(tiny_task, weights):
+    plan = replace(tiny_task.plan, detector=replace(tiny_task.plan.detector, norm="frozen", frozen_layers=1))
+    with pytest.raises(UserError, match=r"never trained.*frozen_layers=0"):
+        starting_detector(plan, plan.stages[0], None)
+
+
+def test_a_stage_is_trained_with_the_papers_choices(tiny_task, weights, tmp_path):
+    """Frozen stem, L1, no clipping, norms without decay, cases drawn alike: the stem stays, what follows moves."""
+    plan = tiny_task.plan
+    detector = replace(
+        plan.detector, norm="group", frozen_layers=1, box_loss="l1", positive_draw="cases", weights="none"
+    )
+    plan = replace(plan, detector=detector, clip_norm=0.0, norm_decay=False, positive_fraction=1.0)
+    start = tmp_path / "start.safetensors"
+    write_model(build_detector(detector, plan.channels(plan.stages[0]), len(plan.classes)), start)
+    settings = TrainerSettings(iterations=2, num_workers=0, start_weights=str(start))
+    MaskRCNN25D().train(FoldJob(plan, 0, tiny_task.store, tmp_path, settings, voter="wsi"))
+    before, after = load_file(start), load_file(tmp_path / "wsi/model.safetensors")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "backbone.body.layer1.0.conv1.weight" in moved
+    assert not {"backbone.body.conv1.weight", "backbone.body.bn1.weight", "backbone.body.bn1.bias"} & moved

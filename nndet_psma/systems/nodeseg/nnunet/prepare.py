@@ -22,6 +22,7 @@ from nndet_psma.systems.nodeseg.plan import NodeSegPlan
 from nndet_psma.systems.nodeseg.planner import NodeSegChoices, choose_nodeseg
 from nndet_psma.systems.nodeseg.sampling import PLANS_KEY
 from nndet_psma.systems.nodeseg.settings import NodeSegSettings
+from nndet_psma.systems.nodeseg.training import epoch_steps
 from nndet_psma.systems.system import PlanJob
 
 Job = PlanJob[NodeSegPlan, NodeSegOptions, NodeSegSettings]
@@ -110,13 +111,16 @@ def _our_form(job: Job, choices: NodeSegChoices, plans: dict[str, Any], ending: 
     architecture = found["architecture"]["arch_kwargs"]
     content = dict(vars(choices))
     budget, decisions = content.pop("budget"), content.pop("decisions")
+    batch = int(found["batch_size"])
+    training, epoch = epoch_steps(choices.training, job.config.plan_cfg, batch)
     content.update(
+        training=training,
         spacing=(z, y, x),
         patch_size=tuple(int(side) for side in found["patch_size"]),
-        batch_size=int(found["batch_size"]),
+        batch_size=batch,
         features=[int(width) for width in architecture["features_per_stage"]],
         network=budget.network,
-        decisions={**decisions, **_nnunet_decisions(found), **_fold_decisions(job.folds)},
+        decisions={**decisions, **epoch, **_nnunet_decisions(found), **_fold_decisions(job.folds)},
     )
     return NodeSegPlan(
         plan_id=job.config.plan,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from nndet_psma.artifacts.detector_plan import Augmentation
 from nndet_psma.artifacts.plan import Target
 from nndet_psma.core.errors import UserError
 from nndet_psma.planners import rules
-from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.planners.ledger import Ledger
 from nndet_psma.planners.plane_rules import PlaneSizes
 from nndet_psma.planners.training_memory import Training
+from nndet_psma.systems.psma25d.options import SliceOptions
 from nndet_psma.systems.psma25d.plan import Detector
 from nndet_psma.systems.psma25d.planning.anchors import (
     DEFAULT_RATIOS,
@@ -24,6 +25,7 @@ from nndet_psma.systems.psma25d.planning.anchors import (
     fit_anchors,
     score_anchors,
 )
+from nndet_psma.systems.psma25d.planning.canvas import Canvas, Views, choose_canvas
 from nndet_psma.systems.psma25d.planning.memory import (
     CPU_BATCH,
     LADDER,
@@ -35,6 +37,7 @@ from nndet_psma.systems.psma25d.planning.memory import (
     max_images_for,
 )
 from nndet_psma.systems.psma25d.planning.profile import Profile
+from nndet_psma.systems.psma25d.planning.settled import settled
 
 _MIN_SCORE = 0.02
 _NMS_IOU = 0.3
@@ -44,10 +47,11 @@ _GREY_MEAN, _GREY_STD = 0.45, 0.225  # ImageNet's, averaged over the colours
 
 @dataclass(frozen=True)
 class PlannedNetwork:
-    """Detector and slices per optimiser step over all GPUs."""
+    """Detector, slices per optimiser step over all GPUs, and the largest rotation its training images have room for."""
 
     detector: Detector
     batch: int
+    rotation_degrees: float
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,13 @@ class _Scales:
 
 def plan_detector(
     ledger: Ledger,
-    options: DetectorOptions,
+    options: SliceOptions,
     target: Target,
     profile: Profile,
     plane: PlaneSizes,
     *,
+    augmentation: Augmentation,
+    draw: Literal["slices", "lesions", "cases"],
     channels: int,
     classes: int,
 ) -> PlannedNetwork:
@@ -81,6 +87,8 @@ def plan_detector(
         target: the machine.
         profile: what it affords.
         plane: sizes of regions and lesions, in planned voxels.
+        augmentation: wished; its rotation may be bounded.
+        draw: how slices with a lesion are drawn.
         channels: most input channels of any stage.
         classes: lesion classes.
 
@@ -98,21 +106,28 @@ def plan_detector(
         classes=classes,
         roi_samples=profile.roi_samples,
     )
-    choice = _fitting(options, target, network, plane, scales)
+    choice = _fitting(options, target, network, _pixels(plane, scales, levels))
     wanted = max(_pixels(plane, scales, levels))
     if choice.pixels < wanted:
         scales = scales.times(math.sqrt(choice.pixels / wanted) * 0.98)  # sides are rounded up to the stride
         rule += ", shrunk to fit the memory"
     anchors = _anchors(options, plane, scales, len(levels))
+
+    def fitting(search: tuple[int, int], body: tuple[int, int]) -> NetworkChoice:
+        return _fitting(options, target, network, (search[0] * search[1], body[0] * body[1]))
+
+    tight = Canvas(*_input_sizes(plane, scales, levels), choice, augmentation.rotation_degrees)
+    views = Views(plane.search * scales.search, plane.body * scales.body, 2 ** (max(levels) + 1))
+    canvas = choose_canvas(ledger, options, augmentation, tight, views, profile.max_pixels, fitting)
     _note_sizes(ledger, plane, scales, rule, levels)
     _note_anchors(ledger, options, plane, anchors)
-    _note_network(ledger, options, profile, choice)
-    return PlannedNetwork(
-        _detector(options, profile, choice, scales, levels, anchors, plane), choice.batch_size
-    )
+    _note_network(ledger, options, profile, canvas.choice)
+    detector = _detector(ledger, options, profile, canvas, scales, levels, anchors)
+    detector = replace(detector, positive_draw=draw)
+    return PlannedNetwork(detector, canvas.choice.batch_size, canvas.rotation_degrees)
 
 
-def _scales(options: DetectorOptions, profile: Profile, plane: PlaneSizes) -> tuple[_Scales, str]:
+def _scales(options: SliceOptions, profile: Profile, plane: PlaneSizes) -> tuple[_Scales, str]:
     if options.input_side is not None:
         sides = (plane.largest_search, plane.largest_body)
         search, body = (rules.fitting_scale(side, options.input_side) for side in sides)
@@ -142,10 +157,9 @@ def _input_sizes(
 
 
 def _fitting(
-    options: DetectorOptions, target: Target, network: Network, plane: PlaneSizes, scales: _Scales
+    options: SliceOptions, target: Target, network: Network, pixels: tuple[int, int]
 ) -> NetworkChoice:
-    """Backbone and batch: as the user says, else what fits."""
-    pixels = _pixels(plane, scales, list(network.levels))
+    """Backbone and batch: as the user says, else what fits with search-region and whole slices of these ``pixels``."""
     training = Training(gpus=target.gpus, optimizer="adamw" if target.device == "cpu" else "sgd")
     if options.backbone is not None:
         choice = _named_network(options.backbone, target, max(pixels), network, training)
@@ -183,12 +197,12 @@ def _named_network(
     return NetworkChoice(named, images * target.gpus, pixels, estimate, reason)
 
 
-def _norm(options: DetectorOptions, profile: Profile) -> Literal["batch", "frozen", "group"]:
+def _norm(options: SliceOptions, profile: Profile) -> Literal["batch", "frozen", "group"]:
     """Frozen statistics need pretrained weights to come from."""
     return "batch" if options.weights == "none" else profile.norm
 
 
-def _anchors(options: DetectorOptions, plane: PlaneSizes, scales: _Scales, levels: int) -> AnchorFit:
+def _anchors(options: SliceOptions, plane: PlaneSizes, scales: _Scales, levels: int) -> AnchorFit:
     heights, widths = plane.heights * scales.search, plane.widths * scales.search
     if options.anchors == "fitted":
         return fit_anchors(heights, widths, levels)
@@ -218,7 +232,7 @@ def _note_sizes(ledger: Ledger, plane: PlaneSizes, scales: _Scales, rule: str, l
     ledger.note("detector.levels", "rules.pyramid_levels", f"95 % of lesion sides below {largest:.0f} pixels")
 
 
-def _note_anchors(ledger: Ledger, options: DetectorOptions, plane: PlaneSizes, fit: AnchorFit) -> None:
+def _note_anchors(ledger: Ledger, options: SliceOptions, plane: PlaneSizes, fit: AnchorFit) -> None:
     rule = "anchors.fit_anchors: highest mean best IoU with the lesions' slice boxes"
     if options.anchors == "torchvision":
         rule = "plan_cfg.anchors: fixed sizes of torchvision's detectors"
@@ -228,7 +242,7 @@ def _note_anchors(ledger: Ledger, options: DetectorOptions, plane: PlaneSizes, f
     ledger.note("detector.aspect_ratios", rule.split(":")[0], evidence)
 
 
-def _note_network(ledger: Ledger, options: DetectorOptions, profile: Profile, choice: NetworkChoice) -> None:
+def _note_network(ledger: Ledger, options: SliceOptions, profile: Profile, choice: NetworkChoice) -> None:
     rule = f"memory.choose_network: deepest of {', '.join(LADDER)} with 8 slices per step"
     ledger.note("detector.backbone", "plan_cfg.backbone" if options.backbone else rule, choice.reason)
     ledger.note(
@@ -241,19 +255,36 @@ def _note_network(ledger: Ledger, options: DetectorOptions, profile: Profile, ch
     )
 
 
+def _frozen_layers(ledger: Ledger, options: SliceOptions, weights: str) -> int:
+    if weights != "none":
+        return int(settled(ledger, options, "frozen_layers", 0, "detector.frozen_layers"))
+    if options.frozen_layers:
+        raise UserError(
+            "plan_cfg.frozen_layers would freeze layers that were never trained",
+            expected="plan_cfg.weights=imagenet or a path",
+            found="weights none, as a CPU is planned with unless asked otherwise",
+        )
+    if options.defaults == "detectron2":
+        ledger.note("detector.frozen_layers", "weights none", "nothing trained that could be frozen")
+    return 0
+
+
 def _detector(
-    options: DetectorOptions,
+    ledger: Ledger,
+    options: SliceOptions,
     profile: Profile,
-    choice: NetworkChoice,
+    canvas: Canvas,
     scales: _Scales,
     levels: list[int],
     anchors: AnchorFit,
-    plane: PlaneSizes,
 ) -> Detector:
     weights = options.weights or profile.weights
-    search, body = _input_sizes(plane, scales, levels)
+
+    def value(name: str, own: Any) -> Any:
+        return settled(ledger, options, name, own, f"detector.{name}")
+
     return Detector(
-        backbone=choice.network.backbone,
+        backbone=canvas.choice.network.backbone,
         weights=weights,
         norm=_norm(options, profile),
         levels=levels,
@@ -261,8 +292,8 @@ def _detector(
         head_channels=profile.head_channels,
         scale=scales.search,
         body_scale=scales.body,
-        input_size=search,
-        body_input_size=body,
+        input_size=canvas.search,
+        body_input_size=canvas.body,
         anchor_sizes=anchors.sizes,
         aspect_ratios=anchors.ratios,
         input_mean=_GREY_MEAN if weights == "imagenet" else 0.0,
@@ -271,10 +302,12 @@ def _detector(
         roi_samples=profile.roi_samples,
         proposals_train=profile.proposals,
         proposals_test=profile.proposals,
-        detections_per_slice=min(_MAX_DETECTIONS, profile.proposals),
-        min_score=_MIN_SCORE,
-        nms_iou=_NMS_IOU,
+        detections_per_slice=min(value("detections_per_slice", _MAX_DETECTIONS), profile.proposals),
+        min_score=value("min_score", _MIN_SCORE),
+        nms_iou=value("nms_iou", _NMS_IOU),
         mask_branch=False,
+        frozen_layers=_frozen_layers(ledger, options, weights),
+        box_loss=value("box_loss", "smooth_l1"),
     )
 
 

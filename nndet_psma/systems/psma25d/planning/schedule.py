@@ -30,6 +30,7 @@ def schedule_for(
     factor: float,
     *,
     paper: bool = False,
+    warmup: int | None = None,
 ) -> Schedule:
     """Schedules for a machine and a data set.
 
@@ -41,11 +42,12 @@ def schedule_for(
     steps than SGD on validation cases of a phantom task (seed 7, not the demonstration's), with the paper's decay.
 
     ``paper`` sees as many images as the paper, whatever the data and the machine; only the batch may be smaller.
+    ``warmup`` iterations at the paper's batch take the place of our tenth of the iterations.
     """
     if target.device == "cpu" and not paper:
         wsi, search = (300, 0.001, (2 / 3,)), (260, 0.001, (2 / 3, 5 / 6))
         reason = "CPU: a fixed budget of iterations from scratch with AdamW, decay at the paper's fractions"
-        return Schedule(_stage(*wsi, factor), _stage(*search, factor), "adamw", reason)
+        return Schedule(_stage(*wsi, factor, warmup), _stage(*search, factor, warmup), "adamw", reason)
     share = 1.0
     if not paper:
         share = min(1.0, positive_slices / _PAPER_POSITIVE_SLICES * 0.5 / positive_fraction)
@@ -54,9 +56,13 @@ def schedule_for(
     search = (round(6000 * images * share), 0.005 / images, (2 / 3, 5 / 6))
     reason = f"Xu et al. 2023 (batch {PAPER_BATCH}) at batch {batch}"
     reason += "" if paper else f" and {positive_slices} positive slices: {share:.0%} of their images"
-    return Schedule(_stage(*wsi, factor), _stage(*search, factor), "sgd", reason)
+    warm = None if warmup is None else warmup * images
+    return Schedule(_stage(*wsi, factor, warm), _stage(*search, factor, warm), "sgd", reason)
 
 
-def _stage(iterations: int, rate: float, decays: tuple[float, ...], factor: float) -> StageSchedule:
+def _stage(
+    iterations: int, rate: float, decays: tuple[float, ...], factor: float, warmup: float | None
+) -> StageSchedule:
     steps = max(0, round(iterations * factor))
-    return StageSchedule(steps, rate, [round(steps * d) for d in decays], min(1000, steps // 10))
+    warm = min(1000, steps // 10) if warmup is None else min(steps, round(warmup * factor))
+    return StageSchedule(steps, rate, [round(steps * d) for d in decays], warm)
