@@ -272,16 +272,45 @@ def _unusable(headers: Sequence[DicomHeader], folders: frozenset[Path]) -> UserE
 
 
 def _with_shared_faults(studies: Sequence[DicomStudy]) -> list[DicomStudy]:
-    """Studies, with a fault in those that share their identifier with one of another patient."""
+    """Studies, with a fault in those that share their identifier with one of another patient, or a series with one in
+    the same folder.
+    """
     files: dict[str, list[Path]] = {}
+    holders: dict[str, list[DicomStudy]] = {}
     for study in studies:
         files.setdefault(study.digest, []).append(study.file)
+        for uid in _series_uids(study):
+            holders.setdefault(uid, []).append(study)
     return [
-        replace(study, faults=(*study.faults, _shared(study, files[study.digest])))
-        if len(files[study.digest]) > 1
-        else study
-        for study in studies
+        replace(study, faults=(*study.faults, *_shared_faults(study, files, holders))) for study in studies
     ]
+
+
+def _shared_faults(
+    study: DicomStudy, files: Mapping[str, Sequence[Path]], holders: Mapping[str, Sequence[DicomStudy]]
+) -> list[UserError]:
+    faults = [_shared(study, files[study.digest])] if len(files[study.digest]) > 1 else []
+    # a file that lost its study, or was damaged, makes two short cases of one
+    others = {id(other): other for uid in _series_uids(study) for other in holders[uid] if other is not study}
+    return faults + [
+        _torn(study, other)
+        for other in others.values()
+        if other.patient == study.patient and other.folders & study.folders
+    ]
+
+
+def _series_uids(study: DicomStudy) -> set[str]:
+    return {uid for one in study.series for uid in one.uids} - {""}
+
+
+def _torn(study: DicomStudy, other: DicomStudy) -> UserError:
+    return UserError(
+        "one SeriesInstanceUID in several studies",
+        file=study.file,
+        expected="one StudyInstanceUID in all files of a series",
+        found=f"another one, or none, in {other.file}",
+        remedy="Export the study again, or correct the UID",
+    )
 
 
 def _shared(study: DicomStudy, files: Iterable[Path]) -> UserError:

@@ -1,6 +1,7 @@
 """Which series and structure sets belong together, and which series is taken."""
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_samples import PATIENT, make_structures, pet_tags, rectangle, save, uid, write_series
 
@@ -222,6 +223,20 @@ def test_one_study_identifier_for_two_patients_is_the_fault_of_both(tmp_path, va
             UserError, match=r"(a: .*found another one in \S+/b/|b: .*found another one in \S+/a/)"
         ):
             raise study.faults[0]
+
+
+@pytest.mark.parametrize("study", ["", uid("another")])
+def test_a_slice_that_lost_its_study_is_the_fault_of_the_series(tmp_path, study):
+    """Else both parts become cases, one short of a slice."""
+    write_series(tmp_path, ARRAY)
+    last = max(tmp_path.iterdir())
+    slice_ = pydicom.dcmread(last)
+    slice_.StudyInstanceUID = study
+    slice_.save_as(last)
+    first, second = studies_in(tmp_path)
+    for one in (first, second):
+        with pytest.raises(UserError, match="one SeriesInstanceUID in several studies"):
+            raise one.faults[0]
 
 
 ROIS = [("a", [rectangle(0, (0, 1), (0, 1))])]
