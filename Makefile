@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # two test workers fit two cores; networks in tests are tiny
 WORKERS ?= 2
+FUZZ ?= 300
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format demo bench clean
+.PHONY: help install test attack lint format demo bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/'
@@ -24,6 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 test: $(STAMP) ## run the test suite; fails below 92 % of the lines
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=92
+
+attack: $(STAMP) ## hostile and damaged files of every format, for longer than the suite does (FUZZ tries a kind)
+	NNDET_PSMA_FUZZ=$(FUZZ) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/attack
 
 lint: $(STAMP) ## format check, lint and type check
 	$(BIN)/ruff format --check .
