@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import mmap
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from nndet_psma.core.budget import Budget
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.dataset.dicom.diffusion import b_value, is_isotropic
@@ -46,6 +48,16 @@ cut off while they were copied; they take a parser a minute, for it reads each e
 
 _VOXELS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 """Tag of the voxels (7FE0,0010) in either order of bytes."""
+
+_META = 144
+"""Where the file meta information begins behind its length, which is the first attribute of a part 10 file."""
+
+_META_BYTES = 4096
+_DEFLATED = b"\x02\x00\x10\x00UI\x16\x001.2.840.10008.1.2.1.99"
+"""The attribute TransferSyntaxUID (0002,0010) of a file whose attributes are compressed together."""
+
+_MOST_INFLATED = 256 << 20
+"""Bytes of a deflated file: the largest structure sets take a tenth."""
 
 _Value = TypeVar("_Value")
 
@@ -164,6 +176,8 @@ def read_dataset(file: Path, *, pixels: bool = False) -> Dataset | None:
         may_be = has_mark or _may_be_bare(start)
         if (has_mark and first not in (*_FIRST_GROUPS, b"\x00\x08")) or (may_be and _has_hole(file)):
             raise ValueError("no header, or zeros in place of it")
+        if has_mark:
+            _check_deflated(file)
         dataset = _parse(file, pixels=pixels, force=not has_mark) if may_be else None
     except Exception as error:  # whatever a parser of foreign bytes meets, the file is damaged
         raise UserError(
@@ -184,6 +198,24 @@ def read_dataset(file: Path, *, pixels: bool = False) -> Dataset | None:
             remedy="Export it again, or take it away",
         )
     return None
+
+
+def _check_deflated(file: Path) -> None:
+    """Refuse a compressed file (not compressed voxels, but all attributes together) that unfolds without measure.
+
+    Raises:
+        BudgetError: it does.
+    """
+    with file.open("rb") as stream:
+        start = stream.read(_META_BYTES)
+        if _DEFLATED not in start:
+            return
+        budget, inflater = Budget(_MOST_INFLATED), zlib.decompressobj(-zlib.MAX_WBITS)
+        stream.seek(_META + int.from_bytes(start[_META - 4 : _META], "little"))
+        while chunk := stream.read(_META_BYTES):
+            while chunk:
+                budget.take(len(inflater.decompress(chunk, _HOLE)))
+                chunk = inflater.unconsumed_tail
 
 
 def _parse(file: Path, *, pixels: bool, force: bool) -> Dataset:

@@ -8,7 +8,7 @@ from dicom_samples import AXIAL, PATIENT, make_slices, new_dataset, save, save_a
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGLossless, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLossless, RLELossless
 from scipy.spatial.transform import Rotation
 
 from nndet_psma.core.errors import UserError
@@ -420,6 +420,21 @@ def test_a_file_of_zeros_is_told_at_once(tmp_path, kept):
     with pytest.raises(UserError, match="a: damaged DICOM file; found ValueError: no header, or zeros"):
         read_dataset(file)
     assert time.process_time() - start < 1
+
+
+def test_deflated_files_are_read_and_bombs_are_not(tmp_path, monkeypatch):
+    [slice_] = make_slices(np.zeros((1, 4, 6), np.int16))
+    slice_.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    slice_.add_new(0x00091010, "OB", bytes(50_000))
+    file = save(slice_, tmp_path / "a")
+    assert file.stat().st_size < 5000
+    [header] = scan_folders([tmp_path])
+    assert header.shape == (4, 6)
+    monkeypatch.setattr("nndet_psma.dataset.dicom.headers._MOST_INFLATED", 40_000)
+    with pytest.raises(
+        UserError, match=r"a: damaged DICOM file; found .*it unfolds to more than 40000 bytes"
+    ):
+        scan_folders([tmp_path])
 
 
 def test_zeros_in_the_voxels_are_air(tmp_path):
