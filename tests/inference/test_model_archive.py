@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hostile_models import with_valid_hashes
 from tiny_place import MODEL, TASK
 
 from nndet_psma.artifacts.model_folder import ModelFolder
@@ -232,23 +233,6 @@ def test_contents_that_do_not_fit(whole, tmp_path, change, message):
     assert not target.exists()
 
 
-def _with_valid_hashes(change):
-    """A forger who writes the hashes anew."""
-    import hashlib
-
-    def forge(members):
-        change(members)
-        manifest = json.loads(members["manifest.json"])
-        manifest["files"] = {
-            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in members.items()
-            if name != "manifest.json"
-        }
-        members["manifest.json"] = json.dumps(manifest).encode()
-
-    return forge
-
-
 def _other_stage(members):
     plan = json.loads(members["plan.json"])
     plan["stages"][-1]["name"] = "../../../outside"
@@ -266,8 +250,8 @@ def _other_stage(members):
         (lambda members: members.pop("fold1/wsi/model.safetensors"), "has weights that do not fit its plan"),
     ],
 )
-def test_forged_with_valid_hashes(whole, tmp_path, change, message):
-    file = _rewritten(whole, tmp_path / "bad.zip", _with_valid_hashes(change))
+def test_forgedwith_valid_hashes(whole, tmp_path, change, message):
+    file = _rewritten(whole, tmp_path / "bad.zip", with_valid_hashes(change))
     with pytest.raises(UserError, match=message):
         unpack_model(file, tmp_path / "model", check_contents)
     assert not (tmp_path / "model").exists()

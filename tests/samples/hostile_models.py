@@ -43,18 +43,27 @@ def thresholds_of(model: Path) -> Path:
     return model / "consolidated" / INFERENCE_PLAN
 
 
+def with_valid_hashes(change: Callable[[Members], None]) -> Callable[[Members], None]:
+    """``change``, and a manifest whose hashes are right again: a forger who writes them anew."""
+
+    def forge(members: Members) -> None:
+        change(members)
+        manifest = json.loads(members["manifest.json"])
+        manifest["files"] = {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in members.items()
+            if name != "manifest.json"
+        }
+        members["manifest.json"] = json.dumps(manifest).encode()
+
+    return forge
+
+
 def forged_archive(whole: Path, target: Path, change: Callable[[Members], None]) -> Path:
-    """The archive with its members changed by ``change(members)``, and a manifest whose hashes are right again."""
+    """The archive with its members changed by ``change(members)``, and valid hashes."""
     with zipfile.ZipFile(whole) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
-    change(members)
-    manifest = json.loads(members["manifest.json"])
-    manifest["files"] = {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in members.items()
-        if name != "manifest.json"
-    }
-    members["manifest.json"] = json.dumps(manifest).encode()
+    with_valid_hashes(change)(members)
     with zipfile.ZipFile(target, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)

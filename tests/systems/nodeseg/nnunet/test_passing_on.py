@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import zipfile
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hostile_models import forged_archive
 from hostile_networks import HOSTILE, changed
 from safetensors.torch import load, save
 from segmentation_model import write_segmentation_model
@@ -55,23 +55,6 @@ def archive(folder, tmp_path_factory):
 def _members(file):
     with zipfile.ZipFile(file) as opened:
         return {info.filename: opened.read(info) for info in opened.infolist()}
-
-
-def _forged(whole, target, change):
-    """The archive with its members changed by ``change(members)``, and hashes that are right again."""
-    members = _members(whole)
-    change(members)
-    manifest = json.loads(members["manifest.json"])
-    manifest["files"] = {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in members.items()
-        if name != "manifest.json"
-    }
-    members["manifest.json"] = json.dumps(manifest).encode()
-    with zipfile.ZipFile(target, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return target
 
 
 def _refused(file, tmp_path, *expected):
@@ -203,7 +186,7 @@ def test_hostile_files_are_refused(archive, folder, tmp_path, monkeypatch, name)
 
     file = "dataset.json" if where == "dataset" else "plans.json"
     _refused(
-        _forged(archive, tmp_path / "bad.zip", forge),
+        forged_archive(archive, tmp_path / "bad.zip", forge),
         tmp_path,
         f"bad.zip: has an invalid {file}",
         message,
@@ -272,7 +255,7 @@ def _nan(tensors):
     ],
 )
 def test_forged_with_valid_hashes(archive, tmp_path, change, message):
-    _refused(_forged(archive, tmp_path / "bad.zip", change), tmp_path, message)
+    _refused(forged_archive(archive, tmp_path / "bad.zip", change), tmp_path, message)
     assert not (tmp_path.parent / "evil").exists()
 
 
@@ -290,7 +273,9 @@ def test_a_huge_network_takes_no_memory(archive, folder, tmp_path):
         members["plans.json"] = json.dumps(plans).encode()
         members["plan.json"] = json.dumps(stored).encode()
 
-    _refused(_forged(archive, tmp_path / "bad.zip", forge), tmp_path, "the weights do not fit the plans")
+    _refused(
+        forged_archive(archive, tmp_path / "bad.zip", forge), tmp_path, "the weights do not fit the plans"
+    )
 
 
 def test_folds_that_were_mirrored_differently(place, tmp_path):
