@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.plan import Plan
-from nndet_psma.artifacts.plan_file import read_plan
+from nndet_psma.artifacts.plan_file import P, read_plan
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.task.paths import find_task, models_root
 
@@ -39,11 +40,15 @@ class ModelFolder:
         """Folder of a fold; -1 is the consolidated model, as in nnDetection."""
         return self.root / ("consolidated" if fold == CONSOLIDATED else f"fold{fold}")
 
-    def plan(self, fold: int) -> Plan:
-        """The plan the fold was trained with, of whichever system.
+    @overload
+    def plan(self, fold: int) -> Plan: ...
+    @overload
+    def plan(self, fold: int, kind: type[P]) -> P: ...
+    def plan(self, fold: int, kind: type[Plan] = Plan) -> Plan:
+        """The plan the fold was trained with, of whichever system, or of those whose plans are of a ``kind``.
 
         Raises:
-            UserError: there is no such model, or its plan cannot be read.
+            UserError: there is no such model, its plan cannot be read, or is of another kind.
         """
         file = self.fold(fold) / PLAN
         if not file.is_file():
@@ -52,7 +57,7 @@ class ModelFolder:
                 file=self.fold(fold),
                 remedy="Run nndet_train first" if fold != CONSOLIDATED else "Run nndet_consolidate first",
             )
-        return read_plan(file)
+        return read_plan(file, kind)
 
     def inference_plan(self, fold: int) -> InferencePlan:
         """Tuned thresholds of a fold or of the consolidated model.

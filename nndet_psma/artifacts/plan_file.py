@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, overload
 
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.core.atomic import read_json
@@ -29,11 +29,18 @@ def plan_type_of(content: Any) -> type[Plan] | None:
     return next((plan_type for plan_type in types if plan_type.reads(content)), None)
 
 
-def read_plan(file: Path) -> Plan:
-    """The plan in a file, of whichever system.
+P = TypeVar("P", bound=Plan)
+
+
+@overload
+def read_plan(file: Path) -> Plan: ...
+@overload
+def read_plan(file: Path, kind: type[P]) -> P: ...
+def read_plan(file: Path, kind: type[Plan] = Plan) -> Plan:
+    """The plan in a file, of whichever system, or of those whose plans are of a ``kind``.
 
     Raises:
-        UserError: no plan of an installed system, or an invalid one.
+        UserError: no plan of an installed system, one of another kind, or an invalid one.
     """
     content = read_json(file)
     plan_type = plan_type_of(content)
@@ -45,5 +52,12 @@ def read_plan(file: Path) -> Plan:
             expected=f"a plan of one of the systems {', '.join(SYSTEMS)}",
             found=None if found is None else f'"schema": "{found}"',
             remedy="Install the package of the system that it was made by" if found else None,
+        )
+    if not issubclass(plan_type, kind):
+        raise UserError(
+            "is a plan of another system",
+            file=file,
+            expected=f"a {kind.__name__}",
+            found=f"a {plan_type.__name__}",
         )
     return plan_type.read(file)

@@ -60,7 +60,7 @@ class VoterEnsemble:
             raise UserError(
                 f"inference_kwargs.batch_size is {batch_size!r}", expected="null or a number from 1"
             )
-        self.plan = _detector_plan(folder, fold)
+        self.plan = folder.plan(fold, DetectorPlan)
         self.trainer: Trainer[Any] = TRAINERS[self.plan.trainer]()
         self.device = device
         self.batch_size = batch_size or self.plan.batch_size
@@ -171,17 +171,6 @@ def whole_slice_stages(plan: DetectorPlan) -> list[Stage]:
             remedy="Provide a CTV file for every case",
         )
     return stages
-
-
-def _detector_plan(folder: ModelFolder, fold: int) -> DetectorPlan:
-    plan = folder.plan(fold)
-    if not isinstance(plan, DetectorPlan):
-        raise UserError(
-            "is a segmentation by nnU-Net, not a detector",
-            file=folder.fold(fold),
-            remedy="Use nndet_predict, nndet_sweep, nndet_consolidate, nndet_eval, which know both",
-        )
-    return plan
 
 
 def _watched(model: nn.Module, file: Path) -> nn.Module:

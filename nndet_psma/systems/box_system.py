@@ -59,7 +59,7 @@ class BoxSystem(System[BP, O, S], Generic[BP, O, S]):
         from nndet_psma.inference.postprocessing import make_prediction
         from nndet_psma.inference.tuning import tune, write_sweep
 
-        plan: BP = job.model.plan(fold)  # type: ignore[assignment]  # the caller asks the plan's own system
+        plan = job.model.plan(fold, self.plan_type)
         target = job.model.fold(fold)
         files = _raw_files(job.model, folds)
         groups = _held_out(job.paths, job.model, folds)

@@ -157,7 +157,7 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
         from nndet_psma.inference.predictor import choose_device
         from nndet_psma.inference.tuning import predict_validation
 
-        plan: DP = job.model.plan(fold)  # type: ignore[assignment]  # the caller asks the plan's own system
+        plan = job.model.plan(fold, self.plan_type)
         inference = job.config.inference_kwargs
         predict_validation(
             job.model,

@@ -50,7 +50,7 @@ class JudgingSystem(System[P, O, S], Generic[P, O, S]):
             )
         results = read_out_of_fold(job.model, self.result_type, folds)
         rows, _ = judged_rows(self, job.paths, results)
-        cutoff, value = youden_cutoff(rows, self.positive(self._plan(job.model, fold)))
+        cutoff, value = youden_cutoff(rows, self.positive(job.model.plan(fold, self.plan_type)))
         tuned = InferencePlan(
             made_from=hash_json([[result.case_id, result.made_from] for result in results]),
             folds=folds,
@@ -71,10 +71,6 @@ class JudgingSystem(System[P, O, S], Generic[P, O, S]):
     def check_inference(self, plan: P, inference: InferencePlan) -> None:
         """TypeError or ValueError where the cut-off makes no sense."""
         Cutoff(**inference.settings)
-
-    def _plan(self, model: ModelFolder, fold: int) -> P:
-        plan: P = model.plan(fold)  # type: ignore[assignment]  # the caller asks the plan's own system
-        return plan
 
 
 class JudgingPredictor(CasePredictor):

@@ -12,6 +12,8 @@ from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder, find_mo
 from nndet_psma.core.errors import UserError
 from nndet_psma.inference.predictor import VoterEnsemble, choose_device
 from nndet_psma.preprocess.store import read_case
+from nndet_psma.systems.nodeseg.plan import NodeSegPlan
+from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 
 CPU = torch.device("cpu")
 
@@ -130,3 +132,12 @@ def test_model_is_found_without_the_data(trained, monkeypatch):
     trained.enter(monkeypatch)
     monkeypatch.delenv("det_data")
     assert find_model("Tiny", MODEL).root == trained.model
+
+
+def test_a_plan_of_another_kind_is_refused(trained):
+    folder = ModelFolder(trained.model)
+    assert folder.plan(0, PSMA25DPlan) == folder.plan(0)
+    with pytest.raises(
+        UserError, match="is a plan of another system; expected a NodeSegPlan; found a PSMA25DPlan"
+    ):
+        folder.plan(0, NodeSegPlan)

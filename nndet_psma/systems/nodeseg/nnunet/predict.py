@@ -105,7 +105,7 @@ def open_networks(
         UserError: the model is missing or damaged.
     """
     segmentation = SegmentationModel(model)
-    plan: NodeSegPlan = model.plan(fold)  # type: ignore[assignment]  # asked by this system only
+    plan = model.plan(fold, NodeSegPlan)
     check_names(plan, model.fold(fold) / PLAN)
     sources = folds if fold == CONSOLIDATED else [fold]
     files = [segmentation.checkpoint(plan, fold, source) for source in sources]
