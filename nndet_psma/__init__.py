@@ -11,7 +11,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_LAZY = {"Predictor": "nndet_psma.systems.api"}
+_LAZY = {"Predictor": "nndet_psma.systems.api", "NodeStatus": "nndet_psma.systems.nodestatus.api"}
 
 
 def __getattr__(name: str) -> Any:

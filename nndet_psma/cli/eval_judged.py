@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nndet_psma.evaluation.judgements.compare import JudgementComparison
     from nndet_psma.evaluation.judgements.scores import ClassScores, JudgementScores
     from nndet_psma.evaluation.judgements.shares import Share
+    from nndet_psma.evaluation.judgements.shortcuts import ShortcutTable
     from nndet_psma.stages.evaluate_judged import JudgedEvaluation
 
 
@@ -52,6 +53,8 @@ def print_judged(evaluation: JudgedEvaluation) -> None:
         say(f"always '{scores.majority.decision}' would be right in {text[1]} ({text[0]})")
     for reason in scores.left_out.told():
         say(f"not scored: {reason}")
+    if evaluation.shortcuts is not None:
+        _print_shortcuts(evaluation.shortcuts)
     if evaluation.comparison is not None:
         _print_comparison(evaluation.comparison)
 
@@ -112,6 +115,22 @@ def _print_comparison(comparison: JudgementComparison) -> None:
     )
     if comparison.only_one:
         say(f"not compared: {comparison.only_one} that only one of the models judged")
+
+
+def _print_shortcuts(shortcuts: ShortcutTable) -> None:
+    from rich.table import Table
+
+    table = Table(
+        "model", "AUC", "95 % interval", "sensitivity", "specificity", "network minus it", title="shortcuts"
+    )
+    for row in [*shortcuts.rows, *shortcuts.controls]:
+        value, _, spread = _score(row.auc)
+        shares = [_share(share)[0] for share in (row.sensitivity, row.specificity)]
+        difference = [] if row.difference is None else _difference(row.difference)[2:4]
+        table.add_row(row.name, value, spread, *shares, " ".join(f"{each}" for each in difference))
+    console().print(table)
+    for text in (shortcuts.sentence, *shortcuts.warnings):
+        say(text)
 
 
 def _difference(each: Difference) -> list[str]:

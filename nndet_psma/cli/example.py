@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 # Kept here as well as in the generator, which imports scipy: --help has to answer at once. A test compares them.
 DIFFICULTIES = ("easy", "medium", "hard")
+SIGNALS = ("texture", "station", "size")
 
 
 class KindDefaults(NamedTuple):
@@ -33,6 +34,9 @@ KINDS = {
     "squares": KindDefaults(
         0, "Example", (10, 10), (1000, 1000), "nnDetection's toy task: cubes, two classes"
     ),
+    "node_status": KindDefaults(
+        102, "NodeStatus", (60, 30), (300, 100), "nodes whose status shows in texture, station or size"
+    ),
 }
 KIND_NAMES = tuple(KINDS)
 OPTION_NAMES = (
@@ -45,6 +49,8 @@ OPTION_NAMES = (
     "flip",
     "table",
     "image_size",
+    "signal",
+    "nodes",
 )
 
 
@@ -169,6 +175,12 @@ def _add_phantom_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="'Z Y X'",
         help="voxels (default '64 64 64'; nnDetection's example has '256 256 256')",
     )
+
+    group = parser.add_argument_group("node_status")
+    group.add_argument(
+        "--signal", choices=SIGNALS, help="what alone tells the status of a node (default texture)"
+    )
+    group.add_argument("--nodes", type=int, metavar="N", help="nodes of a case (default 8)")
 
 
 def _three_integers(text: str) -> tuple[int, int, int]:

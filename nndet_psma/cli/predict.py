@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nndet_psma.artifacts.model_folder import ModelFolder
     from nndet_psma.artifacts.plan import Plan
     from nndet_psma.cli.config import AnyConfig
-    from nndet_psma.stages.predict import PredictJob
+    from nndet_psma.stages.predict import PredictJob, PredictResult
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,6 +35,22 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of images CASE_0000.nii.gz, CASE_0001.nii.gz ..., or one of the files of one case",
     )
     parser.add_argument("--ctv", type=Path, help="CTV mask of the one case given with -i")
+    parser.add_argument(
+        "--objects",
+        type=Path,
+        help="folder of masks CASE.nii.gz of the numbered objects to judge (default: labelsTs of the task)",
+    )
+    parser.add_argument(
+        "--status",
+        type=Path,
+        metavar="MODEL",
+        help="second stage: folder (or zip) of a classifier that judges every lesion that was found",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="also write where the model looks (models that judge given objects)",
+    )
     parser.add_argument("-d", "--output", type=Path, help="folder of the results (default with -i: required)")
     add_overwrites(parser)
     parser.add_argument(
@@ -85,8 +101,11 @@ def run(args: argparse.Namespace) -> int:
     job = _job(args, config, folder, plan)
     if args.region == "body":
         say(f"no CTV: {system.searched_without_ctv}; thresholds were tuned for the CTV region")
+    judge = None if args.status is None else _second_stage(args.status, config.inference_kwargs.device)
     done = predict_job(job, say)
     write_index(job, done, inference, {"region": args.region, "num_tta": args.num_tta})
+    if judge is not None:
+        judge(job, done)
     say(f"{len(done.results)} cases in {job.target}")
     if not done.failed:
         return 0
@@ -94,6 +113,15 @@ def run(args: argparse.Namespace) -> int:
     for case_id, error in done.failed.items():
         sys.stderr.write(f"  {case_id}: {' '.join(str(error).split())}\n")
     return 1
+
+
+def _second_stage(model: Path, device: str) -> Callable[[PredictJob, PredictResult], object]:
+    """Opened before anything is predicted, so that a wrong model costs nothing."""
+    from nndet_psma.stages.second_stage import judge_found
+    from nndet_psma.systems.api import Predictor
+
+    classifier = Predictor.from_folder(model, device)
+    return lambda job, done: judge_found(job, done, classifier, say)
 
 
 def _split_output(overwrites: list[str], output: Path | None) -> tuple[list[str], Path | None]:
@@ -117,8 +145,8 @@ def _job(args: argparse.Namespace, config: AnyConfig, folder: ModelFolder, plan:
     from nndet_psma.dataset.task.description import read_description
     from nndet_psma.dataset.task.paths import find_task
     from nndet_psma.inference.input_cases import description_from_plan, input_cases, without_ctv_modality
-    from nndet_psma.stages.predict import PredictJob
-    from nndet_psma.systems.system import OpenOptions
+    from nndet_psma.stages.predict import PredictJob, explainable, with_objects
+    from nndet_psma.systems.system import OpenOptions, model_system
 
     if args.num_tta not in (0, 1):
         raise UserError(f"-ntta {args.num_tta}", expected="0 or 1")
@@ -141,14 +169,20 @@ def _job(args: argparse.Namespace, config: AnyConfig, folder: ModelFolder, plan:
             raise UserError(
                 "holds no test images", file=paths.images("Ts"), remedy="Put images there, or give -i"
             )
+    if args.objects is not None:
+        cases = with_objects(cases, args.objects, model_system(folder, args.fold)[0])
     inference = config.inference_kwargs
+    if args.explain:
+        explainable(model_system(folder, args.fold)[0])
     return PredictJob(
         folder=folder,
         fold=args.fold,
         cases=cases,
         description=description,
         target=target,
-        options=OpenOptions(inference.device, inference.batch_size, args.num_tta == 1, body),
+        options=OpenOptions(
+            inference.device, inference.batch_size, args.num_tta == 1, body, explain=args.explain
+        ),
         num_parts=args.num_parts,
         part_id=args.part_id,
         overwrite=args.overwrite,

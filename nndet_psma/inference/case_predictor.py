@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.plan import Plan
-from nndet_psma.artifacts.results import InputWarning, Result
+from nndet_psma.artifacts.results import InputWarning, Judged, Result
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.dataset.images.images import Volume
@@ -78,6 +78,10 @@ class CasePredictor(ABC):
             UserError: the images cannot be read or prepared.
         """
 
+    def inputs(self, case: RawCase) -> list[Path]:
+        """Files of a case that determine what the model says of it."""
+        return list(case.images)
+
     def decided(self, result: Result) -> Result:
         """An earlier result with the tuned settings that hold now; as it is where nothing is tuned."""
         return result
@@ -105,6 +109,28 @@ class CasePredictor(ABC):
         raise UserError(
             "models of this kind cannot be asked from Python", remedy="Use nndet_predict on image files"
         )
+
+    def predict_objects(
+        self,
+        case_id: str,
+        volumes: Mapping[str, Volume],
+        ctv: Volume | None,
+        objects: Volume,
+        stations: Mapping[int, str],
+    ) -> Judged:
+        """Verdicts on given objects of images in memory; nothing is written.
+
+        Args:
+            case_id: name for the result.
+            volumes: as in :meth:`predict_volumes`.
+            ctv: as in :meth:`predict_volumes`.
+            objects: mask of numbered objects on the same grid.
+            stations: where objects lie, by number.
+
+        Raises:
+            UserError: the model judges no given objects, or images cannot be prepared.
+        """
+        raise UserError("the model judges no given objects", remedy="Ask with predict or predict_result")
 
     def predict_masks(self, case_id: str, volumes: Mapping[str, Volume], ctv: Volume | None) -> Masks:
         """The same with every voxel's class and object.
@@ -137,16 +163,18 @@ def predict_case(
     Raises:
         UserError: the images cannot be read or prepared.
     """
-    job = CaseJob(case, description, folder, hash_json([predictor.weights_hash, _hash_images(case)]))
+    job = CaseJob(
+        case, description, folder, hash_json([predictor.weights_hash, _hash_files(predictor.inputs(case))])
+    )
     found = None if overwrite else predictor.kept(job)
     result = replace(predictor.predict(job) if found is None else found, warnings=list(warnings))
     _write_if_new(result, result.file(folder, case.case_id))
     return result, found is not None
 
 
-def _hash_images(case: RawCase) -> str:
+def _hash_files(files: list[Path]) -> str:
     try:
-        return hash_files(list(case.images))
+        return hash_files(files)
     except OSError as error:
         raise UserError("cannot be read", file=error.filename, found=str(error.strerror)) from None
 

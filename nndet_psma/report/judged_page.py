@@ -15,6 +15,7 @@ from nndet_psma.report.sections.judged import (
     objects_section,
 )
 from nndet_psma.report.sections.setup import data_section, plan_section, provenance_section
+from nndet_psma.report.sections.shortcuts import shortcuts_section
 from nndet_psma.report.texts import DISCLAIMER
 
 
@@ -26,6 +27,7 @@ def build_judged_page(source: JudgedSource) -> str:
         source.subtitle,
         DISCLAIMER,
         [
+            *([] if source.shortcuts is None else [shortcuts_section(source.shortcuts)]),
             judged_headline(source),
             plan_section(source),
             data_section(source),

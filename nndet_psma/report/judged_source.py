@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nndet_psma.evaluation.judgements.compare import JudgementComparison
 from nndet_psma.evaluation.judgements.row import JudgedRow
 from nndet_psma.evaluation.judgements.scores import JudgementScores
+from nndet_psma.evaluation.judgements.shortcuts import ShortcutTable
 from nndet_psma.report.model_source import ModelSource
 
 
@@ -19,11 +20,13 @@ class JudgedSource(ModelSource):
         scores: of what was judged.
         rows: every judged object (or case), those without a truth included.
         comparisons: with other models on the same cases.
+        shortcuts: what simple models reach on the same objects; None where there are none.
     """
 
     scores: JudgementScores
     rows: Sequence[JudgedRow] = ()
     comparisons: Sequence[JudgementComparison] = ()
+    shortcuts: ShortcutTable | None = None
 
     @property
     def scored_cases(self) -> list[str]:

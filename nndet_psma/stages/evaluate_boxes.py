@@ -17,13 +17,14 @@ from nndet_psma.artifacts.model_folder import (
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.artifacts.raw_predictions import RawPrediction, read_raw
 from nndet_psma.boxes.geometry import Geometry
-from nndet_psma.core.atomic import read_json, write_json, write_text
+from nndet_psma.core.atomic import write_json, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import to_plain
 from nndet_psma.dataset.images.images import read_volume
 from nndet_psma.dataset.task.cases import RawCase
 from nndet_psma.dataset.task.clinical import patient_of, read_clinical
 from nndet_psma.dataset.task.description import DatasetDescription, read_description
+from nndet_psma.dataset.task.instance_notes import read_stations
 from nndet_psma.dataset.task.instances import read_labels
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.evaluation.detection.accepted import MAIN_RULE, TunedThresholds
@@ -146,23 +147,9 @@ def read_full_truth(case: RawCase, description: DatasetDescription) -> tuple[Tru
                 found=str(ctv.shape),
             )
     truth = truth_from_instances(
-        labels.array, classes, labels.geometry.spacing, ctv=ctv, stations=_stations(case)
+        labels.array, classes, labels.geometry.spacing, ctv=ctv, stations=read_stations(case)
     )
     return truth, labels.geometry
-
-
-def _stations(case: RawCase) -> dict[int, str] | None:
-    stations = None if case.instances is None else read_json(case.instances).get("stations")
-    if stations is None:
-        return None
-    if not isinstance(stations, dict) or not all(key.isdecimal() for key in stations):
-        raise UserError(
-            "stations are no mapping",
-            file=case.instances,
-            expected='{"stations": {"1": "left obturator"}}',
-            found=repr(stations)[:60],
-        )
-    return {int(key): str(name) for key, name in stations.items()}
 
 
 def _same_cases(

@@ -17,6 +17,7 @@ from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.evaluation.judgements.compare import JudgementComparison, compare_judgements
 from nndet_psma.evaluation.judgements.row import JudgedRow, scored_rows
 from nndet_psma.evaluation.judgements.scores import JudgementScores, score_judgements
+from nndet_psma.evaluation.judgements.shortcuts import ShortcutTable, shortcut_table
 from nndet_psma.evaluation.judgements.table import write_objects
 from nndet_psma.stages.scored_cases import labelled_cases, predictions_folder, read_results, results_folder
 from nndet_psma.systems.judged_rows import judged_rows
@@ -24,6 +25,7 @@ from nndet_psma.systems.system import model_system
 
 BOOTSTRAP_DRAWS = 1000
 OBJECTS = "objects.csv"
+SHORTCUTS = "shortcuts.json"
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,14 @@ class JudgedEvaluation:
         rows: every judged object (or case), those without a truth included.
         scores: of those with a truth.
         comparison: with another model.
+        shortcuts: what simple models reach on the same objects; None where the system has none.
     """
 
     folder: Path
     rows: list[JudgedRow]
     scores: JudgementScores
     comparison: JudgementComparison | None = None
+    shortcuts: ShortcutTable | None = None
 
 
 def evaluate_judged(
@@ -54,8 +58,9 @@ def evaluate_judged(
 ) -> JudgedEvaluation:
     """Score the judgements of validation or test cases.
 
-    Writes ``scores.json`` and ``objects.csv`` into ``val_results`` or ``test_results``, and ``comparison_<model>.json``
-    with another model to ``compare`` with (the same fold, the same cases).
+    Writes ``scores.json``, ``objects.csv`` and, where the system has simple models, ``shortcuts.json`` into
+    ``val_results`` or ``test_results``, and ``comparison_<model>.json`` with another model to ``compare`` with (the
+    same fold, the same cases).
 
     Raises:
         UserError: no results, no truth for any of them, or another model that cannot be compared.
@@ -88,7 +93,11 @@ def evaluate_judged(
         draws=BOOTSTRAP_DRAWS,
         seed=seed,
     )
-    evaluation = JudgedEvaluation(results_folder(folder, fold, test), rows, scores, comparison)
+    simple, controls = system.simpler_rows(paths, folder, fold, results, rows, test)
+    shortcuts = None
+    if simple or controls:
+        shortcuts = shortcut_table(rows, simple, classes, controls, draws=BOOTSTRAP_DRAWS, seed=seed)
+    evaluation = JudgedEvaluation(results_folder(folder, fold, test), rows, scores, comparison, shortcuts)
     _write(evaluation)
     return evaluation
 
@@ -140,6 +149,8 @@ def _write(evaluation: JudgedEvaluation) -> None:
     folder = evaluation.folder
     write_json(folder / "scores.json", to_plain(evaluation.scores))
     write_objects(folder / OBJECTS, evaluation.rows, evaluation.scores.classes)
+    if evaluation.shortcuts is not None:
+        write_json(folder / SHORTCUTS, to_plain(evaluation.shortcuts))
     if evaluation.comparison is not None:
         write_json(
             folder / f"comparison_{evaluation.comparison.second}.json", to_plain(evaluation.comparison)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from nndet_psma.core.atomic import remove_leftovers, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.progress import progress_bar
 from nndet_psma.core.shortages import memory_explained
-from nndet_psma.dataset.task.cases import RawCase
+from nndet_psma.dataset.task.cases import IMAGE_SUFFIXES, RawCase
 from nndet_psma.dataset.task.description import DatasetDescription
 from nndet_psma.inference.case_predictor import CasePredictor, predict_case
 from nndet_psma.inference.input_cases import part_of
 from nndet_psma.inference.input_check import NOT_COMPARED, check_files, refuse_warned
-from nndet_psma.systems.system import OpenOptions, model_system
+from nndet_psma.systems.system import AnySystem, OpenOptions, model_system
 
 INDEX = "predictions.json"
 
@@ -67,6 +67,33 @@ class PredictResult:
     results: list[Result] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     failed: dict[str, UserError] = field(default_factory=dict)
+
+
+def with_objects(cases: Sequence[RawCase], folder: Path, system: AnySystem) -> list[RawCase]:
+    """The cases with the masks of the objects to judge, ``CASE.nii.gz`` in ``folder``; stations stand in ``CASE.json``.
+
+    Raises:
+        UserError: the system judges no given objects, or a mask is missing.
+    """
+    if not system.given_objects:
+        raise UserError(f"models of {system.name} judge no given objects", remedy="Leave --objects out")
+    found = []
+    for case in cases:
+        mask = next((f for s in IMAGE_SUFFIXES if (f := folder / f"{case.case_id}{s}").is_file()), None)
+        if mask is None:
+            raise UserError(
+                f"the mask of the objects of case {case.case_id} is missing",
+                file=folder / f"{case.case_id}.nii.gz",
+            )
+        notes = folder / f"{case.case_id}.json"
+        found.append(replace(case, label=mask, instances=notes if notes.is_file() else None))
+    return found
+
+
+def explainable(system: AnySystem) -> None:
+    """UserError where the models of a system do not tell where they look."""
+    if not system.given_objects:
+        raise UserError(f"models of {system.name} are not explained", remedy="Leave --explain out")
 
 
 def predict_job(job: PredictJob, say: Callable[[str], None]) -> PredictResult:

@@ -6,13 +6,16 @@ from pathlib import Path
 
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.core.atomic import read_json
+from nndet_psma.core.errors import UserError
+from nndet_psma.core.schema import SchemaError, from_plain
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.evaluation.judgements.compare import JudgementComparison
+from nndet_psma.evaluation.judgements.shortcuts import ShortcutTable
 from nndet_psma.evaluation.judgements.table import read_objects
 from nndet_psma.report.files import read_comparisons, read_judgement_scores
 from nndet_psma.report.judged_page import build_judged_page
 from nndet_psma.report.judged_source import JudgedSource
-from nndet_psma.stages.evaluate_judged import OBJECTS
+from nndet_psma.stages.evaluate_judged import OBJECTS, SHORTCUTS
 from nndet_psma.stages.predict import INDEX
 from nndet_psma.stages.report_model import ReportJob, read_model
 from nndet_psma.stages.scored_cases import predictions_folder
@@ -40,9 +43,19 @@ def read_judged_source(paths: TaskPaths | None, job: ReportJob) -> JudgedSource:
         scores=read_judgement_scores(scored.results / "scores.json", notes.commands.evaluate),
         rows=notes.optional("objects", scored.results / OBJECTS, read_objects) or (),
         comparisons=comparisons,
+        shortcuts=_shortcuts(scored.results / SHORTCUTS),
         stale=scored.test and _is_stale(predictions / INDEX, scored.inference),
         missing=notes.missing,
     )
+
+
+def _shortcuts(file: Path) -> ShortcutTable | None:
+    """None where the system has no simple models, or the file is of another release."""
+    try:
+        found: ShortcutTable | None = from_plain(ShortcutTable, read_json(file)) if file.is_file() else None
+    except (UserError, SchemaError):
+        return None
+    return found
 
 
 def _is_stale(index: Path, inference: InferencePlan | None) -> bool:

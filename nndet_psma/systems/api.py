@@ -12,7 +12,7 @@ from typing import Any
 
 from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder, open_model
 from nndet_psma.artifacts.prediction import PredictedLesion, Prediction
-from nndet_psma.artifacts.results import InputWarning, Result
+from nndet_psma.artifacts.results import InputWarning, Judged, Result
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
 from nndet_psma.core.registry import trusted_code
@@ -160,6 +160,34 @@ class Predictor:
         with self._lock:
             result = self._predictor.predict_volumes(case_id, volumes, mask)
         return replace(result, warnings=warnings)
+
+    def predict_objects(
+        self,
+        image: Any,
+        objects: Any,
+        ctv: Any = None,
+        *,
+        spacing: tuple[float, float, float] | None = None,
+        stations: Mapping[int, str] | None = None,
+        case_id: str = "case",
+    ) -> Judged:
+        """Verdicts of a model that classifies given objects; ``made_from`` covers the model only.
+
+        Args:
+            image: as in :meth:`predict`.
+            objects: mask of numbered objects on the grid of the image, in any of these forms.
+            ctv: as in :meth:`predict`; only the distance to it is measured.
+            spacing: as in :meth:`predict`.
+            stations: where objects lie, by number.
+            case_id: name for the result.
+
+        Raises:
+            UserError: as :meth:`predict`, or the model judges no given objects.
+        """
+        volumes, mask = self._images(image, ctv, spacing)
+        given = _on_grid(as_volume(objects, spacing), next(iter(volumes.values())), "the mask of the objects")
+        with self._lock:
+            return self._predictor.predict_objects(case_id, volumes, mask, given, stations or {})
 
     def predict_masks(
         self,

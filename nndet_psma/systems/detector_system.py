@@ -12,28 +12,26 @@ from nndet_psma.artifacts.model_folder import WEIGHTS, ModelFolder
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
 from nndet_psma.core.registry import trusted_code
-from nndet_psma.jobs.graph import Step
 from nndet_psma.planners.detector_options import DetectorOptions
 from nndet_psma.systems.box_system import BoxSystem
-from nndet_psma.systems.system import Facts, MetricRows, OpenOptions, PlanJob, TrainJob, TuneJob
-from nndet_psma.trainers.settings import TrainerSettings, adjusted_stage
+from nndet_psma.systems.staged_system import StagedSystem
+from nndet_psma.systems.system import Facts, OpenOptions, PlanJob, TrainJob, TuneJob
+from nndet_psma.trainers.settings import TrainerSettings
 
 if TYPE_CHECKING:
     from nndet_psma.inference.case_predictor import CasePredictor
     from nndet_psma.postproc.sweep.case import SweepCase
     from nndet_psma.trainers.cost.stage_load import StageLoad, StageLoads
 
-_METRICS = "metrics.csv"
-
 DP = TypeVar("DP", bound=DetectorPlan)
 
 
-class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP]):
+class DetectorSystem(
+    StagedSystem[DP, DetectorOptions], BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP]
+):
     """A detector trained in stages on the store; planner and trainer are found by their registered names."""
 
     options_type = DetectorOptions
-    settings_type = TrainerSettings
-    workers_key = "num_workers"
     searched_without_ctv: ClassVar[str] = "the whole-slice detector searches whole slices"
 
     def check_plan(self, plan: DP, file: Path) -> None:
@@ -115,19 +113,6 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
             trainer = TRAINERS[job.config.module]()
         trainer.train(FoldJob(job.plan, job.fold, store, job.folder, settings, job.overwrite, voter))
 
-    def steps(self, plan: DP, settings: TrainerSettings, fold: int) -> list[Step]:
-        """The stages."""
-        return [
-            Step(
-                stage.name,
-                () if stage.start_from is None else (stage.start_from,),
-                adjusted_stage(stage, settings).iterations,
-                f"fold{fold}/{stage.name}/{WEIGHTS}",
-                f"fold{fold}/{stage.name}",
-            )
-            for stage in plan.stages
-        ]
-
     def inputs(self, job: TrainJob[DP, DetectorOptions, TrainerSettings]) -> dict[str, str]:
         """Hash of every prepared case of the fold."""
         from nndet_psma.preprocess.store import inputs_hash
@@ -135,10 +120,6 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
         fold = job.plan.folds[job.fold]
         store = job.paths.store(job.plan.data_identifier)
         return {case_id: inputs_hash(store, case_id) for case_id in (*fold.train, *fold.val)}
-
-    def result_settings(self, settings: TrainerSettings) -> dict[str, Any]:
-        """All but what belongs to the machine."""
-        return settings.result_keys()
 
     def jobs_per_gpu(self, plan: DP, settings: TrainerSettings, memory_gb: float) -> int:
         """By the planner's estimate of the largest stage."""
@@ -179,12 +160,6 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
         volumes = step_order(PostprocSettings(**plan.postproc_defaults).steps, plan.box_dim).dim == 3
         return [volume_case(file, store) if volumes else sweep_case(file, store) for file in files]
 
-    def weights(self, model: ModelFolder, plan: DP, fold: int) -> dict[str, Path]:
-        """One file per stage."""
-        return {
-            f"fold{fold}/{stage.name}/{WEIGHTS}": model.weights(fold, stage.name) for stage in plan.stages
-        }
-
     def check_weights(self, folder: Path, plan: DP, folds: Sequence[int]) -> None:
         """Build every detector with its weights; the first that does not fit is named."""
         import torch
@@ -196,21 +171,6 @@ class DetectorSystem(BoxSystem[DP, DetectorOptions, TrainerSettings], Generic[DP
             for stage in plan.stages:
                 file = folder / f"fold{fold}" / stage.name / WEIGHTS
                 trainer.load(plan, stage, file, torch.device("cpu"))
-
-    def curves(self, model: ModelFolder, fold: int, plan: DP) -> tuple[dict[str, MetricRows], list[str]]:
-        """``metrics.csv`` of every stage."""
-        from nndet_psma.trainers.metrics_log import read_metrics
-
-        found: dict[str, MetricRows] = {}
-        absent = []
-        for stage in plan.stages:
-            file = model.fold(fold) / stage.name / _METRICS
-            rows = [row for row in read_metrics(file) if "loss" in row] if file.is_file() else []
-            if rows:
-                found[stage.name] = rows
-            else:
-                absent.append(f"metrics.csv is missing ({stage.name} of fold {fold})")
-        return found, absent
 
     def facts(self, plan: DP, precision: str = "no") -> Facts:
         """Voters by their windows, and the estimated cost."""

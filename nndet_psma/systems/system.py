@@ -30,6 +30,7 @@ from nndet_psma.dataset.task.cases import RawCase
 from nndet_psma.dataset.task.description import DatasetDescription
 from nndet_psma.dataset.task.instances import read_labels
 from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.evaluation.judgements.row import JudgedRow
 from nndet_psma.inference.model_archive import is_weights_name
 from nndet_psma.jobs.graph import Step
 from nndet_psma.systems.work import Facts, MetricRows, O, OpenOptions, P, PlanJob, S, TrainJob, TuneJob
@@ -72,6 +73,7 @@ class System(ABC, Generic[P, O, S]):
         workers_key: key of ``trainer_cfg`` with the processes that load images; None without one.
         tta: whether mirror images are looked at unless the user says otherwise.
         searched_without_ctv: what is searched in images that come without their CTV.
+        given_objects: whether a case to predict comes with a mask of the objects to judge, in its label's place.
         texts: names of the JSON files that a model of its own needs beside plan and thresholds when it is passed on.
     """
 
@@ -88,6 +90,7 @@ class System(ABC, Generic[P, O, S]):
     workers_key: ClassVar[str | None] = None
     tta: ClassVar[bool] = False
     searched_without_ctv: ClassVar[str] = "the whole image is searched"
+    given_objects: ClassVar[bool] = False
     texts: ClassVar[tuple[str, ...]] = ()
 
     def suits(self, description: DatasetDescription) -> str | None:
@@ -250,6 +253,29 @@ class System(ABC, Generic[P, O, S]):
             UserError: it is not told where the truth stands, or it is not there.
         """
         return read_case_truth(paths, description, case_ids)
+
+    def simpler_rows(
+        self,
+        paths: TaskPaths,
+        model: ModelFolder,
+        fold: int,
+        results: Sequence[Any],
+        rows: Sequence[JudgedRow],
+        test: bool,
+    ) -> tuple[dict[str, list[JudgedRow]], dict[str, list[JudgedRow]]]:
+        """The same judged objects, judged by simple models, by their names, and by the model itself under controls.
+
+        Both are empty where the system has none.
+
+        Args:
+            paths: of the task.
+            model: folder of the model.
+            fold: whose results are looked at; -1 is the consolidated model.
+            results: of the model.
+            rows: of these results.
+            test: whether they are of test cases.
+        """
+        return {}, {}
 
     def weights(self, model: ModelFolder, plan: P, fold: int) -> dict[str, Path]:
         """Files that a trained fold consists of, by their place in the consolidated model; one file unless told

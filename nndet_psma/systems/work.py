@@ -144,6 +144,7 @@ class OpenOptions:
         tta: look at mirror images, too.
         without_ctv: search images that come without their CTV.
         folds: of a consolidated model; None takes all.
+        explain: write where the model looks beside its results (models that judge given objects).
         from_memory: images are given from Python, with their CTV or without, and the model's folder may be gone by
             then: whatever is needed for either is loaded at once.
     """
@@ -153,6 +154,7 @@ class OpenOptions:
     tta: bool = False
     without_ctv: bool = False
     folds: Sequence[int] | None = None
+    explain: bool = False
     from_memory: bool = False
 
 

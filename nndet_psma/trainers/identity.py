@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
+from nndet_psma.artifacts.detector_plan import Stage
+from nndet_psma.artifacts.staged_plan import StagedPlan
 from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.schema import to_plain
 from nndet_psma.trainers.settings import TrainerSettings, adjusted_stage
@@ -26,7 +27,7 @@ FREE_KEYS = {
 
 
 def stage_hash(
-    plan: DetectorPlan, stage: Stage, fold: int, settings: TrainerSettings, inputs: Sequence[str] = ()
+    plan: StagedPlan, stage: Stage, fold: int, settings: TrainerSettings, inputs: Sequence[str] = ()
 ) -> str:
     """Hash of what determines a stage's weights, its ancestors included; the number of processes is not among it.
 

@@ -11,16 +11,18 @@ import torch
 from torch import nn
 
 from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
+from nndet_psma.artifacts.staged_plan import StagedPlan
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.registry import Registry
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.trainers.settings import TrainerSettings
 
 P = TypeVar("P", bound=DetectorPlan)
+SP = TypeVar("SP", bound=StagedPlan)
 
 
 @dataclass(frozen=True)
-class FoldJob(Generic[P]):
+class FoldJob(Generic[SP]):
     """One fold to train.
 
     Attributes:
@@ -33,7 +35,7 @@ class FoldJob(Generic[P]):
         voter: train only this stage (and what it starts from); None trains all.
     """
 
-    plan: P
+    plan: SP
     fold: int
     store: Path
     folder: Path

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
+from nndet_psma.artifacts.detector_plan import Stage
+from nndet_psma.artifacts.staged_plan import StagedPlan
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files
 from nndet_psma.core.schema import SchemaError, from_plain, to_plain
@@ -145,7 +146,7 @@ def adjusted_stage(stage: Stage, settings: TrainerSettings) -> Stage:
     )
 
 
-def stages_for(plan: DetectorPlan, voter: str | None) -> list[Stage]:
+def stages_for(plan: StagedPlan, voter: str | None) -> list[Stage]:
     """Stages to train in order: all, or one and its ancestors; UserError lists the stages on a miss."""
     if voter is None:
         return plan.stages

@@ -15,16 +15,14 @@ from nndet_psma.core.atomic import remove_leftovers, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.lock import FolderLock
 from nndet_psma.core.logs import LOGGER
-from nndet_psma.preprocess.store import inputs_hash
 from nndet_psma.trainers.checkpoint import MODEL_FILE
-from nndet_psma.trainers.distributed import gather, global_means, join_processes, on_main, together
+from nndet_psma.trainers.distributed import global_means, join_processes, on_main, together
 from nndet_psma.trainers.identity import stage_hash
 from nndet_psma.trainers.loop import LoopSettings, Losses, train_loop
 from nndet_psma.trainers.networks.weights import write_model
 from nndet_psma.trainers.observer import Observer, StepReport
 from nndet_psma.trainers.precision import check_precision
-from nndet_psma.trainers.registry import FoldJob, P
-from nndet_psma.trainers.selection import BoxHits, find_hits
+from nndet_psma.trainers.registry import SP, FoldJob
 from nndet_psma.trainers.settings import adjusted_stage, stages_for
 from nndet_psma.trainers.stage_system import StageRun, StageSystem
 from nndet_psma.trainers.watch.trackers import tracker_arguments
@@ -47,7 +45,7 @@ class _Heartbeat:
         """The lock is held longer than the loop runs."""
 
 
-def train_stages(job: FoldJob[P], system: StageSystem[P]) -> None:
+def train_stages(job: FoldJob[SP], system: StageSystem[SP]) -> None:
     """Train every stage of the fold that is not finished.
 
     Raises:
@@ -57,9 +55,9 @@ def train_stages(job: FoldJob[P], system: StageSystem[P]) -> None:
         _train_stage(job, adjusted_stage(stage, job.settings), system)
 
 
-def _train_stage(job: FoldJob[P], stage: Stage, system: StageSystem[P]) -> None:
+def _train_stage(job: FoldJob[SP], stage: Stage, system: StageSystem[SP]) -> None:
     folder = job.folder / stage.name
-    inputs = [inputs_hash(job.store, case_id) for case_id in _cases_read(job)]
+    inputs = system.inputs(job, _cases_read(job))
     made_from = stage_hash(job.plan, stage, job.fold, job.settings, inputs)
     if not job.overwrite and _is_finished(folder, made_from):
         LOGGER.info("stage %s: finished before", stage.name)
@@ -81,12 +79,12 @@ def _train_stage(job: FoldJob[P], stage: Stage, system: StageSystem[P]) -> None:
         run.lock.release()
 
 
-def _cases_read(job: FoldJob[P]) -> list[str]:
+def _cases_read(job: FoldJob[SP]) -> list[str]:
     fold = job.plan.folds[job.fold]
     return [*fold.train, *fold.val] if job.settings.select == "best" else fold.train
 
 
-def _open_folder(run: StageRun[P]) -> None:
+def _open_folder(run: StageRun[SP]) -> None:
     """Lock the folder, then clear what an interrupted run, or with overwrite any run, left."""
     run.lock.acquire()
     if run.job.overwrite:
@@ -96,13 +94,13 @@ def _open_folder(run: StageRun[P]) -> None:
     remove_leftovers(run.folder)
 
 
-def _finish(run: StageRun[P], model: nn.Module) -> None:
+def _finish(run: StageRun[SP], model: nn.Module) -> None:
     write_model(model, run.folder / MODEL_FILE)
     write_text(run.folder / FINISHED_FILE, run.made_from)
     LOGGER.info("stage %s: finished", run.stage.name)
 
 
-def _run_loop(run: StageRun[P], model: nn.Module, system: StageSystem[P]) -> nn.Module:
+def _run_loop(run: StageRun[SP], model: nn.Module, system: StageSystem[SP]) -> nn.Module:
     batches = system.batches(run)
     if run.job.settings.compile:
         system.compile(model)
@@ -119,7 +117,7 @@ def _run_loop(run: StageRun[P], model: nn.Module, system: StageSystem[P]) -> nn.
     return train_loop(model, compute_losses, batches, run.stage, settings, run.accelerator)
 
 
-def _loop_settings(run: StageRun[P], system: StageSystem[P]) -> LoopSettings:
+def _loop_settings(run: StageRun[SP], system: StageSystem[SP]) -> LoopSettings:
     plan, clip_norm = run.job.plan, run.job.settings.clip_norm
     return LoopSettings(
         folder=run.folder,
@@ -130,39 +128,16 @@ def _loop_settings(run: StageRun[P], system: StageSystem[P]) -> LoopSettings:
         clip_norm=plan.clip_norm if clip_norm is None else clip_norm,
         norm_decay=plan.norm_decay,
         observers=_observers(run, system),
-        validate=lambda model: _validation_value(run, system, model),
+        validate=lambda model: system.value(run, model),
         criterion=system.criterion,
         out_of_memory=lambda: system.remedy(run),
     )
 
 
-def _observers(run: StageRun[P], system: StageSystem[P]) -> list[Observer]:
+def _observers(run: StageRun[SP], system: StageSystem[SP]) -> list[Observer]:
     if not run.accelerator.is_main_process:
         return []
     return [_Heartbeat(run.lock), *stage_observers(run, system.load(run), system.pictures(run))]
-
-
-def _validation_value(run: StageRun[P], system: StageSystem[P], model: nn.Module) -> float:
-    """Average precision on the fold's validation cases, of which every process predicts its share."""
-    classes = len(run.job.plan.classes)
-    share = find_hits(
-        run.job.store,
-        run.validation_share,
-        lambda case: system.predict(run, model, case),
-        lambda found, case: system.match(run, found, case),
-        classes=classes,
-        advance=run.lock.beat,
-    )
-    total = BoxHits.none(classes)
-    for part in gather(run.accelerator, share):
-        total.add(part)
-    value = total.average_precision()
-    if value is None:
-        raise UserError(
-            f"no validation case of fold {run.job.fold} has a lesion in the region of stage '{run.stage.name}'",
-            remedy="Select the last weights with trainer_cfg.select=last and trainer_cfg.validate_every=null",
-        )
-    return value
 
 
 def _is_finished(folder: Path, made_from: str) -> bool:

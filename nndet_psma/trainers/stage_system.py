@@ -11,20 +11,18 @@ from accelerate import Accelerator
 from torch import nn
 
 from nndet_psma.artifacts.detector_plan import Stage
-from nndet_psma.boxes.detections import Detections
 from nndet_psma.core.lock import FolderLock
 from nndet_psma.planners.training_memory import Training
-from nndet_psma.preprocess.prepare import PreparedCase
+from nndet_psma.preprocess.store import inputs_hash
 from nndet_psma.trainers.checkpoint import MODEL_FILE
 from nndet_psma.trainers.cost.stage_load import StageLoad
 from nndet_psma.trainers.loop import Losses
 from nndet_psma.trainers.observer import Observer
-from nndet_psma.trainers.registry import FoldJob, P
-from nndet_psma.trainers.selection import BoxHits
+from nndet_psma.trainers.registry import SP, FoldJob
 
 
 @dataclass(frozen=True)
-class StageRun(Generic[P]):
+class StageRun(Generic[SP]):
     """One stage on its way; the lock is held by the main process.
 
     Attributes:
@@ -35,7 +33,7 @@ class StageRun(Generic[P]):
         made_from: hash of everything that determines the weights.
     """
 
-    job: FoldJob[P]
+    job: FoldJob[SP]
     stage: Stage
     accelerator: Accelerator
     lock: FolderLock
@@ -92,7 +90,7 @@ class StageRun(Generic[P]):
         return case_ids[self.accelerator.process_index :: self.accelerator.num_processes]
 
 
-class StageSystem(ABC, Generic[P]):
+class StageSystem(ABC, Generic[SP]):
     """What a system gives to the running of its stages; called on all processes but where a method says otherwise.
 
     Attributes:
@@ -102,11 +100,11 @@ class StageSystem(ABC, Generic[P]):
     criterion: str
 
     @abstractmethod
-    def model(self, run: StageRun[P]) -> nn.Module:
+    def model(self, run: StageRun[SP]) -> nn.Module:
         """The model with the weights it starts from (``run.start``)."""
 
     @abstractmethod
-    def batches(self, run: StageRun[P]) -> Any:
+    def batches(self, run: StageRun[SP]) -> Any:
         """Item ``i`` is the batch of step ``i``, ``part(i, rank, world)`` that of one process."""
 
     @abstractmethod
@@ -114,27 +112,31 @@ class StageSystem(ABC, Generic[P]):
         """By loss, over how many boxes of this process it is a mean, after a forward pass."""
 
     @abstractmethod
-    def predict(self, run: StageRun[P], model: nn.Module, case: PreparedCase) -> Detections:
-        """Boxes that the model, in evaluation mode, finds in a validation case."""
+    def value(self, run: StageRun[SP], model: nn.Module) -> float:
+        """How good the model, in evaluation mode, is on the fold's validation cases; higher is better.
 
-    @abstractmethod
-    def match(self, run: StageRun[P], found: Detections, case: PreparedCase) -> BoxHits:
-        """What was ``found`` against the lesions of the case, as far as the stage's region shows them."""
+        Raises:
+            UserError: the validation cases tell nothing.
+        """
 
-    @abstractmethod
-    def load(self, run: StageRun[P]) -> StageLoad:
-        """What the stage asks of the machine; called on the main process."""
+    def inputs(self, job: FoldJob[SP], case_ids: list[str]) -> list[str]:
+        """Hashes of the prepared cases that a training reads."""
+        return [inputs_hash(job.store, case_id) for case_id in case_ids]
 
-    @abstractmethod
-    def pictures(self, run: StageRun[P]) -> Observer:
-        """Who draws batches every now and then; called on the main process."""
+    def load(self, run: StageRun[SP]) -> StageLoad | None:
+        """What the stage asks of the machine, None where nothing is known; called on the main process."""
+        return None
+
+    def pictures(self, run: StageRun[SP]) -> Observer | None:
+        """Who draws batches every now and then, None for nobody; called on the main process."""
+        return None
 
     def losses(self, model: nn.Module, batch: Any) -> Losses:
         """Parts of the loss of a batch."""
         parts: Losses = model(list(batch["images"]), batch["targets"])
         return parts
 
-    def remedy(self, run: StageRun[P]) -> str:
+    def remedy(self, run: StageRun[SP]) -> str:
         """What to lower when the GPU is full."""
         return "Lower trainer_cfg.batch_size"
 
@@ -142,5 +144,5 @@ class StageSystem(ABC, Generic[P]):
         """Compile what is worth it, in place: names of weights stay."""
         model.compile()
 
-    def after(self, run: StageRun[P]) -> None:
+    def after(self, run: StageRun[SP]) -> None:
         """Called when the stage is finished, such as for what its children need."""

@@ -270,7 +270,9 @@ def test_second_o_adds_to_the_first():
 
 
 def test_unknown_presets_are_told_the_known_ones():
-    with pytest.raises(UserError, match=r"train=nodeseg or nodeseg_dwi2022 or psma25d .* or retina3d"):
+    with pytest.raises(
+        UserError, match=r"train=nodeseg or nodeseg_dwi2022 or nodestatus .* or psma25d .* or retina3d"
+    ):
         compose_config("t", ["train=retina"])
 
 

@@ -37,5 +37,5 @@ def test_of_a_plan():
 
 def test_names_are_those_of_the_entry_points():
     assert {name: SYSTEMS[name].name for name in SYSTEMS} == {
-        name: name for name in ("nodeseg", "psma25d", "retina3d")
+        name: name for name in ("nodeseg", "nodestatus", "psma25d", "retina3d")
     }

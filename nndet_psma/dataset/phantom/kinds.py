@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,12 @@ from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.phantom.case import draw_case
 from nndet_psma.dataset.phantom.dwi import draw_dwi_case, dwi_options, plan_dwi
+from nndet_psma.dataset.phantom.node_status import (
+    NodeStatusCase,
+    NodeStatusOptions,
+    draw_node_status,
+    plan_node_status,
+)
 from nndet_psma.dataset.phantom.options import PhantomOptions
 from nndet_psma.dataset.phantom.schedule import CaseSpec, Split, plan_case
 from nndet_psma.dataset.phantom.squares import SquaresOptions, draw_squares, plan_square
@@ -51,6 +57,8 @@ class TaskKind:
         draw: makes a case from its specification and the options.
         patients: cases belong to patients with clinical data.
         target_class: class of the case-level scores, or None.
+        notes: what stands beside the classes of the instances of a case that was drawn.
+        psma: block of this name in the description.
     """
 
     modalities: tuple[str, ...]
@@ -61,6 +69,8 @@ class TaskKind:
     draw: Callable[[CaseSpec, Any], DrawnCase]
     patients: bool = True
     target_class: int | None = 0
+    notes: Callable[[Any], Mapping[str, Any]] = lambda case: {}
+    psma: Mapping[str, Any] = field(default_factory=dict)
 
 
 KINDS: dict[str, TaskKind] = {
@@ -75,6 +85,17 @@ KINDS: dict[str, TaskKind] = {
         draw_squares,
         patients=False,
         target_class=None,
+    ),
+    "node_status": TaskKind(
+        ("CT",),
+        ("negative_node", "positive_node"),
+        "nodes",
+        NodeStatusOptions,
+        plan_node_status,
+        draw_node_status,
+        target_class=1,
+        notes=NodeStatusCase.notes,
+        psma={"target": "node_status"},
     ),
 }
 

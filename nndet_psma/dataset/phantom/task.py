@@ -92,7 +92,8 @@ def write_case(destination: Path, kind: str, spec: CaseSpec, options: Any) -> st
     *volumes, instances = case_files(TaskPaths(destination), spec, KINDS[kind])
     for file, array in zip(volumes, [*case.images, case.labels], strict=True):
         write_volume(file, array, case.geometry)
-    write_json(instances, {"instances": {str(k): label for k, label in case.classes.items()}})
+    classes = {str(k): label for k, label in case.classes.items()}
+    write_json(instances, {"instances": classes, **KINDS[kind].notes(case)})
     return spec.case_id
 
 
@@ -201,7 +202,7 @@ def _write_clinical(paths: TaskPaths, specs: Sequence[CaseSpec]) -> None:
 
 
 def _describe(paths: TaskPaths, kind: TaskKind, *, test_labels: bool) -> dict[str, Any]:
-    return {
+    content = {
         "task": paths.name,
         "name": paths.name.partition("_")[2] or paths.name,
         "dim": 3,
@@ -210,3 +211,4 @@ def _describe(paths: TaskPaths, kind: TaskKind, *, test_labels: bool) -> dict[st
         "labels": {str(k): name for k, name in enumerate(kind.labels)},
         "modalities": {str(k): name for k, name in enumerate(kind.modalities)},
     }
+    return {**content, "psma": dict(kind.psma)} if kind.psma else content

@@ -24,12 +24,13 @@ from nndet_psma.systems.psma25d.planning.cost import SliceLoad, stage_load, what
 from nndet_psma.systems.psma25d.predict import predict_region, predict_slices
 from nndet_psma.systems.psma25d.selection import CRITERION, match_slices
 from nndet_psma.systems.psma25d.starting import load_detector, starting_detector
+from nndet_psma.trainers.box_stage import BoxStageSystem
 from nndet_psma.trainers.checkpoint import MODEL_FILE
 from nndet_psma.trainers.distributed import gather, on_main, together
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
 from nndet_psma.trainers.selection import BoxHits
 from nndet_psma.trainers.stage_run import FINISHED_FILE, train_stages
-from nndet_psma.trainers.stage_system import StageRun, StageSystem
+from nndet_psma.trainers.stage_system import StageRun
 from nndet_psma.trainers.watch.memory_check import gpu_room
 from nndet_psma.trainers.watch.pictures import Shade
 
@@ -66,7 +67,7 @@ class MaskRCNN25D:
         )
 
 
-class _SliceSystem(StageSystem[PSMA25DPlan]):
+class _SliceSystem(BoxStageSystem[PSMA25DPlan]):
     """The torchvision detector on slices, with hard negatives mined between stages."""
 
     criterion = CRITERION

@@ -20,12 +20,13 @@ from nndet_psma.systems.retina3d.plan import Retina3DPlan
 from nndet_psma.systems.retina3d.planning.cost import PatchLoad, stage_load, what_to_lower
 from nndet_psma.systems.retina3d.predict import predict_patches
 from nndet_psma.systems.retina3d.selection import CRITERION, match_volume
+from nndet_psma.trainers.box_stage import BoxStageSystem
 from nndet_psma.trainers.distributed import together
 from nndet_psma.trainers.networks.weights import read_model
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
 from nndet_psma.trainers.selection import BoxHits
 from nndet_psma.trainers.stage_run import train_stages
-from nndet_psma.trainers.stage_system import StageRun, StageSystem
+from nndet_psma.trainers.stage_system import StageRun
 from nndet_psma.trainers.watch.memory_check import gpu_room
 from nndet_psma.trainers.watch.pictures import Shade
 
@@ -67,7 +68,7 @@ class RetinaNet3D:
         )
 
 
-class _PatchSystem(StageSystem[Retina3DPlan]):
+class _PatchSystem(BoxStageSystem[Retina3DPlan]):
     """The RetinaNet on patches; its negatives are mined inside every patch, so none are mined between stages."""
 
     criterion = CRITERION

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
+from nndet_psma.artifacts.detector_plan import Stage
+from nndet_psma.artifacts.staged_plan import StagedPlan
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
 from nndet_psma.trainers.metrics_log import StepMeans
@@ -147,7 +148,7 @@ class TrackerLog:
             LOGGER.warning("nothing more is sent to trackers: %s: %s", type(error).__name__, error)
 
 
-def tracked_config(plan: DetectorPlan, stage: Stage, settings: Any) -> dict[str, Plain]:
+def tracked_config(plan: StagedPlan, stage: Stage, settings: Any) -> dict[str, Plain]:
     """What a tracker may know of a run: flat, numbers and names, no path, no case.
 
     Args:
@@ -157,10 +158,11 @@ def tracked_config(plan: DetectorPlan, stage: Stage, settings: Any) -> dict[str,
     """
     config: dict[str, Plain] = {"plan": plan.plan_id, "plan_hash": plan.content_hash()}
     for name in ("batch_size", "optimizer", "positive_fraction", "hard_negative_fraction", "neighbours"):
-        config[name] = getattr(plan, name)
+        if hasattr(plan, name):
+            config[name] = getattr(plan, name)
     config["folds"] = len(plan.folds)
     config["channels"] = plan.channels(stage)
-    parts = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    parts = {field.name: getattr(plan, field.name) for field in fields(cast("Any", plan))}
     parts = {name: part for name, part in parts.items() if is_dataclass(part)}
     for prefix, part in {"stage": stage, **parts, "settings": settings}.items():
         _flatten(prefix, part, config)

@@ -172,4 +172,5 @@ def test_kinds_draw_as_many_images_as_they_name():
         "psma": 2,
         "dwi": 2,
         "squares": 1,
+        "node_status": 1,
     }

@@ -1,0 +1,1 @@
+"""``nodestatus``: whether given lymph nodes are infiltrated, after Hartenstein et al. 2020."""
