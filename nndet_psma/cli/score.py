@@ -180,7 +180,7 @@ def _of_one_table(args: argparse.Namespace) -> Mapping[str, object]:
             args.table, args.label, args.confusion, count=args.count, collapse=args.collapse, order=args.order
         )
     if args.kind == "printed":
-        return score.score_printed(args.positives, args.negatives, dict(args.printed), args.decimals)
+        return score.score_printed(args.positives, args.negatives, args.printed, args.decimals)
     if args.kind == "mcnemar":
         return score.score_margins(args.errors[0], args.errors[1], args.total)
     return score.score_roc(

@@ -116,6 +116,9 @@ def score_roc(
             expected="0 to 1",
             found=f"{scores.min():g} to {scores.max():g}",
         )
+    columns = [score, *compare]
+    if len(set(columns)) < len(columns):
+        raise UserError("a score is to be compared with itself", file=table, found=", ".join(columns))
     asked = RocQuestions(
         patients=content.texts(patient) if patient else None,
         strata=content.texts(strata) if strata else None,
@@ -153,9 +156,20 @@ def score_confusion(
     """
     content = read_table(table)
     columns = [content.texts(first), content.texts(second)]
-    merged = dict(part for text in collapse for part in _collapsed(text, set(columns[0] + columns[1]), table))
+    parts = [part for text in collapse for part in _collapsed(text, set(columns[0] + columns[1]), table)]
+    merged = dict(parts)
+    if len(merged) < len(parts):
+        raise UserError("--collapse gives a category two names", file=table, found=" ".join(collapse))
     columns = [[merged.get(cell, cell) for cell in column] for column in columns]
     found = sorted({*columns[0], *columns[1]})
+    if found and not set(columns[0]) & set(columns[1]):
+        raise UserError(
+            f"columns '{first}' and '{second}' have no category in common",
+            file=table,
+            expected="the same categories in both",
+            found=", ".join(found),
+            remedy="Name them alike, or join them with --collapse",
+        )
     if order and sorted(order) != found:
         raise UserError(
             "the order must name every category once",
@@ -201,15 +215,17 @@ def _collapsed(text: str, known: set[str], table: Path) -> list[tuple[str, str]]
 
 
 def score_printed(
-    positives: int, negatives: int, printed: Mapping[str, float], decimals: int = 0
+    positives: int, negatives: int, printed: Sequence[tuple[str, float]], decimals: int = 0
 ) -> dict[str, object]:
     """Counts behind printed percentages; see :mod:`nndet_psma.evaluation.statistics.printed_counts`.
 
     Raises:
-        UserError: an unknown name.
+        UserError: an unknown name, one given twice, no percentage, or too many rows.
     """
+    if len(dict(printed)) < len(printed):
+        raise UserError("a percentage is given twice", found=", ".join(name for name, _ in printed))
     try:
-        found = counts_from_percentages(positives, negatives, printed, decimals=decimals)
+        found = counts_from_percentages(positives, negatives, dict(printed), decimals=decimals)
     except ValueError as error:
         raise UserError(str(error)) from None
     return {"matches": [asdict(each) for each in found]}
@@ -274,6 +290,7 @@ def score_coco(
     if len(set(names)) < len(names):
         names = _texts(labels)
     annotations = _boxes(content.get("annotations"), "annotations", truth, shapes, spelling, scored=False)
+    _check_own_ids(annotations, truth)
     results = read_json(predictions)
     if isinstance(results, dict):
         results = results.get("annotations")
@@ -350,6 +367,16 @@ def _numbers(content: Mapping[str, Any], key: str, file: Path, spelling: Spellin
             raise UserError(f"{key}[{index}] has an id that another has", file=file, found=repr(number))
         seen.add(number)
     return spelling.keys(numbers, file)
+
+
+def _check_own_ids(annotations: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """An annotation that stands twice would have to be found twice."""
+    seen: set[Identifier] = set()
+    for index, entry in enumerate(annotations):
+        number = entry.get("id")
+        if _is_identifier(number) and number in seen:
+            raise UserError(f"annotations[{index}] has an id that another has", file=file, found=repr(number))
+        seen.add(number)
 
 
 def _shape(image: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -231,6 +231,15 @@ def convert_nndetection(
         raise UserError(
             "no order of corners", expected=f"each of {','.join(CORNERS)} once", found=",".join(order)
         )
+    for what, given in (
+        ("folder", [str(folder.resolve()) for folder in folders]),
+        ("class", list(classes.values())),
+    ):
+        twice = next((name for name in given if given.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(
+                f"a {what} is named twice", found=twice, remedy="A model votes once, classes have own names"
+            )
     names = [_case_names(folder) for folder in folders]
     for folder, other in zip(folders[1:], names[1:], strict=True):
         if other != names[0]:

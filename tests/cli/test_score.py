@@ -187,6 +187,7 @@ def test_confusion_of_a_printed_table(files, capsys):
         ),
         ("--order M0 M1a", "the order must name every category once; expected M0, M1a, M1b/u; found M0, M1a"),
         ("--count two", "line 2, column 'two'; expected a finite number"),
+        ("--collapse M0=A M0=B", "--collapse gives a category two names"),
     ):
         code, _, err = run(capsys, f"confusion --table C2.csv --label one --confusion two {arguments}")
         assert (code, err.count("\n")) == (2, 1)
@@ -198,8 +199,30 @@ def test_printed_results(capsys):
         capsys, "printed --positives 65 --negatives 65 --printed sensitivity=86 specificity=92 ppv=91"
     )
     assert json.loads(out) == {"matches": [{"tp": 56, "tn": 60, "modes": ["cut"]}]}
-    code, _, err = run(capsys, "printed --positives 65 --negatives 65 --printed auc=86")
-    assert (code, "expected some of accuracy" in err) == (2, True)
+    for printed, message in (
+        ("auc=86", "expected some of accuracy"),
+        ("sensitivity=nan", "expected a percentage with 0 digits after the point, got sensitivity=nan"),
+        ("sensitivity=186", "got sensitivity=186"),
+        ("sensitivity=86.55", "got sensitivity=86.55"),
+        ("sensitivity=86 sensitivity=87", "a percentage is given twice"),
+    ):
+        code, _, err = run(capsys, f"printed --positives 65 --negatives 65 --printed {printed}")
+        assert (code, err.count("\n"), message in err) == (2, 1, True)
+    code, _, err = run(capsys, "printed --positives 50000 --negatives 50000 --printed ppv=86")
+    assert (code, "too many pairs to try" in err) == (2, True)
     _, out, _ = run(capsys, "mcnemar --errors 0 3 --total 130")
     assert json.loads(out) == {"fewest_shared": 0, "most_shared": 0, "p_of_shared": [0.25]}
     assert run(capsys, "mcnemar --errors 200 3 --total 130")[0] == 2
+
+
+def test_what_cannot_be_compared(files, capsys):
+    (files / "K.csv").write_text("one,two\n0,A\n1,B\n")
+    code, _, err = run(capsys, "confusion --table K.csv --label one --confusion two")
+    assert (code, "columns 'one' and 'two' have no category in common" in err) == (2, True)
+    code, _, err = run(capsys, "roc --table R.csv --label label --score score --compare score")
+    assert (code, "a score is to be compared with itself" in err) == (2, True)
+    truth = json.loads((files / "t.json").read_text())
+    truth["annotations"] = [{**truth["annotations"][0], "id": 7}] * 2
+    (files / "t.json").write_text(json.dumps(truth))
+    code, _, err = run(capsys, "boxes --truth t.json --pred p.json")
+    assert (code, "annotations[1] has an id that another has; found 7" in err) == (2, True)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nndet_psma.core.atomic import write_json
+from nndet_psma.core.atomic import read_json, write_json
 from nndet_psma.core.csv_table import write_table
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.hashing import hash_json
 from nndet_psma.core.workers import map_cases
 from nndet_psma.dataset.convert.study_files import StudyFiles, find_studies
 from nndet_psma.dataset.images.images import Volume, read_volume, resample_volume, write_volume
@@ -26,6 +27,9 @@ from nndet_psma.dataset.task.paths import TaskPaths
 LABEL = "lesion mask"  # no modality can be called so: it holds a space
 _MASK_ROLES = (Role.CTV, Role.BLADDER, Role.PROSTATE)
 _AIR_HU = -1024.0
+_CHOICES = "nifti.json"
+"""Hash of what cases were made by: with other patterns or options a finished case is not finished."""
+
 _WHICH = "Say which count with --values 2 (or 1,2), or give --instances if every number is one lesion"
 
 
@@ -76,19 +80,20 @@ def convert_nifti(
     """Write images, labels and at last ``dataset.json`` of a task.
 
     Every image is brought to the grid of the first one (linear; masks nearest), in canonical axes. A case whose
-    files are all newer than its sources is left alone, so a stopped conversion can be started again.
+    files are all newer than its sources and were made by the same patterns and options is left alone, so a stopped
+    conversion can be started again.
 
     Args:
         source: the studies.
         paths: the task to write.
         test_share: share of the patients, drawn at random, that become test cases.
         seed: of that draw.
-        overwrite: convert finished cases again (needed when patterns or options have changed).
+        overwrite: convert finished cases again.
         num_processes: cases are converted in parallel.
 
     Raises:
         UserError: files missing or unreadable, masks of several values or interpolated ones that nothing was said
-            of, a lesion lost on the grid.
+            of, a value that counts but is in no mask, a lesion lost on the grid.
     """
     description = _description(source, paths.name, has_test=test_share > 0)
     patterns = dict(source.images)
@@ -100,15 +105,17 @@ def convert_nifti(
         _Job(study, "Ts" if study.case_id in test_ids else "Tr", paths, description, source)
         for study in studies
     ]
+    _forget_other_choices(jobs, paths, source)
     results = map_cases(partial(_convert, overwrite=overwrite), jobs, num_processes)
+    _check_values(source, results)
     _write_clinical(studies, paths)
     write_json(paths.root / "dataset.json", description.to_json())
     case_ids = [study.case_id for study in studies]
     return Conversion(
         training=tuple(case_id for case_id in case_ids if case_id not in test_ids),
         test=tuple(sorted(test_ids)),
-        skipped=tuple(c for c, (done, _) in zip(case_ids, results, strict=True) if not done),
-        num_lesions=sum(count for _, count in results),
+        skipped=tuple(c for c, result in zip(case_ids, results, strict=True) if not result.new),
+        num_lesions=sum(result.lesions for result in results),
     )
 
 
@@ -192,31 +199,72 @@ class _Job:
         return self.paths.labels(self.split) / f"{self.study.case_id}.json"
 
 
-def _convert(job: _Job, overwrite: bool) -> tuple[bool, int]:
-    """Convert one case unless it is finished; whether it was done now, and its number of lesions."""
+@dataclass(frozen=True)
+class _Done:
+    """A case: whether it was made now, its number of lesions, and which of the values that count its mask holds."""
+
+    new: bool
+    lesions: int
+    values: frozenset[int]
+
+
+def _forget_other_choices(jobs: Sequence[_Job], paths: TaskPaths, source: NiftiSource) -> None:
+    """Mark all cases as unfinished where they were made by other patterns or options, or by nobody knows which."""
+    options = [source.instances, source.values, source.soft]
+    choices = hash_json([list(source.images.items()), source.label, source.ctv, options])
+    file = paths.root / _CHOICES
+    if file.is_file() and read_json(file) == {"version": 1, "choices": choices}:
+        return
+    for job in jobs:
+        job.table.unlink(missing_ok=True)
+    write_json(file, {"version": 1, "choices": choices})
+
+
+def _check_values(source: NiftiSource, results: Sequence[_Done]) -> None:
+    """A value that no mask holds was mistyped."""
+    missing = sorted(set(source.values) - frozenset().union(*(result.values for result in results)))
+    if missing:
+        raise UserError(
+            "a value that counts is in no mask",
+            file=source.folder,
+            expected="values of the masks in --values",
+            found=", ".join(map(str, missing)),
+            remedy="Correct --values",
+        )
+
+
+def _convert(job: _Job, overwrite: bool) -> _Done:
+    """Convert one case unless it is finished."""
     from nndet_psma.dataset.task.instances import read_instances
 
     _remove_other_split(job)
     if not overwrite and _is_finished(job):
-        return False, len(read_instances(job.table))
+        return _Done(False, len(read_instances(job.table)), _values(job))
     job.table.unlink(missing_ok=True)  # written last: its absence marks the case as unfinished
     files = list(job.study.files.values())
     grid = read_volume(files[0])
+    mask = read_volume(job.study.files[LABEL])
+    lesions = _lesions(job, mask, grid)
     for index, (file, target) in enumerate(zip(files[:-1], job.images, strict=True)):
         role = job.description.role(index)
         volume = grid if index == 0 else _on_grid(_read(file, role, job.source), grid, role)
         write_volume(target, _compact(volume.array, role), grid.geometry)
-    lesions = _lesions(job, grid)
     write_volume(job.label, lesions, grid.geometry)
     count = int(lesions.max())
     write_json(job.table, {"instances": {str(instance): 0 for instance in range(1, count + 1)}})
-    return True, count
+    return _Done(True, count, _values(job, mask))
 
 
-def _lesions(job: _Job, grid: Volume) -> NDArray[np.uint16]:
-    file = job.study.files[LABEL]
-    mask = read_volume(file)
-    source = job.source
+def _values(job: _Job, mask: Volume | None = None) -> frozenset[int]:
+    wanted = job.source.values
+    if not wanted:
+        return frozenset()
+    mask = mask or read_volume(job.study.files[LABEL])
+    return frozenset(value for value in wanted if (mask.array == value).any())
+
+
+def _lesions(job: _Job, mask: Volume, grid: Volume) -> NDArray[np.uint16]:
+    file, source = job.study.files[LABEL], job.source
     ids = lesions_of(mask.array, file, instances=source.instances, values=source.values, soft=source.soft)
     if mask.geometry.same_grid(grid.geometry):
         return ids

@@ -14,6 +14,12 @@ METRICS = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 """What :func:`counts_from_percentages` understands."""
 
 
+MOST_PAIRS = 4_000_000
+"""Pairs of true positives and true negatives that are tried: a quarter of a minute."""
+
+_ROUNDING = 1e-6  # of decimal fractions in binary
+
+
 @dataclass(frozen=True)
 class MatchingCounts:
     """Counts that would print as the given percentages.
@@ -47,11 +53,20 @@ def counts_from_percentages(
         decimals: printed digits after the point.
 
     Raises:
-        ValueError: a name is none of :data:`METRICS`, or nothing is printed.
+        ValueError: a name is none of :data:`METRICS`, nothing is printed, a value is no percentage of so many digits,
+            or there are more than :data:`MOST_PAIRS` pairs to try.
     """
     unknown = sorted(set(printed) - set(METRICS))
     if unknown or not printed:
         raise ValueError(f"expected some of {', '.join(METRICS)}, got {', '.join(unknown) or 'nothing'}")
+    for name, value in printed.items():
+        scaled = value * 10**decimals
+        if not 0 <= value <= 100 or abs(scaled - round(scaled)) > _ROUNDING:
+            raise ValueError(
+                f"expected a percentage with {decimals} digits after the point, got {name}={value:g}"
+            )
+    if (positives + 1) * (negatives + 1) > MOST_PAIRS:
+        raise ValueError(f"{positives} positives and {negatives} negatives are too many pairs to try")
     wanted = {name: round(value * 10**decimals) for name, value in printed.items()}
     found = []
     for tp in range(positives + 1):

@@ -109,6 +109,35 @@ def test_finished_cases_are_left_alone_and_others_resumed(source, paths):
     assert convert_nifti(source, paths, overwrite=True).skipped == ()
 
 
+def test_other_options_make_cases_anew(source, paths):
+    convert_nifti(source, paths)
+    file = source.folder / "S.0" / "mask.nii.gz"
+    mask = read_volume(file).array.copy()
+    mask[0, 9, 9] = 2
+    write_volume(file, mask, CT_GRID)
+    for study in ("S.1", "S.2", "S.3"):
+        os.utime(source.folder / study / "mask.nii.gz", ns=(10**18, 10**18))
+    first = convert_nifti(replace(source, values=(1, 2)), paths)
+    assert (first.skipped, first.num_lesions) == ((), 9)
+    assert convert_nifti(replace(source, values=(1, 2)), paths).skipped == ("S_0", "S_1", "S_2", "S_3")
+    second = convert_nifti(replace(source, values=(2,)), paths)  # left 9 lesions before, as finished
+    assert (second.skipped, second.num_lesions) == ((), 1)
+
+
+def test_a_value_that_no_mask_holds(source, paths):
+    for _ in range(2):  # not the second time either
+        with pytest.raises(UserError, match=r"a value that counts is in no mask.*found 7"):
+            convert_nifti(replace(source, values=(1, 7)), paths)
+        assert not (paths.root / "dataset.json").exists()
+
+
+def test_a_refused_mask_leaves_no_image(source, paths):
+    write_volume(source.folder / "S.0" / "mask.nii.gz", np.full(CT_GRID.shape, 0.5, np.float32), CT_GRID)
+    with pytest.raises(UserError, match="interpolated"):
+        convert_nifti(source, paths)
+    assert not list(paths.raw_splitted.rglob("S_0*"))
+
+
 def test_another_draw_leaves_no_case_on_both_sides(source, paths):
     sides = set()
     for seed in range(4):
