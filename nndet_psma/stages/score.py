@@ -371,11 +371,14 @@ def _numbers(content: Mapping[str, Any], key: str, file: Path, spelling: Spellin
 
 def _check_own_ids(annotations: Sequence[Mapping[str, Any]], file: Path) -> None:
     """An annotation that stands twice would have to be found twice."""
-    seen: set[Identifier] = set()
-    for index, entry in enumerate(annotations):
-        number = entry.get("id")
-        if _is_identifier(number) and number in seen:
-            raise UserError(f"annotations[{index}] has an id that another has", file=file, found=repr(number))
+    seen: set[Any] = set()
+    for index, number in enumerate(entry.get("id") for entry in annotations):
+        if number is None:  # COCO's own scorer does not need them
+            continue
+        if not _is_identifier(number) or number in seen:
+            raise UserError(
+                f"annotations[{index}]", file=file, expected="an id of its own", found=repr(number)
+            )
         seen.add(number)
 
 

@@ -225,4 +225,4 @@ def test_what_cannot_be_compared(files, capsys):
     truth["annotations"] = [{**truth["annotations"][0], "id": 7}] * 2
     (files / "t.json").write_text(json.dumps(truth))
     code, _, err = run(capsys, "boxes --truth t.json --pred p.json")
-    assert (code, "annotations[1] has an id that another has; found 7" in err) == (2, True)
+    assert (code, "annotations[1]; expected an id of its own; found 7" in err) == (2, True)
