@@ -1,4 +1,4 @@
-"""Progress bars: rich on a terminal, silent otherwise; a stream that closes ends the bar, never the work."""
+"""Progress: a bar on a terminal, a plain line every few percent elsewhere; a closed stream ends it, never the work."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Protocol
 
 from nndet_psma.core.terminal import printable, safe_console
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _BAR_WIDTH = 20
 _CLOSED = (OSError, ValueError)  # the stream was closed (ValueError), or its other end went away
 _REFRESH_SECONDS = 0.2  # as often as an eye can follow; drawing costs a few milliseconds
+_LINE_SHARE = 0.05  # of the work between two plain lines
+_LINE_SECONDS = 10.0  # at least, so that short work leaves the log of a job short
 
 
 class Advance(Protocol):
@@ -27,36 +30,61 @@ class Advance(Protocol):
 
 
 class ProgressBar:
-    """A bar on a terminal, nothing elsewhere.
+    """A bar on a terminal; elsewhere (a job's output file, a pipe) a plain line every few percent.
 
     It is drawn by the caller's own thread and only from :meth:`advance`, so that a terminal that goes away (a closed
-    connection) is noticed there and ends the bar quietly.
+    connection) is noticed there and ends the bar quietly. Lines are at least ten seconds apart: work that takes less
+    writes none.
 
     Args:
         title: shown before the bar.
         total: what there is to do.
         stream: where to; None is standard error.
-        remaining: whether rich estimates the time left (off when the note has a better one).
+        remaining: whether the time left is estimated here (off when the note has a better one).
+        clock: seconds; for tests.
     """
 
     def __init__(
-        self, title: str, total: int, stream: IO[str] | None = None, *, remaining: bool = True
+        self,
+        title: str,
+        total: int,
+        stream: IO[str] | None = None,
+        *,
+        remaining: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         stream = sys.stderr if stream is None else stream
         self._bar: Progress | None = None
-        self._open = _is_terminal(stream)
-        self._stream, self._remaining = stream, remaining
+        self._open = stream is not None
+        self._terminal = _is_terminal(stream)
+        self._stream, self._remaining, self._clock = stream, remaining, clock
         self._title, self._total = title, total
         self._drawn = -float("inf")
+        self._begun = self._told = (
+            clock(),
+            0,
+        )  # clock and done: of the first call, and of the last plain line
+        self._lines = 0
+        self._called = False
 
     @property
     def shown(self) -> bool:
-        """Whether somebody can see it."""
-        return self._open
+        """Whether a bar can be seen now."""
+        return self._open and self._terminal
+
+    def due(self, done: int) -> bool:
+        """Whether :meth:`advance` would show something: notes that cost time are made only then."""
+        self._begin(done)
+        return self._open and (self._terminal or self._line_due(done))
 
     def advance(self, done: int, note: str = "") -> None:
         """``done`` of the total are finished; the first call draws the bar and says where the work begins."""
         if not self._open:
+            return
+        self._begin(done)
+        if not self._terminal:
+            if self._line_due(done):
+                self._or_never_again(lambda: self._write_line(done, note))
             return
         if self._bar is None:
             self._bar = _started_bar(self._stream, self._remaining)
@@ -76,6 +104,31 @@ class ProgressBar:
             self._or_never_again(self._bar.stop)
         self._open = False
 
+    def _begin(self, done: int) -> None:
+        if not self._called:
+            self._called, self._begun, self._told = True, (self._clock(), done), (self._begun[0], done)
+
+    def _line_due(self, done: int) -> bool:
+        told_at, told = self._told
+        if done <= told:
+            return False
+        if done >= self._total and self._lines:
+            return True
+        far = done - told >= _LINE_SHARE * self._total or done >= self._total
+        return far and self._clock() - told_at >= _LINE_SECONDS
+
+    def _write_line(self, done: int, note: str) -> None:
+        now = self._clock()
+        share = f" ({done / self._total:.0%})" if self._total else ""
+        text = f"{self._title}: {done}/{self._total}{share}"
+        started, before = self._begun
+        if self._remaining and before < done < self._total:
+            left = (now - started) / (done - before) * (self._total - done)
+            text += f", {timedelta(seconds=round(left))} left"
+        self._told, self._lines = (now, done), self._lines + 1
+        self._stream.write(printable(f"{text}, {note}" if note else text) + "\n")
+        self._stream.flush()
+
     def _or_never_again(self, draw: Callable[[], None]) -> None:
         try:
             draw()
@@ -86,7 +139,7 @@ class ProgressBar:
 
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Advance]:
-    """Yield ``advance(done, note)``; shows a bar on standard error when that is a terminal."""
+    """Yield ``advance(done, note)``, which shows a :class:`ProgressBar` on standard error."""
     bar = ProgressBar(title, total)
     try:
         bar.advance(0)

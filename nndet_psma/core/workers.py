@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +13,7 @@ from multiprocessing.connection import wait as wait_for_end
 from typing import TypeVar
 
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.progress import Advance, progress_bar
 
 _THREADS_OF_ITK = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 
@@ -21,7 +22,7 @@ Result = TypeVar("Result")
 
 
 def map_cases(
-    function: Callable[[Item], Result], items: Sequence[Item], num_processes: int = 1
+    function: Callable[[Item], Result], items: Sequence[Item], num_processes: int = 1, *, title: str = "cases"
 ) -> list[Result]:
     """Results of ``function`` in the order of ``items``; errors of a worker are raised here.
 
@@ -32,17 +33,34 @@ def map_cases(
         function: importable by name (workers are started fresh), one argument.
         items: arguments.
         num_processes: 1 runs here, without workers.
+        title: of the progress shown while the work lasts.
 
     Raises:
         UserError: a worker was killed, as happens when memory runs out.
     """
-    if num_processes <= 1 or len(items) <= 1:
-        return [function(item) for item in items]
+    with progress_bar(title, len(items)) as advance:
+        if num_processes <= 1 or len(items) <= 1:
+            return _told((function(item) for item in items), advance)
+        return _told(_of_workers(function, items, num_processes), advance)
+
+
+def _told(results: Iterable[Result], advance: Advance) -> list[Result]:
+    found: list[Result] = []
+    for result in results:
+        found.append(result)
+        advance(len(found))
+    return found
+
+
+def _of_workers(
+    function: Callable[[Item], Result], items: Sequence[Item], num_processes: int
+) -> Iterator[Result]:
     futures: list[Future[Result]] = []
     try:
         pool = _POOL.of(num_processes)
         futures += [pool.submit(function, item) for item in items]
-        return [future.result() for future in futures]
+        for future in futures:
+            yield future.result()
     except BrokenProcessPool:
         _POOL.close()
         raise UserError(

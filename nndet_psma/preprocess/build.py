@@ -53,7 +53,7 @@ def build_store(
     remove_leftovers(store)
     remove_stale(store, {case.case_id for case in cases})
     jobs = [_Job(store, case, description, plan) for case in cases]
-    made = map_cases(_build_case, jobs, processes)
+    made = map_cases(_build_case, jobs, processes, title="preprocess")
     for case, lost in zip(cases, made, strict=True):
         if lost:
             LOGGER.warning(

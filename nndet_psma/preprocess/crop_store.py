@@ -80,7 +80,7 @@ def build_crops(
         if meta.parent.name not in {case.case_id for case in cases}:
             shutil.rmtree(meta.parent)
     jobs = [_Job(store, c, plan, patients(c.case_id), tracers(c.case_id)) for c in cases]
-    made = map_cases(_build_case, jobs, processes)
+    made = map_cases(_build_case, jobs, processes, title="preprocess")
     table = read_table(store, [case.case_id for case in cases])
     table.write(store / TABLE)
     table.write_csv(store / TABLE_CSV)

@@ -32,7 +32,7 @@ def map_surviving(
         died: result for an item whose process was killed.
     """
     try:
-        return map_cases(function, items, num_processes)
+        return map_cases(function, items, num_processes, title="check")
     except UserError:
         return [_alone(function, item, died) for item in items]
 

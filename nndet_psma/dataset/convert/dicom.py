@@ -106,7 +106,9 @@ def convert_dicom(
     _clear_stale(paths, plan.named, _stale(plan.named, known, overwrite=overwrite), test_ids)
     write_json(paths.root / STATE_FILE, to_plain(state))
     jobs = [(case_id, plan.cases[study.digest]) for case_id, (study, _) in plan.named.items()]
-    results = map_cases(partial(try_case, paths=paths, test_ids=frozenset(test_ids)), jobs, num_processes)
+    results = map_cases(
+        partial(try_case, paths=paths, test_ids=frozenset(test_ids)), jobs, num_processes, title="convert"
+    )
     done = {c: one for c, one in zip(plan.named, results, strict=True) if isinstance(one, CaseResult)}
     failures = [*plan.failures, *(one for one in results if isinstance(one, UserError))]
     notes = {c: one.notes if one.done else known.cases[c].notes for c, one in done.items()}

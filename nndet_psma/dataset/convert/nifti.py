@@ -106,7 +106,7 @@ def convert_nifti(
         for study in studies
     ]
     _forget_other_choices(jobs, paths, source)
-    results = map_cases(partial(_convert, overwrite=overwrite), jobs, num_processes)
+    results = map_cases(partial(_convert, overwrite=overwrite), jobs, num_processes, title="convert")
     _check_values(source, results)
     _write_clinical(studies, paths)
     write_json(paths.root / "dataset.json", description.to_json())

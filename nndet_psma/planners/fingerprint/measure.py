@@ -48,7 +48,7 @@ def measure_fingerprint(
         for case in cases
     ]
     remove_leftovers(cache)
-    measured = map_cases(_cached, jobs, processes)
+    measured = map_cases(_cached, jobs, processes, title="fingerprint")
     return Fingerprint(
         task=description.task,
         modalities={str(i): name for i, name in description.modalities.items()},

@@ -1,4 +1,4 @@
-"""What a person sees while a stage trains: a bar on a terminal, a line now and then in the log."""
+"""What a person sees while a stage trains: a bar on a terminal, else a plain line every few percent; lines in the log."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ class Smoothed:
 class ConsoleProgress:
     """Bar with loss and its parts, images/s, memory and time left; an observer of the loop.
 
-    A line of the same content goes to the log (``train.log``) every ``share`` of the stage; where standard error is no
-    terminal (a job's output file, a pipe) that is all. A stream that closes ends the bar, not the training. Losses,
+    A line of the same content goes to the log (``train.log``) every ``share`` of the stage. A stream that closes ends the bar, not the training. Losses,
     images/s and time left are exponential means.
 
     Args:
@@ -57,7 +56,7 @@ class ConsoleProgress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._title, self._clock = title, clock
-        self._bar = ProgressBar(title, iterations, stream, remaining=False)
+        self._bar = ProgressBar(title, iterations, stream, remaining=False, clock=clock)
         self._every = max(1, round(iterations * share))
         self._losses: dict[str, Smoothed] = {}
         self._images, self._seconds, self._wall = Smoothed(), Smoothed(), Smoothed()
@@ -67,7 +66,7 @@ class ConsoleProgress:
         """Move the bar; write a line when another share is done."""
         self._count(report)
         line_due = report.step % self._every == 0 or report.step == report.iterations
-        if not (self._bar.shown or line_due):
+        if not (self._bar.due(report.step) or line_due):
             return
         text = self._text(report)
         self._bar.advance(report.step, text)

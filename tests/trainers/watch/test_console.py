@@ -61,12 +61,18 @@ def test_lines_of_short_stages(caplog, iterations, steps):
     assert len(set(found)) == len(found)
 
 
-def test_nothing_is_written_to_a_stream_that_is_no_terminal(caplog):
-    stream = io.StringIO()
-    watch = ConsoleProgress("t", 2, stream)
-    watch.on_step(_report(2, 2), None)
+def test_a_plain_line_every_few_percent_without_a_terminal(monkeypatch):
+    """A step of 4 s: 5 % of 40 are two steps, but ten seconds are three: lines at steps 3, 6, ... and at the end."""
+    monkeypatch.setattr(console, "memory_gb", lambda: 1.26)
+    stream, now = io.StringIO(), [0.0]
+    watch = ConsoleProgress("fold 0 wsi", 40, stream, clock=lambda: now[0])
+    for step in range(1, 41):
+        now[0] += 4
+        watch.on_step(_report(step, 40, seconds=4), None)
     watch.on_end(True)
-    assert stream.getvalue() == ""
+    lines = stream.getvalue().splitlines()
+    assert [int(re.search(r"(\d+)/40", line)[1]) for line in lines] == [*range(3, 40, 3), 40]
+    assert lines[0] == "fold 0 wsi: 3/40 (8%), loss 1.000, 0:02:28 left, 1.0 images/s, 1.3 GB (box_reg 0.250)"
 
 
 def test_the_bar_begins_where_the_run_resumes():

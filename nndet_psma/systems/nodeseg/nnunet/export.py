@@ -101,7 +101,7 @@ def export_dataset(
         or not all(file.exists() for file in _files(job))
     ]
     _remove_strangers(root, jobs)
-    counts = map_cases(_export_case, todo, processes)
+    counts = map_cases(_export_case, todo, processes, title="write for nnU-Net")
     write_json(root / "dataset.json", dataset_json(description, choices, len(training), ending, extra))
     write_json(marker, signatures)
     linked, written = (sum(pair[i] for pair in counts) for i in (0, 1))

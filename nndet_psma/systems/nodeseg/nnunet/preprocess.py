@@ -51,7 +51,7 @@ def extract_fingerprint(nnunet: NnunetPaths, processes: int) -> dict[str, Any]:
     files = training_files(nnunet)
     samples = max(_FEWEST_VOXELS, _FOREGROUND_VOXELS // max(1, len(files)))
     jobs = [([str(f) for f in images], str(label), samples) for images, label in files.values()]
-    cases = map_cases(_analyse, jobs, processes)
+    cases = map_cases(_analyse, jobs, processes, title="analyse")
     content = {**_pooled(cases), "made_from": made_from}
     write_json(file, content)
     return content
@@ -149,7 +149,7 @@ def preprocess_cases(nnunet: NnunetPaths, plan_id: str, configuration: str, proc
         )
         for name in todo
     ]
-    map_cases(_preprocess, jobs, processes)
+    map_cases(_preprocess, jobs, processes, title="preprocess")
     for _, label in files.values():
         link(label, nnunet.preprocessed / "gt_segmentations" / label.name)
     write_json(marker, wanted)
