@@ -9,7 +9,7 @@ from typing import overload
 from nndet_psma.artifacts.inference_plan import InferencePlan
 from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.plan_file import P, read_plan
-from nndet_psma.core.errors import UserError
+from nndet_psma.core.errors import UserError, did_you_mean
 from nndet_psma.dataset.task.paths import find_task, models_root
 
 CONSOLIDATED = -1
@@ -120,13 +120,21 @@ def find_model(task: str, model: str) -> ModelFolder:
     root = models_root()
     task_folder = root / task_folder_name(task)
     if not task_folder.is_dir():
-        known = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "none"
-        raise UserError(f"no models of task '{task}'", file=root, expected=f"one of: {known}")
+        raise _unknown(f"no models of task '{task}'", task, root)
     folder = task_folder / model
     if not folder.is_dir():
-        known = ", ".join(sorted(p.name for p in task_folder.iterdir() if p.is_dir())) or "none"
-        raise UserError(f"unknown model '{model}'", file=task_folder, expected=f"one of: {known}")
+        raise _unknown(f"unknown model '{model}'", model, task_folder)
     return ModelFolder(folder)
+
+
+def _unknown(what: str, name: str, parent: Path) -> UserError:
+    known = sorted(p.name for p in parent.iterdir() if p.is_dir())
+    return UserError(
+        what,
+        file=parent,
+        expected=f"one of: {', '.join(known) or 'none'}",
+        remedy=did_you_mean(name, known),
+    )
 
 
 def task_folder_name(task: str) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nndet_psma.core.terminal import printable, shown_safely
+from nndet_psma.core.terminal import printable, shown_safely, verbosity
 
 if TYPE_CHECKING:
     from nndet_psma.core.errors import UserError
@@ -39,10 +39,12 @@ def run_command(
     :class:`UserError` is printed as one line on standard error, and so is what the machine refuses (no permission, full
     disk, too little memory); any other exception is a bug and keeps its traceback.
     """
+    from nndet_psma.cli.arguments import add_verbosity
     from nndet_psma.core.errors import UserError, name_error
     from nndet_psma.core.registry import trusted_code
     from nndet_psma.core.shortages import shortage
 
+    add_verbosity(parser)
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _handed_over(parser, given)  # with the bars of nnDetection, which move the cursor
@@ -50,7 +52,10 @@ def run_command(
             return code
         with shown_safely():
             args = parser.parse_args(given)
-            with trusted_code(getattr(args, "trust_code", False)):
+            with (
+                trusted_code(getattr(args, "trust_code", False)),
+                verbosity(quiet=args.quiet, verbose=args.verbose),
+            ):
                 return run(args)
     except UserError as error:
         return _told(parser, error)

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from nndet_psma.core.errors import did_you_mean
+
 COMMANDS = {  # by module
     "example": "make a phantom task",
     "convert": "make a task from DICOM or NIfTI studies",
@@ -45,10 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
+    if arguments[0] == "help":
+        arguments = [*arguments[1:], "--help"]
+        if len(arguments) == 1:
+            _print_help()
+            return 0
     name = arguments[0].replace("-", "_")
     if name not in COMMANDS:
-        known = ", ".join(map(_spelling, COMMANDS))
-        sys.stderr.write(f"nndet_psma: error: unknown command '{arguments[0]}'; one of {known}\n")
+        sys.stderr.write(f"nndet_psma: error: unknown command '{arguments[0]}'; {_meant(arguments[0])}\n")
         return 2
     module = import_module(f"nndet_psma.cli.{name}")
     code: int = module.main(arguments[1:])
@@ -60,10 +66,17 @@ def _spelling(module: str) -> str:
     return module.replace("_", "-")
 
 
+def _meant(word: str) -> str:
+    """What may have been meant, and everything there is."""
+    known = [_spelling(module) for module in COMMANDS]
+    remedy = did_you_mean(word, known)
+    return f"one of {', '.join(known)}." + (f" {remedy}" if remedy else "")
+
+
 def _print_help() -> None:
     print(
         "usage: nndet_psma COMMAND [arguments]\n\nSelf-configuring detection of PSMA-positive lymph nodes.\n"
     )
     for name, text in COMMANDS.items():
         print(f"  {_spelling(name):<12} {text}")
-    print("\nnndet_psma COMMAND --help tells more. Most commands also exist as nndet_COMMAND.")
+    print("\nnndet_psma help COMMAND tells more. Most commands also exist as nndet_COMMAND.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
+from collections.abc import Iterable
 from os import PathLike
 
 
@@ -38,7 +40,7 @@ class UserError(Exception):
             text += f"; found {self.found}"
         text = text.rstrip(".") + "."
         if self.remedy is not None:
-            text += f" {self.remedy.rstrip('.')}."
+            text += f" {self.remedy.rstrip('.')}" + ("" if self.remedy.endswith("?") else ".")
         return text
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -50,6 +52,17 @@ def _rebuild(
     what: str, file: str | None, expected: str | None, found: str | None, remedy: str | None
 ) -> UserError:
     return UserError(what, file=file, expected=expected, found=found, remedy=remedy)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The remedy where a name is not there but one much like it is; None where none is.
+
+    Args:
+        word: what was typed.
+        known: what there is.
+    """
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f"Did you mean {nearest[0]}?" if nearest else None
 
 
 def utf8_path(file: str | PathLike[str]) -> str:

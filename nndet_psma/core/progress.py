@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Protocol
 
-from nndet_psma.core.terminal import printable, safe_console
+from nndet_psma.core.terminal import is_quiet, printable, safe_console
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -55,7 +55,7 @@ class ProgressBar:
     ) -> None:
         stream = sys.stderr if stream is None else stream
         self._bar: Progress | None = None
-        self._open = stream is not None
+        self._open = stream is not None and not is_quiet()
         self._terminal = _is_terminal(stream)
         self._stream, self._remaining, self._clock = stream, remaining, clock
         self._title, self._total = title, total

@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from nndet_psma.core.errors import UserError
+from nndet_psma.core.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -75,7 +75,9 @@ class Registry(Generic[T]):
         if name in self._classes:
             return self._classes[name]
         raise UserError(
-            f"unknown {self.kind} '{name}'", expected=f"one of {', '.join(self) or 'none registered'}"
+            f"unknown {self.kind} '{name}'",
+            expected=f"one of {', '.join(self) or 'none registered'}",
+            remedy=did_you_mean(name, self),
         )
 
     def package_of(self, name: str) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ lines) and bytes that are not UTF-8. Every command prints through :func:`shown_s
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,32 @@ _UNPRINTABLE = re.compile(
 def printable(text: str) -> str:
     """The text with what a terminal would obey, or cannot show, written out (``\\x1b``)."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+_quiet = False
+
+
+def is_quiet() -> bool:
+    """Whether the user asked for no progress on the screen (``-q``)."""
+    return _quiet
+
+
+@contextmanager
+def verbosity(*, quiet: bool = False, verbose: bool = False) -> Iterator[None]:
+    """Within the block progress is hidden (``quiet``), or the lines of the log files are shown, too (``verbose``)."""
+    global _quiet
+    before, _quiet = _quiet, quiet
+    logger, handler = logging.getLogger("nndet_psma"), logging.StreamHandler(sys.stderr)
+    level = logger.level
+    if verbose:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        _quiet = before
 
 
 @contextmanager

@@ -13,8 +13,11 @@ from tiny_place import MODEL
 
 from nndet_psma.cli import consolidate, eval, plan, predict, prep, sweep, train, umbrella, unpack
 from nndet_psma.cli import env as env_command
+from nndet_psma.cli.arguments import say
 from nndet_psma.cli.run import run_command
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.logs import LOGGER
+from nndet_psma.core.progress import progress_bar
 
 COMMANDS = {
     "prep": prep, "train": train, "sweep": sweep, "consolidate": consolidate, "predict": predict, "eval": eval,
@@ -130,11 +133,60 @@ def test_umbrella_lists_and_refuses(capsys):
     listed = capsys.readouterr().out
     assert all(name.replace("_", "-") in listed for name in umbrella.COMMANDS)
     assert umbrella.main(["predcit"]) == 2
-    assert "unknown command 'predcit'; one of example, convert" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "unknown command 'predcit'; one of example, convert" in err
+    assert err.endswith("Did you mean predict?\n")
     from nndet_psma import __version__
 
     assert umbrella.main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
+
+
+def test_help_of_a_command_by_its_name(capsys):
+    assert umbrella.main(["help"]) == 0
+    assert "usage: nndet_psma COMMAND" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        umbrella.main(["help", "score-seg"])
+    assert stopped.value.code == 0
+    assert "usage: nndet_psma score-seg" in capsys.readouterr().out
+
+
+def _speaks(args):
+    say("case_1: 3 lesions")
+    say("case_1: warning: no CTV")
+    LOGGER.info("step 3 of 9")
+    with progress_bar("predict", 1) as advance:
+        advance(1)
+    sys.stdout.write("| AP |\n")
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("options", "out", "err"),
+    [
+        ([], "case_1: 3 lesions\ncase_1: warning: no CTV\n| AP |\n", ""),
+        (["-q"], "case_1: warning: no CTV\n| AP |\n", ""),
+        (["--verbose"], "case_1: 3 lesions\ncase_1: warning: no CTV\n| AP |\n", "step 3 of 9\n"),
+    ],
+)
+def test_quiet_and_verbose(options, out, err, capsys):
+    assert run_command(_parser(), _speaks, options) == 0
+    assert capsys.readouterr() == (out, err)
+
+
+def test_quiet_after_the_part_of_a_command_and_not_with_verbose(capsys):
+    parser = _parser()
+    parser.add_subparsers(dest="part").add_parser("boxes")
+    assert run_command(parser, _speaks, ["boxes", "-q"]) == 0
+    assert "3 lesions" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run_command(_parser(), _speaks, ["-q", "-v"])
+
+
+def test_a_quiet_command_draws_no_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert run_command(_parser(), _speaks, ["-q"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_umbrella_hands_over(in_task, capsys):

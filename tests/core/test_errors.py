@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nndet_psma.core.errors import UserError, name_error, utf8_path
+from nndet_psma.core.errors import UserError, did_you_mean, name_error, utf8_path
 
 
 def _raise(file):
@@ -66,3 +66,11 @@ def test_errors_of_names(tmp_path):
     with pytest.raises(UnicodeEncodeError) as caught:
         "é".encode("ascii")
     assert name_error(caught.value) is None
+
+
+def test_the_nearest_name_is_offered():
+    known = ["Task100_PSMAPhantom", "Task200_Pelvis"]
+    assert did_you_mean("Task100_PSMAPhantm", known) == "Did you mean Task100_PSMAPhantom?"
+    assert did_you_mean("900", known) is None
+    error = UserError("no task '1'", expected="a task", remedy=did_you_mean("Task20_Pelvis", known))
+    assert str(error) == "no task '1'; expected a task. Did you mean Task200_Pelvis?"

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from nndet_psma.core.errors import UserError
+from nndet_psma.core.errors import UserError, did_you_mean
 
 DATA_VARIABLE = "det_data"  # the variables of nnDetection
 MODELS_VARIABLE = "det_models"
@@ -150,7 +150,7 @@ def find_task(task: str, root: Path | None = None) -> TaskPaths:
             file=folder,
             expected="one of the tasks found",
             found=listed,
-            remedy="Correct the task, or det_data",
+            remedy=did_you_mean(task, [child.name for child in tasks]) or "Correct the task, or det_data",
         )
     if len(matches) > 1:
         raise UserError(

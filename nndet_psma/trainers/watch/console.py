@@ -1,4 +1,4 @@
-"""What a person sees while a stage trains: a bar on a terminal, else a plain line every few percent; lines in the log."""
+"""What a person sees while a stage trains: a bar on a terminal, else a plain line now and then; the log."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Smoothed:
 class ConsoleProgress:
     """Bar with loss and its parts, images/s, memory and time left; an observer of the loop.
 
-    A line of the same content goes to the log (``train.log``) every ``share`` of the stage. A stream that closes ends the bar, not the training. Losses,
-    images/s and time left are exponential means.
+    A line of the same content goes to the log (``train.log``) every ``share`` of the stage. A stream that closes ends
+    the bar, not the training. Losses, images/s and time left are exponential means.
 
     Args:
         title: names fold and stage.
