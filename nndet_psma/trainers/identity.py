@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.artifacts.staged_plan import StagedPlan
@@ -26,10 +28,17 @@ FREE_KEYS = {
 """Fields of a plan that may change under a training that goes on, and why. Every other field counts."""
 
 
-def stage_hash(
+IDENTITY_FILE = "identity.json"
+"""What a stage was trained from, in the stage's folder, so that a refusal can name what changed."""
+
+_MOST_NAMED, _LONGEST = 4, 60  # changes in a message, and characters of a value there
+_ABSENT = object()
+
+
+def stage_identity(
     plan: StagedPlan, stage: Stage, fold: int, settings: TrainerSettings, inputs: Sequence[str] = ()
-) -> str:
-    """Hash of what determines a stage's weights, its ancestors included; the number of processes is not among it.
+) -> dict[str, Any]:
+    """What determines a stage's weights, its ancestors included; the number of processes is not among it.
 
     Args:
         plan: of the fold.
@@ -44,15 +53,49 @@ def stage_hash(
     parent = None
     if stage.start_from is not None:
         ancestor = adjusted_stage(plan.stage(stage.start_from), settings)
-        parent = stage_hash(plan, ancestor, fold, settings, inputs)
-    content = [
-        {name: value for name, value in to_plain(plan).items() if name not in FREE_KEYS},
-        to_plain(stage),
-        plan.folds[fold].train,
-        settings.result_keys(),
-        parent,
-        list(inputs),
-    ]
+        parent = stage_identity(plan, ancestor, fold, settings, inputs)
+    content = {
+        "plan": {name: value for name, value in to_plain(plan).items() if name not in FREE_KEYS},
+        "stage": to_plain(stage),
+        "train": plan.folds[fold].train,
+        "trainer_cfg": settings.result_keys(),
+        "parent": parent,
+        "inputs": list(inputs),
+    }
     if settings.select == "best":
-        content.append(plan.folds[fold].val)
-    return hash_json(content)
+        content["val"] = plan.folds[fold].val
+    return content
+
+
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """One hash of it; weights are kept under it."""
+    parent = identity["parent"]
+    parts = {**identity, "parent": None if parent is None else identity_hash(parent)}
+    return hash_json(list(parts.values()))
+
+
+def told_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first few values that differ, as ``plan.margin_mm was 20.0, is 25.0``."""
+    found = [
+        f"{place} {_told(old, 'was')}, {_told(new, 'is')}" for place, old, new in _changes(before, now, "")
+    ]
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return "; ".join(found[:_MOST_NAMED]) + more
+
+
+def _changes(before: Any, now: Any, place: str) -> Iterator[tuple[str, Any, Any]]:
+    if before == now:
+        return
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in [*before, *(key for key in now if key not in before)]:
+            inner = f"{place}.{key}" if place else str(key)
+            yield from _changes(before.get(key, _ABSENT), now.get(key, _ABSENT), inner)
+    else:
+        yield place, before, now
+
+
+def _told(value: Any, verb: str) -> str:
+    if value is _ABSENT:
+        return f"{verb} at its default"
+    text = json.dumps(value)
+    return f"{verb} {text if len(text) <= _LONGEST else text[: _LONGEST - 3] + '...'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,13 @@ import torch
 from torch import nn
 
 from nndet_psma.artifacts.detector_plan import Stage
-from nndet_psma.core.atomic import remove_leftovers, write_text
+from nndet_psma.core.atomic import read_json, remove_leftovers, write_json, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.lock import FolderLock
 from nndet_psma.core.logs import LOGGER
-from nndet_psma.trainers.checkpoint import MODEL_FILE
+from nndet_psma.trainers.checkpoint import CHECKPOINT_FOLDER, MODEL_FILE
 from nndet_psma.trainers.distributed import global_means, join_processes, on_main, together
-from nndet_psma.trainers.identity import stage_hash
+from nndet_psma.trainers.identity import IDENTITY_FILE, identity_hash, stage_identity, told_changes
 from nndet_psma.trainers.loop import LoopSettings, Losses, train_loop
 from nndet_psma.trainers.networks.weights import write_model
 from nndet_psma.trainers.observer import Observer, StepReport
@@ -29,6 +30,7 @@ from nndet_psma.trainers.watch.trackers import tracker_arguments
 from nndet_psma.trainers.watch.watching import stage_observers
 
 FINISHED_FILE = "finished"
+_ELSE = "was trained from another plan, fold, configuration or data"
 _OTHER = "Start over with -o train.mode=overwrite, or train under another name with -o exp.tag=_NAME"
 
 
@@ -58,7 +60,10 @@ def train_stages(job: FoldJob[SP], system: StageSystem[SP]) -> None:
 def _train_stage(job: FoldJob[SP], stage: Stage, system: StageSystem[SP]) -> None:
     folder = job.folder / stage.name
     inputs = system.inputs(job, _cases_read(job))
-    made_from = stage_hash(job.plan, stage, job.fold, job.settings, inputs)
+    identity = stage_identity(job.plan, stage, job.fold, job.settings, inputs)
+    made_from = identity_hash(identity)
+    if not job.overwrite:
+        _check_identity(folder, identity)
     if not job.overwrite and _is_finished(folder, made_from):
         LOGGER.info("stage %s: finished before", stage.name)
         return
@@ -66,7 +71,7 @@ def _train_stage(job: FoldJob[SP], stage: Stage, system: StageSystem[SP]) -> Non
     batch_size = job.settings.batch_size or job.plan.batch_size
     accelerator = join_processes(batch_size, **tracker_arguments(job.settings.trackers, folder))
     run = StageRun(job, stage, accelerator, FolderLock(folder), made_from)
-    on_main(accelerator, lambda: _open_folder(run))
+    on_main(accelerator, lambda: _open_folder(run, identity))
     try:
         LOGGER.info("stage %s: %d iterations on %d cases", stage.name, stage.iterations, len(inputs))
         torch.manual_seed(run.seed)
@@ -84,14 +89,15 @@ def _cases_read(job: FoldJob[SP]) -> list[str]:
     return [*fold.train, *fold.val] if job.settings.select == "best" else fold.train
 
 
-def _open_folder(run: StageRun[SP]) -> None:
-    """Lock the folder, then clear what an interrupted run, or with overwrite any run, left."""
+def _open_folder(run: StageRun[SP], identity: dict[str, Any]) -> None:
+    """Lock the folder, clear what an interrupted (with overwrite: any) run left; note what is trained from what."""
     run.lock.acquire()
     if run.job.overwrite:
         for path in run.folder.iterdir():
             if path != run.lock.file:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     remove_leftovers(run.folder)
+    write_json(run.folder / IDENTITY_FILE, identity)
 
 
 def _finish(run: StageRun[SP], model: nn.Module) -> None:
@@ -140,12 +146,21 @@ def _observers(run: StageRun[SP], system: StageSystem[SP]) -> list[Observer]:
     return [_Heartbeat(run.lock), *stage_observers(run, system.load(run), system.pictures(run))]
 
 
+def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
+    """Refuse to go on with a stage that was begun from something else; old folders are judged by their hash alone."""
+    file = folder / IDENTITY_FILE
+    begun = (folder / FINISHED_FILE).is_file() or (folder / CHECKPOINT_FOLDER).is_dir()
+    if not (begun and file.is_file()):
+        return
+    changes = told_changes(read_json(file), json.loads(json.dumps(identity)))
+    if changes:
+        raise UserError(_ELSE, file=folder, found=changes, remedy=_OTHER)
+
+
 def _is_finished(folder: Path, made_from: str) -> bool:
     marker = folder / FINISHED_FILE
     if not marker.is_file() or not (folder / MODEL_FILE).is_file():
         return False
     if marker.read_text() != made_from:
-        raise UserError(
-            "was trained from another plan, fold, configuration or data", file=folder, remedy=_OTHER
-        )
+        raise UserError(_ELSE, file=folder, remedy=_OTHER)
     return True

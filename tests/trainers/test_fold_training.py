@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +15,13 @@ import pytest
 import torch
 from loop_observers import After
 from safetensors.torch import load_file
+from stage_hashes import stage_hash
 from tiny_place import TRAIN_OPTIONS, environment
 
 from nndet_psma.artifacts.channels import Window
 from nndet_psma.core.errors import UserError
 from nndet_psma.systems.psma25d.starting import load_detector
 from nndet_psma.systems.psma25d.trainer import MaskRCNN25D
-from nndet_psma.trainers.identity import stage_hash
 from nndet_psma.trainers.registry import TRAINERS, FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
 
@@ -255,13 +257,34 @@ def test_voter_with_more_channels_starts_from_the_same_response(tiny_task, tmp_p
 
 def test_other_settings_or_plan_are_refused(tiny_task, whole):
     plan = tiny_task.plan
-    for changes in (
-        {"settings": replace(SETTINGS, learning_rate=0.5)},
-        {"plan": replace(plan, margin_mm=plan.margin_mm + 1)},
-        {"fold": 1},
+    first, second = (json.dumps(fold.train) for fold in plan.folds[:2])
+    for changes, told in (
+        (
+            {"settings": replace(SETTINGS, learning_rate=0.5)},
+            "trainer_cfg.learning_rate was at its default, is 0.5",
+        ),
+        (
+            {"plan": replace(plan, margin_mm=plan.margin_mm + 1)},
+            f"plan.margin_mm was {plan.margin_mm}, is {plan.margin_mm + 1}",
+        ),
+        ({"fold": 1}, f"train was {first}, is {second}"),
     ):
-        with pytest.raises(UserError, match=r"wsi: was trained from another plan.*train\.mode=overwrite"):
+        with pytest.raises(
+            UserError, match=r"wsi: was trained from another plan.*train\.mode=overwrite"
+        ) as refused:
             _train(tiny_task, whole, **changes)
+        assert told in str(refused.value)
+
+
+def test_a_folder_without_a_record_of_what_it_was_trained_from_is_judged_by_its_hash(
+    tiny_task, whole, tmp_path
+):
+    shutil.copytree(whole, tmp_path / "old")
+    for file in (tmp_path / "old").rglob("identity.json"):
+        file.unlink()
+    _train(tiny_task, tmp_path / "old")
+    with pytest.raises(UserError, match=r"wsi: was trained from another plan"):
+        _train(tiny_task, tmp_path / "old", settings=replace(SETTINGS, learning_rate=0.5))
 
 
 def test_changed_data_are_refused(tiny_task, whole, tmp_path):

@@ -11,9 +11,10 @@ import pytest
 from artifact_samples import PLAN
 from patch_plan import on_patches
 from small_detector3d import SMALL
+from stage_hashes import stage_hash
 
 from nndet_psma.artifacts.detector_plan import DetectorPlan
-from nndet_psma.trainers.identity import FREE_KEYS, stage_hash
+from nndet_psma.trainers.identity import FREE_KEYS, told_changes
 from nndet_psma.trainers.settings import MACHINE_KEYS, TrainerSettings, adjusted_stage
 
 PLANS = {"slices": PLAN, "patches": on_patches(PLAN, SMALL)}
@@ -145,3 +146,23 @@ def test_weights_to_start_from_count_by_their_content(tmp_path):
         file.write_bytes(content)
     hashes = [_hash(PLAN, TrainerSettings(start_weights=str(file))) for file in files]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_what_changed_is_told_by_its_place():
+    """Five values differ; four are named. A key at its default is not in the record."""
+    before = {
+        "plan": {"seed": 1, "windows": [{"low": 2}], "margin_mm": 20.0},
+        "trainer_cfg": {"batch_size": 4},
+    }
+    now = {
+        "plan": {"seed": 2, "windows": [{"low": 3}], "margin_mm": 20.0, "new": "x" * 80},
+        "trainer_cfg": {},
+    }
+    told = told_changes(before, {**now, "inputs": []})
+    assert told.split("; ") == [
+        "plan.seed was 1, is 2",
+        'plan.windows was [{"low": 2}], is [{"low": 3}]',
+        'plan.new was at its default, is "' + "x" * 56 + "...",
+        "trainer_cfg.batch_size was 4, is at its default and 1 more",
+    ]
+    assert told_changes(now, now) == ""

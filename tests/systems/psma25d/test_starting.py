@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from stage_hashes import stage_hash
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.systems.psma25d.network import build_detector
 from nndet_psma.systems.psma25d.starting import starting_detector
 from nndet_psma.systems.psma25d.trainer import MaskRCNN25D
-from nndet_psma.trainers.identity import stage_hash
 from nndet_psma.trainers.networks.weights import write_model
 from nndet_psma.trainers.registry import FoldJob
 from nndet_psma.trainers.settings import TrainerSettings
