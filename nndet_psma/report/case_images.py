@@ -37,6 +37,7 @@ class CaseImages:
         window: (lower, upper) shown as black and white.
         is_ct: whether ``image`` is in HU.
         region: (z, y, x) search region (CTV), or None.
+        pet: (z, y, x) SUV where ``image`` is another modality and the task has PET, or None.
         instances: (z, y, x) instance ids, 0 = background.
         grid: of all arrays.
     """
@@ -47,6 +48,7 @@ class CaseImages:
     region: NDArray[np.bool_] | None
     instances: NDArray[np.integer[Any]]
     grid: Geometry
+    pet: NDArray[Any] | None = None
 
 
 def load_labels(case: RawCase, description: DatasetDescription) -> CaseLabels:
@@ -61,21 +63,25 @@ def load_images(case: RawCase, description: DatasetDescription) -> CaseImages:
         UserError: a file cannot be read, or image, search region and label have different grids.
     """
     labels, _ = read_labels(case, description)
-    ct = next((i for i in description.image_modalities if description.role(i) is Role.CT), None)
+    ct, pet = (
+        next((i for i in description.image_modalities if description.role(i) is role), None)
+        for role in (Role.CT, Role.PET)
+    )
     shown = description.image_modalities[0] if ct is None else ct
     image = read_volume(case.images[shown])
     region = None
     if description.ctv_modality is not None:
         region = read_volume(case.images[description.ctv_modality]).array > 0
-    shapes = {image.array.shape, labels.array.shape} | (set() if region is None else {region.shape})
+    uptake = None if pet in (None, shown) else read_volume(case.images[pet]).array
+    shapes = {each.shape for each in (image.array, labels.array, region, uptake) if each is not None}
     if len(shapes) > 1:
         raise UserError(
-            "image, search region and label have different grids",
+            "images, search region and label have different grids",
             file=case.images[shown],
             found=", ".join(str(shape) for shape in sorted(shapes)),
         )
     window = SOFT_TISSUE if ct is not None else _contrast(image.array)
-    return CaseImages(image.array, window, ct is not None, region, labels.array, labels.geometry)
+    return CaseImages(image.array, window, ct is not None, region, labels.array, labels.geometry, uptake)
 
 
 def _contrast(image: NDArray[Any]) -> tuple[float, float]:

@@ -6,7 +6,8 @@ import pytest
 from nndet_psma.artifacts.raw_predictions import RawPrediction
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.inference.postprocessing import make_prediction
-from nndet_psma.report.charts.pictures import View, close_up, region_view
+from nndet_psma.report.charts.drawing import View, close_up
+from nndet_psma.report.charts.pictures import region_view
 from nndet_psma.report.findings import CaseCounts, find
 from nndet_psma.report.removed import covered_slices, removed_boxes
 from nndet_psma.report.shots import (

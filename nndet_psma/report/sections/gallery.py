@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nndet_psma.report.case_images import CaseImages
 from nndet_psma.report.charts.pictures import HIDDEN_STEPS, take
 from nndet_psma.report.findings import CaseFindings, count_case, find
 from nndet_psma.report.page.content import Shown
@@ -77,14 +78,18 @@ def _draw(shots: Sequence[Shot], raw: Raw, found: dict[str, CaseFindings]) -> di
         images, removed = raw.images(case_id), raw.removed(case_id)
         for shot in dict.fromkeys(shot for shot in shots if shot.case_id == case_id):
             pictures = take(shot, images, found[case_id], removed)
-            lines = describe(shot, found[case_id], removed)
+            lines = describe(shot, images, found[case_id], removed)
             drawn[shot] = Shown(f"Case {shot.title}", shot.verdict, shot.badge, pictures, lines)
     return drawn
 
 
-def describe(shot: Shot, found: CaseFindings, removed: Sequence[PlacedBox]) -> list[str]:
+def describe(shot: Shot, images: CaseImages, found: CaseFindings, removed: Sequence[PlacedBox]) -> list[str]:
     """Facts below the pictures: slice, lesions, boxes, what was removed and why, the whole case."""
-    lines = [f"Axial slice {shot.slice} (0 is the lowest of {found.labels.grid.shape[0]})."]
+    slices = found.labels.grid.shape[0]
+    lines = [
+        f"Axial slice {shot.slice + 1} of {slices} from the feet, {slices - shot.slice} from the head; "
+        f"{_shown_as(images)}."
+    ]
     lines += _lesion_lines(shot, found)
     lines.append(_box_line(shot, found))
     if shot.lesion is not None:
@@ -97,6 +102,13 @@ def describe(shot: Shot, found: CaseFindings, removed: Sequence[PlacedBox]) -> l
     whole = f"{len(found.found)} of {count(total, 'lesion')} found" if total else "no lesions"
     lines.append(f"Whole case: {whole}, {count(false, 'predicted lesion')} without any hit.")
     return lines
+
+
+def _shown_as(images: CaseImages) -> str:
+    lower, upper = (f"{value:.0f}".replace("-", "−") for value in images.window)
+    return (
+        f"soft-tissue window, {lower} to {upper} HU" if images.is_ct else f"values {lower} to {upper} shown"
+    )
 
 
 def _lesion_lines(shot: Shot, found: CaseFindings) -> list[str]:

@@ -147,10 +147,11 @@ def cases_section(source: ReportSource, pictures: CasePictures | None) -> Sectio
         section.blocks.append(source.missing["raw"])
         return section
     text = (
-        "Left: the searched region of one axial slice (soft-tissue window, −125 to 225 HU, where the image is CT), "
-        "the patient's right on the left. Right: the white frame enlarged, numbers are scores; "
-        "faint boxes overlap a better one. Blue outlines are the reference. Grey dashes show boxes that the zone "
-        "filter, the HU filter or the vote removed; duplicates and low scores are only counted."
+        "First the searched region of one axial slice, the patient's right on the left; then the white frame "
+        "enlarged, numbers are scores, faint boxes overlap a better one; then the coronal and the sagittal plane "
+        "through its middle, and PET where the task has it. Letters name the sides (H head, F feet, A front, P back). "
+        "Blue outlines are the reference. Grey dashes show boxes that the zone filter, the HU filter or the vote "
+        "removed; duplicates and low scores are only counted."
     )
     section.blocks.append(Note(text))
     shown, total = len(pictures.cases), len(source.predictions)

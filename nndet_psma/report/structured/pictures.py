@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.nodes.measurement import NodeMeasurement
-from nndet_psma.report.charts.pictures import View, close_up
+from nndet_psma.report.charts.drawing import (
+    View,
+    close_up,
+    draw_letters,
+    draw_rectangle,
+    draw_scale_bar,
+    empty_picture,
+)
 from nndet_psma.report.page.content import Picture
 from nndet_psma.report.page.figures import jpeg
 
@@ -21,9 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUSPICIOUS_COLOUR, OTHER_COLOUR = "#ff5a4d", "#3fa9ff"
-_WIDTH, _DPI = 560, 100  # pixels
 _RATIO = 0.8  # height / width of a close-up
-_BARS_MM = (100, 50, 20, 10, 5)
 
 
 @dataclass(frozen=True)
@@ -63,25 +68,20 @@ def image_window(image: NDArray[Any]) -> tuple[float, float]:
 
 
 def _draw(scene: NodeScene, node: NodeMeasurement, view: View, frame: View | None) -> Picture:
-    from matplotlib.figure import Figure
-
-    _, dy, dx = scene.spacing
-    ratio = (view.y1 - view.y0) * dy / ((view.x1 - view.x0) * dx)
-    figure = Figure(figsize=(_WIDTH / _DPI, _WIDTH / _DPI * ratio), dpi=_DPI, facecolor="black")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
+    spacing = scene.spacing[1:]
+    figure, axes = empty_picture(view, spacing)
     plane = scene.image[node.slice]
     extent = (0.0, float(plane.shape[1]), float(plane.shape[0]), 0.0)
-    axes.imshow(plane, cmap="gray", vmin=scene.window[0], vmax=scene.window[1], extent=extent)
+    axes.imshow(plane, cmap="gray", vmin=scene.window[0], vmax=scene.window[1], extent=extent, aspect="auto")
     _nodes_of_slice(axes, scene, node)
     if frame is not None:
-        _box(axes, (frame.y0, frame.x0, frame.y1, frame.x1), "white", 0.7)
+        draw_rectangle(axes, frame.rectangle, "white", linewidth=0.7)
     axes.set_xlim(view.x0, view.x1)
     axes.set_ylim(view.y1, view.y0)
-    axes.set_aspect("auto")
-    _scale_bar(axes, (view.x1 - view.x0) * dx)
+    draw_scale_bar(axes, view, spacing[1])
+    draw_letters(axes, left="R", right="L", top="A", bottom="P")
     part = "Axial slice" if frame is not None else "Close-up of axial slice"
-    return jpeg(figure, _DPI, f"{part} {node.slice} with the outline of node {node.node}.")
+    return jpeg(figure, int(figure.dpi), f"{part} {node.slice + 1} with the outline of node {node.node}.")
 
 
 def _nodes_of_slice(axes: Axes, scene: NodeScene, shown: NodeMeasurement) -> None:
@@ -92,7 +92,7 @@ def _nodes_of_slice(axes: Axes, scene: NodeScene, shown: NodeMeasurement) -> Non
         colour = SUSPICIOUS_COLOUR if node.node in scene.suspicious else OTHER_COLOUR
         width = 1.8 if node.node == shown.node else 1.0
         if scene.instances is None:
-            _box(axes, (y0, x0, y1, x1), colour, width)
+            draw_rectangle(axes, (y0, x0, y1, x1), colour, linewidth=width)
         else:
             _outline(axes, scene.instances[shown.slice] == node.node, colour, width)
 
@@ -107,24 +107,3 @@ def _outline(axes: Axes, mask: NDArray[np.bool_], colour: str, width: float) -> 
     from matplotlib.collections import LineCollection
 
     axes.add_collection(LineCollection(lines, colors=[colour], linewidths=width), autolim=False)
-
-
-def _box(axes: Axes, box: tuple[float, float, float, float], colour: str, width: float) -> None:
-    from matplotlib.patches import Rectangle
-
-    y0, x0, y1, x1 = box
-    axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=width))
-
-
-def _scale_bar(axes: Axes, wide_mm: float) -> None:
-    from matplotlib.patheffects import withStroke
-
-    length = next((mm for mm in _BARS_MM if mm <= wide_mm / 4), 2)
-    share = length / wide_mm
-    edge = [withStroke(linewidth=2, foreground="black")]
-    place: dict[str, Any] = {"transform": axes.transAxes, "path_effects": edge}
-    axes.plot([0.96 - share, 0.96], [0.045, 0.045], color="white", linewidth=3, **place)
-    letters: dict[str, Any] = {"color": "white", "fontsize": 12, **place}
-    axes.text(0.96 - share / 2, 0.065, f"{length} mm", ha="center", va="bottom", **letters)
-    axes.text(0.015, 0.5, "R", va="center", **letters)
-    axes.text(0.985, 0.5, "L", ha="right", va="center", **letters)

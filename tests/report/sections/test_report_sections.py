@@ -295,7 +295,7 @@ def test_damaged_files_of_a_fold_cost_only_themselves(tmp_path):
 def lines_of(source, shots, removed):
     found = find(source.predictions["case_a"], source.raw.labels("case_a"), 0.1)
     [shot] = shots([found], 1)
-    return describe(shot, found, removed)
+    return describe(shot, source.raw.images(shot.case_id), found, removed)
 
 
 def placed(slice_index, box, score, step):

@@ -60,7 +60,7 @@ def test_the_page_says_what_the_stage_hinges_on():
     page = structured_page(report())
     assert "N1 hinges on borderline nodes only (2)" in page
     assert "suspicious, borderline, largest" in page
-    assert "9.0 (6.0 to 11.4)" in page
+    assert "9.0 (6.0\u00a0to\u00a011.4)" in page  # an interval stays on one line
     page = structured_page(report(rule=StagingRule(9.5)))
     assert "N0 hinges on borderline nodes only (2)" in page
     assert "hinges" not in structured_page(report(rule=StagingRule(5.5)))
