@@ -133,7 +133,8 @@ def print_comparison(evaluation: BoxEvaluation) -> None:
     if test is not None:
         say(
             f"patients judged rightly: by both {test.both_right}, only by the first {test.only_first}, only by the "
-            f"second {test.only_second}, by neither {test.both_wrong}; McNemar p {test.p:.3f}"
+            f"second {test.only_second}, by neither {test.both_wrong}"
+            + (f"; McNemar p {test.p:.3f}" if test.p is not None else "; too few for a test")
         )
 
 

@@ -28,7 +28,11 @@ def build_parser() -> argparse.ArgumentParser:
     split = parser.add_mutually_exclusive_group()
     split.add_argument("--test", action="store_true", help="test predictions (default where they are scored)")
     split.add_argument("--val", action="store_true", help="validation predictions")
-    parser.add_argument("--output", type=Path, help="file to write (default report.html in the model folder)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="file to write (default report.html in the model folder, report_fold0_val.html and so on)",
+    )
     parser.add_argument(
         "--max_cases", type=_count, default=12, help="cases shown in pictures (default %(default)s)"
     )

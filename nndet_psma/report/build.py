@@ -54,6 +54,7 @@ def build_report(source: ReportSource, max_cases: int, worst: int = EXTREMES) ->
             *(section(source) for section in source.own_sections),
             provenance_section(source),
         ],
+        source.others,
     )
     return render(page)
 

@@ -39,5 +39,6 @@ def build_judged_page(source: JudgedSource) -> str:
             *(section(source) for section in source.own_sections),
             provenance_section(source),
         ],
+        source.others,
     )
     return render(page)

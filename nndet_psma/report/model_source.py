@@ -58,6 +58,7 @@ class ModelSource:
         precision: mixed precision the folds were trained with, as in ``trainer_cfg``.
         stale: whether the predictions were made with other tuned settings than those of the model now.
         own_sections: of the system, made from this source.
+        others: file names of the model's other reports, in the same folder.
         missing: "inference", "fingerprint", "metrics", "environment", "raw" ... to what is missing.
     """
 
@@ -79,6 +80,7 @@ class ModelSource:
     precision: str = "no"
     stale: bool = False
     own_sections: Sequence[Callable[[Any], Section]] = ()
+    others: Sequence[str] = ()
     missing: Mapping[str, Missing] = field(default_factory=dict)
 
     @property

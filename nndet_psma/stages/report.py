@@ -38,13 +38,11 @@ from nndet_psma.report.page.content import Missing
 from nndet_psma.report.removed import PlacedBox, removed_boxes
 from nndet_psma.report.source import Raw, ReportSource
 from nndet_psma.stages.report_judged import judged_page
-from nndet_psma.stages.report_model import ReportJob, read_model
+from nndet_psma.stages.report_model import ReportJob, read_model, report_file
 from nndet_psma.stages.scored_cases import box_type, predictions_folder
 from nndet_psma.systems.system import model_system
 
 __all__ = ["ReportJob", "read_source", "write_report"]
-
-REPORT = "report.html"
 
 
 def boxes_page(paths: TaskPaths | None, job: ReportJob) -> str:
@@ -72,7 +70,7 @@ def write_report(paths: TaskPaths | None, job: ReportJob) -> Path:
     """
     system, _ = model_system(job.folder, job.fold)
     html = for_type(PAGES, system.result_type, "reported")(paths, job)
-    target = job.output or job.folder.root / REPORT
+    target = report_file(job)
     write_text(target, html)
     return target
 

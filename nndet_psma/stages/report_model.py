@@ -21,6 +21,7 @@ from nndet_psma.stages.scored_cases import results_folder
 from nndet_psma.systems.system import AnySystem, MetricRows, model_system
 
 CONFIG = "config.yaml"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class ReportJob:
         folder: the model.
         fold: which fold, -1 for the consolidated model.
         test: test or validation predictions; None takes test where it is scored.
-        output: file to write; None for ``report.html`` in the model folder.
+        output: file to write; None for :func:`report_file`.
         max_cases: cases shown in pictures.
         worst: missed lesions shown, and as many false alarms.
     """
@@ -63,13 +64,37 @@ class ScoredModel:
     fields: dict[str, Any]
 
 
+def report_file(job: ReportJob) -> Path:
+    """Where the page goes: ``report.html`` in the model folder for what is asked for first, else a name that says what.
+
+    So that the page of a fold, or of validation cases, does not replace that of the consolidated model.
+
+    Raises:
+        UserError: the model is not scored.
+    """
+    if job.output is not None:
+        return job.output
+    _, test = results_of(job)
+    if job.fold == CONSOLIDATED:
+        return job.folder.root / (REPORT if test or job.test is None else "report_val.html")
+    return job.folder.root / f"report_fold{job.fold}_{'test' if test else 'val'}.html"
+
+
+def other_pages(job: ReportJob) -> list[str]:
+    """Names of the model's other reports beside the one that is written, for its links."""
+    own = report_file(job)
+    if own.parent != job.folder.root:
+        return []
+    return sorted(file.name for file in own.parent.glob("report*.html") if file != own)
+
+
 def read_model(paths: TaskPaths | None, job: ReportJob) -> ScoredModel:
     """Plan, settings, fingerprint, curves, environments and cost of a model that is scored.
 
     Raises:
         UserError: it is not scored.
     """
-    results, test = _results(job)
+    results, test = results_of(job)
     notes = Notes(Commands(job.folder, job.fold, test))
     system, plan = model_system(job.folder, job.fold)
     inference = notes.optional("inference", job.folder.fold(job.fold) / INFERENCE_PLAN, InferencePlan.read)
@@ -92,11 +117,12 @@ def read_model(paths: TaskPaths | None, job: ReportJob) -> ScoredModel:
         "memory": read_memory(folders),
         "precision": precision,
         "own_sections": system.sections(plan),
+        "others": other_pages(job),
     }
     return ScoredModel(results, test, notes, inference, fields)
 
 
-def _results(job: ReportJob) -> tuple[Path, bool]:
+def results_of(job: ReportJob) -> tuple[Path, bool]:
     """Folder of the results and whether they are of test cases."""
     wanted = (True, False) if job.test is None else (job.test,)
     for test in wanted:

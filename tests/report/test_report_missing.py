@@ -1,6 +1,7 @@
 """What is missing is said, with the command that makes it; the page never fails for it."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -91,3 +92,21 @@ def test_validation_scores_warn_of_optimism(own_tiny):
 def test_the_default_place_is_the_model_folder(own_tiny):
     assert write_report(None, ReportJob(own_tiny.folder)) == own_tiny.folder.root / "report.html"
     assert not list(own_tiny.folder.root.glob(".tmp-*"))
+
+
+def test_every_report_has_its_file_and_links_to_the_others(own_tiny):
+    """A report of a fold replaced that of the consolidated model."""
+    root = own_tiny.folder.root
+    for fold, results in ((0, "val_results"), (1, "test_results")):
+        shutil.copytree(own_tiny.folder.fold(-1), own_tiny.folder.fold(fold), dirs_exist_ok=True)
+        if results == "val_results":
+            (own_tiny.folder.fold(fold) / "test_results").rename(own_tiny.folder.fold(fold) / results)
+    val = write_report(None, ReportJob(own_tiny.folder, fold=0, test=False))
+    test = write_report(None, ReportJob(own_tiny.folder, fold=1, test=True))
+    whole = write_report(None, ReportJob(own_tiny.folder))
+    assert [file.name for file in (val, test, whole)] == [
+        "report_fold0_val.html", "report_fold1_test.html", "report.html",
+    ]  # fmt: skip
+    links = re.findall(r'<a href="(report[^"]+)"', whole.read_text())
+    assert links == ["report_fold0_val.html", "report_fold1_test.html"]
+    assert (root / "report_fold0_val.html").read_text().count('href="report') == 0  # it was the first

@@ -5,7 +5,7 @@ patients interval and two-sided p-value are Student's with the standard error of
 the 95 % interval leaves 0 out. With many patients, and where the draws do not vary, the interval lies between
 percentiles of the difference over the draws, and p is twice the share of draws on the rarer side of 0 (a difference of
 exactly 0 counts on both sides, and one draw is added to each count, so it is never 0); up to that one draw they agree.
-p-values are not corrected for the number of scores.
+p-values are not corrected for the number of scores, and there are none with fewer than ten patients.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nndet_psma.evaluation.detection.record import CaseRecord
 from nndet_psma.evaluation.detection.score_tables import ScoreTables, build_tables, other_key, score_values
 from nndet_psma.evaluation.detection.scores import check_records, patients_behind
 from nndet_psma.evaluation.statistics.reader_study import mcnemar
-from nndet_psma.evaluation.statistics.resampling import Method, Resampling
+from nndet_psma.evaluation.statistics.resampling import FEWEST_PATIENTS, Method, Resampling
 
 Drawn = tuple[float | None, NDArray[np.float64]]
 """Value of a score, None when undefined, and in each row of the draws ``[D + P]``, NaN where undefined."""
@@ -41,7 +41,7 @@ class Difference:
         difference: first - second; None when either is undefined.
         ci_low: lower end of its interval; None when undefined, without draws, or with less than two patients behind it.
         ci_high: upper end, likewise.
-        p: two-sided; None where there is no interval.
+        p: two-sided; None where there is no interval, or fewer than ten patients are behind it.
         undefined_draws: draws left out because a score was undefined in them.
     """
 
@@ -66,14 +66,14 @@ class PatientTest:
         only_first: patients about whom only the first model is right.
         only_second: only the second.
         both_wrong: neither.
-        p: two-sided, binomial; 1 when the models never differ.
+        p: two-sided, binomial; 1 when the models never differ; None with fewer than ten patients.
     """
 
     both_right: int
     only_first: int
     only_second: int
     both_wrong: int
-    p: float
+    p: float | None
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,8 @@ def patient_test(first: Sequence[CaseRecord], second: Sequence[CaseRecord]) -> P
     table = [[0, 0], [0, 0]]
     for patient, is_right in right[0].items():
         table[is_right][right[1][patient]] += 1
-    p = mcnemar(table[1][0], table[0][1])
+    enough = len(right[0]) >= FEWEST_PATIENTS
+    p = mcnemar(table[1][0], table[0][1]) if enough else None
     return PatientTest(table[1][1], table[1][0], table[0][1], table[0][0], p)
 
 
@@ -223,7 +224,8 @@ def difference_of(
     interval = resampling.interval(apart, rows, "difference", patients=patients)
     spread = resampling.spread(rows, patients)
     p = None
-    if interval.low is not None:
+    behind = resampling.num_patients if patients is None else patients
+    if interval.low is not None and behind >= FEWEST_PATIENTS:
         p = paired_p(rows[: resampling.draws]) if spread is None else spread.p(apart)
     return Difference(here, there, apart, interval.low, interval.high, p, interval.undefined)
 

@@ -18,6 +18,9 @@ Method = Literal["percentile", "studentised"]
 MANY_PATIENTS = 100
 """From so many patients on percentiles cover what they promise, and need no scale."""
 
+FEWEST_PATIENTS = 10
+"""Below, intervals are rough and a p-value would only seem to be one: two patients can agree on anything by chance."""
+
 
 @dataclass(frozen=True)
 class Resampling:
@@ -30,12 +33,14 @@ class Resampling:
         draws: rows that are draws.
         level: of the intervals.
         method: "studentised" (:mod:`nndet_psma.evaluation.statistics.student_interval`) or "percentile".
+        num_patients: all that were drawn from.
     """
 
     weights: Weights
     draws: int
     level: float
     method: Method
+    num_patients: int
 
     @classmethod
     def of(
@@ -67,7 +72,7 @@ class Resampling:
         drawn = len(weights)
         if chosen == "studentised" and drawn:
             weights = np.concatenate([weights, _each_alone(patients)])
-        return cls(weights, drawn, level, chosen)
+        return cls(weights, drawn, level, chosen, count)
 
     def interval(
         self,

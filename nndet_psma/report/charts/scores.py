@@ -162,7 +162,7 @@ def _dot(axes: Axes, score: Score | None, place: float, colour: str) -> None:
 def difference_chart(scores: Mapping[str, Difference], level: float) -> Picture | None:
     """Differences of two models with intervals, green where the interval lies above 0; None without any."""
     rows = [
-        (score_name(key), each.difference, each.ci_low, each.ci_high)
+        (score_name(key), each.difference, each.ci_low, each.ci_high, each.p is not None)
         for key, each in scores.items()
         if each.difference is not None
     ]
@@ -170,10 +170,10 @@ def difference_chart(scores: Mapping[str, Difference], level: float) -> Picture 
         return None
     figure, [axes] = new_figure(1.1 + 0.36 * len(rows))
     axes.axvline(0, color="#333333", linewidth=1)
-    for place, (_, value, low, high) in enumerate(rows):
+    for place, (_, value, low, high, tested) in enumerate(rows):
         colour = GREY
         if low is not None and high is not None:
-            colour = GREEN if low > 0 else ORANGE if high < 0 else GREY
+            colour = GREY if not tested else GREEN if low > 0 else ORANGE if high < 0 else GREY
             axes.plot([low, high], [place] * 2, color=colour, linewidth=2.4, alpha=0.6)
         axes.plot(value, place, "o", color=colour, markersize=7)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
@@ -184,7 +184,7 @@ def difference_chart(scores: Mapping[str, Difference], level: float) -> Picture 
         figure,
         f"Differences of the two models: {listed}.",
         f"Difference of every score with its {percent(level)} interval: green where this model is better beyond "
-        "chance, orange where it is worse, grey where it cannot be told.",
+        "chance, orange where it is worse, grey where it cannot be told (always so with fewer than ten patients).",
     )
 
 

@@ -131,9 +131,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page; ``subtitle`` and ``disclaimer`` frame the sections."""
+    """The whole page; ``subtitle`` and ``disclaimer`` frame the sections, ``others`` are files that are linked to."""
 
     title: str
     subtitle: str
     disclaimer: str
     sections: Sequence[Section]
+    others: Sequence[str] = ()

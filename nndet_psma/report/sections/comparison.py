@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nndet_psma.evaluation.detection.compare import Comparison, Difference, PatientTest
 from nndet_psma.evaluation.detection.score_tables import MAP_KEY, PATIENT_KEY, ap_key, froc_key
+from nndet_psma.evaluation.statistics.resampling import FEWEST_PATIENTS
 from nndet_psma.report.charts.scores import difference_chart
 from nndet_psma.report.page.content import Block, Folded, Note, Section, Table
 from nndet_psma.report.source import ReportSource
@@ -40,7 +41,7 @@ def _blocks(comparison: Comparison) -> list[Block]:
     text = (
         f"{comparison.first} minus {comparison.second} on the same {count(comparison.num_cases, 'case')} of "
         f"{count(comparison.num_patients, 'patient')}: above 0 this model is better. Every draw takes the same "
-        "patients for both, so that hard patients cancel out. p-values are not corrected for the number of scores."
+        f"patients for both, so that hard patients cancel out. {_multiplicity(comparison, keys)}"
     )
     blocks: list[Block] = [Note(text)]
     chart = difference_chart({key: comparison.scores[key] for key in keys}, comparison.level)
@@ -52,6 +53,16 @@ def _blocks(comparison: Comparison) -> list[Block]:
     if comparison.patients is not None:
         blocks.append(Note(_patients(comparison, comparison.patients)))
     return blocks
+
+
+def _multiplicity(comparison: Comparison, keys: list[str]) -> str:
+    tested = sum(comparison.scores[key].p is not None for key in keys)
+    if tested == 0:
+        return f"No p-values: they would mean nothing with fewer than {FEWEST_PATIENTS} patients."
+    return (
+        f"p-values are not corrected: with the {tested} scores of the first table, Bonferroni's limit for 0.05 is "
+        f"{0.05 / tested:.4f}."
+    )
 
 
 def _table(comparison: Comparison, keys: list[str], caption: str) -> Table:
@@ -79,5 +90,5 @@ def _patients(comparison: Comparison, test: PatientTest) -> str:
     return (
         f"Patients called rightly with or without lesions: by both {test.both_right}, only by {comparison.first} "
         f"{test.only_first}, only by {comparison.second} {test.only_second}, by neither {test.both_wrong} "
-        f"(McNemar p {test.p:.3f})."
+        + (f"(McNemar p {test.p:.3f})." if test.p is not None else "(too few for a test).")
     )

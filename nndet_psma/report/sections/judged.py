@@ -10,6 +10,7 @@ from nndet_psma.evaluation.judgements.compare import JudgementComparison
 from nndet_psma.evaluation.judgements.row import JudgedRow, scored_rows
 from nndet_psma.evaluation.judgements.scores import JudgementScores
 from nndet_psma.evaluation.judgements.shares import Share
+from nndet_psma.evaluation.statistics.resampling import FEWEST_PATIENTS
 from nndet_psma.report.charts.judged import probability_chart, roc_chart
 from nndet_psma.report.judged_source import JudgedSource
 from nndet_psma.report.page.content import Block, Missing, Note, Section, Table, Tile, Tiles
@@ -70,7 +71,7 @@ def _warnings(source: JudgedSource) -> list[str]:
             "The decision was tuned on cases that are scored here, so all scores of decisions are optimistic; AUC and "
             "Brier score do not depend on it. Scores of test cases are not."
         )
-    if source.scores.num_patients < 10:
+    if source.scores.num_patients < FEWEST_PATIENTS:
         texts.append(
             f"Only {count(source.scores.num_patients, 'patient')}: intervals from so few are rough. Do not compare "
             "models by them."

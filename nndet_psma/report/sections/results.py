@@ -5,6 +5,7 @@ from __future__ import annotations
 from nndet_psma.evaluation.detection.accepted import MAIN_RULE
 from nndet_psma.evaluation.detection.score_tables import ap_key, froc_key
 from nndet_psma.evaluation.detection.scores import SCHEMA_VERSION, Scores
+from nndet_psma.evaluation.statistics.resampling import FEWEST_PATIENTS
 from nndet_psma.inference.ablation import COLUMNS, AblationRow
 from nndet_psma.report.charts.scores import ablation_chart
 from nndet_psma.report.findings import count_case
@@ -91,7 +92,7 @@ def _warnings(source: ReportSource) -> list[Block]:
             "The thresholds were chosen on cases that are scored here, so these scores are optimistic. "
             "Scores of test cases are not."
         )
-    if source.scores.num_patients < 10:
+    if source.scores.num_patients < FEWEST_PATIENTS:
         texts.append(
             f"Only {count(source.scores.num_patients, 'patient')}: intervals from so few are rough, often too "
             "narrow. Do not compare models by them."

@@ -104,7 +104,7 @@ def test_a_model_is_no_different_from_itself(records):
     same = compare_records(records, records[::-1], classes=["node"], draws=40)
     for row in same.scores.values():
         assert row.difference in (0.0, None)
-    assert same.scores["FROC_score_IoU_0.10"].p == 1.0
+    assert same.scores["FROC_score_IoU_0.10"].p is None  # two patients are too few
     assert (same.scores["FROC_score_IoU_0.10"].ci_low, same.scores["FROC_score_IoU_0.10"].ci_high) == (
         0.0,
         0.0,
@@ -184,7 +184,11 @@ def test_patients_are_judged_by_all_their_scans():
     ]
     test = patient_test(first, second)
     assert (test.both_right, test.only_first, test.only_second, test.both_wrong) == (0, 2, 0, 0)
-    assert test.p == 0.5  # both of two discordant patients for one model: 2 / 4
+    assert test.p is None  # two patients are too few
+    more = [with_slices(f"z{i}", [], []) for i in range(8)]  # both are right about eight more
+    assert (
+        patient_test([*first, *more], [*second, *more]).p == 0.5
+    )  # two discordant patients for one model: 2 / 4
 
 
 @pytest.mark.parametrize(

@@ -24,15 +24,30 @@ def test_differences_by_hand():
     assert auc.difference == pytest.approx(6 / 9)
     assert found.accuracy.difference == pytest.approx(4 / 6)
     assert found.accuracy.ci_low > 0
-    assert found.accuracy.p < 0.05
+    assert found.accuracy.p is None  # six patients are too few
     assert (found.both_right, found.only_first, found.only_second, found.both_wrong) == (1, 4, 0, 1)
     assert found.mcnemar_p == pytest.approx(2 * 0.5**4)  # binomial, two-sided
 
 
+def _twice(rows):
+    """The same objects, in twelve patients."""
+    return [
+        *rows,
+        *(replace(each, patient_id=f"{each.patient_id}_b", case_id=f"{each.case_id}_b") for each in rows),
+    ]
+
+
+def test_ten_patients_are_enough_for_a_p_value():
+    found = compare_judgements(_twice(GOOD), _twice(POOR), NAMES, draws=300)
+    assert found.num_patients == 12
+    assert found.accuracy.p < 0.05
+
+
 def test_the_same_model_does_not_differ():
-    found = compare_judgements(GOOD, GOOD[::-1], NAMES, draws=50)
+    found = compare_judgements(_twice(GOOD), _twice(GOOD)[::-1], NAMES, draws=50)
     assert (found.accuracy.difference, found.accuracy.ci_low, found.accuracy.ci_high) == (0, 0, 0)
-    assert (found.mcnemar_p, found.auc["yes"].p) == (1.0, 1.0)
+    assert (found.mcnemar_p, found.accuracy.p) == (1.0, 1.0)
+    assert found.auc["yes"].p is None  # six patients of each class
 
 
 def test_only_what_both_judged_is_compared():
