@@ -119,8 +119,12 @@ def _measured(cost: TrueCost, whole: int) -> dict[str, str]:
     texts = {}
     for name, hours in cost.hours_per_stage.items():
         done = [stage for stage in cost.stages if stage.stage == name and stage.finished]
-        seconds = sum(s.hours for s in done) * 3600 / max(1, sum(s.steps for s in done))
-        texts[f"cost.{name}"] = f"{hours_text(hours)} per fold, {seconds:.3g} s per step"
+        steps = sum(stage.steps for stage in done)
+        seconds = sum(stage.hours for stage in done) * 3600 / max(1, steps)
+        # how many steps were made: a short training costs less than the plan's
+        texts[f"cost.{name}"] = (
+            f"{hours_text(hours)} per fold for {steps / len(done):.0f} steps, {seconds:.3g} s per step"
+        )
     if cost.stages:
         finished = sum(stage.finished for stage in cost.stages)
         texts["cost.total"] = f"{hours_text(cost.hours_total)}, {finished} of {whole} stages finished"
