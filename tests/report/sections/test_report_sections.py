@@ -259,7 +259,7 @@ def test_measured_cost_stands_beside_the_estimate(source):
     # 20 steps of 3.6 s are 1.2 min; two folds of two stages are 4.8 min
     section = training_section(source)
     rows = {row[0]: row for row in table(section, "Cost of the training").rows}
-    assert rows["stage hu_a"][2] == "1.2 min per fold, 3.6 s per step"
+    assert rows["stage hu_a"][2] == "1.2 min per fold for 20 steps, 3.6 s per step"
     assert rows["whole task"][2] == "4.8 min, 4 of 4 stages finished"
     assert rows["memory"][2] == "not known"
     assert "no memory.json" in words(section)
