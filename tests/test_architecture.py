@@ -174,6 +174,23 @@ def test_nothing_unsafe_is_called():
             assert "pickle" not in set(imported_modules(tree)), file
 
 
+def _user_errors(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "UserError":
+            yield node
+
+
+def test_every_refusal_says_what_would_be_right_or_what_to_do():
+    """What is wrong and where is not enough: a user has to know what is expected, or how to go on."""
+    silent = [
+        f"{file.relative_to(ROOT)}:{call.lineno}"
+        for file, tree in TREES.items()
+        for call in _user_errors(tree)
+        if not {word.arg for word in call.keywords} & {"expected", "remedy", None}
+    ]
+    assert silent == []
+
+
 def test_print_only_on_the_command_line():
     for file, tree in TREES.items():
         calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]

@@ -83,7 +83,12 @@ class Prediction(Result):
             for number, lesion in enumerate(getattr(found, key)):
                 wrong = _fault(lesion, found.image.shape)
                 if wrong is not None:
-                    raise UserError(f"{key}[{number}] has {wrong}", file=source, found=str(lesion.box))
+                    raise UserError(
+                        f"{key}[{number}] has {wrong}",
+                        file=source,
+                        found=str(lesion.box),
+                        expected="finite corners, lower before upper",
+                    )
         return found
 
     def summary(self) -> dict[str, Any]:

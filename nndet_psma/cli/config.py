@@ -198,7 +198,9 @@ def from_config(kind: type[Any], content: Any, key: str) -> Any:
     try:
         return from_plain(kind, content, key)
     except (SchemaError, ValueError) as error:
-        raise UserError(f"configuration: {error}") from None
+        raise UserError(
+            f"configuration: {error}", remedy="nndet_psma config prints every key with its default"
+        ) from None
 
 
 def _wrong_override(error: Exception, overrides: Sequence[str], content: Mapping[str, Any]) -> UserError:
@@ -267,7 +269,11 @@ def _import_modules(modules: Iterable[str]) -> None:
         try:
             import_module(name)
         except ImportError as error:
-            raise UserError(f"additional_imports: {name} cannot be imported", found=str(error)) from None
+            raise UserError(
+                f"additional_imports: {name} cannot be imported",
+                found=str(error),
+                remedy="Install the package, or correct its name",
+            ) from None
 
 
 def build_parser() -> argparse.ArgumentParser:

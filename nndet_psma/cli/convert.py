@@ -56,7 +56,11 @@ def _convert_nifti(args: argparse.Namespace) -> int:
     check_task_name(args.task, args.name)
     names = [name for name, _ in args.image]
     if len(set(names)) != len(names):
-        raise UserError("two images have the same name", found=", ".join(names))
+        raise UserError(
+            "two images have the same name",
+            found=", ".join(names),
+            remedy="Give every --image a name of its own",
+        )
     source = NiftiSource(
         folder=args.source,
         images=dict(args.image),

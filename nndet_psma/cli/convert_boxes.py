@@ -46,7 +46,11 @@ def convert_boxes(args: argparse.Namespace) -> int:
     from nndet_psma.stages.submit import convert_nndetection
 
     if not (0 <= args.score_threshold <= 1 and 0 < args.vote_iou <= 1):
-        raise UserError("thresholds lie between 0 and 1", found=f"{args.score_threshold} and {args.vote_iou}")
+        raise UserError(
+            "thresholds lie between 0 and 1",
+            found=f"{args.score_threshold} and {args.vote_iou}",
+            remedy="Correct --score_threshold or --vote_iou",
+        )
     predictions = convert_nndetection(
         args.folders,
         images=args.images,

@@ -59,7 +59,7 @@ def import_model_folder(args: argparse.Namespace) -> int:
     sources = [target.root.parent / name for name in args.models]
     missing = [source for source in sources if not source.is_dir()]
     if missing:
-        raise UserError("no such model folder", file=missing[0])
+        raise UserError("no such model folder", file=missing[0], remedy="Correct the path")
     for fold in import_results(paths, sources, target, settings):
         counts = f"{len(fold.validation)} validation and {len(fold.test)} test cases"
         print(f"fold {fold.fold}: {counts}, lesions from score {fold.score_threshold:.3g}")

@@ -111,7 +111,9 @@ def _inputs(args: argparse.Namespace) -> tuple[Sequence[Result], dict[int, str],
             )
         return read_submitted(args.input), {}, args.output
     if args.model is None:
-        raise UserError("name a task and a model, or a folder with -i")
+        raise UserError(
+            "name a task and a model, or a folder with -i", remedy="nndet_psma submit --help shows both forms"
+        )
     folder = find_model(args.task, args.model)
     system, plan = model_system(folder, args.fold)
     classes = {int(index): name for index, name in plan.classes.items()}

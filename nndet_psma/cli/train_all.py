@@ -273,6 +273,7 @@ def _check_flags(args: argparse.Namespace) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')} belongs to --executor {other}",
                 found=f"--executor {args.executor}",
+                remedy="Leave it out, or change --executor",
             )
     if args.status and args.dry_run:
         raise UserError("--status and --dry-run cannot be combined", remedy="Take one of them")

@@ -233,11 +233,16 @@ def _text(file: Path) -> str:
     try:
         return file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
-        raise UserError("file does not exist", file=file) from None
+        raise UserError("file does not exist", file=file, remedy="Correct the path") from None
     except UnicodeDecodeError as error:
         line = file.read_bytes()[: error.start].count(b"\n") + 1
         raise UserError(
             f"line {line}: not UTF-8 text", file=file, expected="comma-separated values in UTF-8"
         ) from None
     except OSError as error:
-        raise UserError("cannot be read", file=file, found=str(error.strerror)) from None
+        raise UserError(
+            "cannot be read",
+            file=file,
+            found=str(error.strerror),
+            remedy="Correct the path, or the rights of the file",
+        ) from None

@@ -131,7 +131,14 @@ def _import_dotted(path: str, kind: str) -> type:
     try:
         found: object = getattr(import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two: dots in front
-        raise UserError(f"{kind} '{path}' cannot be imported", found=str(error)) from None
+        raise UserError(
+            f"{kind} '{path}' cannot be imported",
+            found=str(error),
+            remedy="Install the package, or correct the path",
+        ) from None
     if not isinstance(found, type):
-        raise UserError(f"{kind} '{path}' is not a class")
+        raise UserError(
+            f"{kind} '{path}' is not a class",
+            expected="the dotted path of a class, e.g. my_package.planner.MyPlanner",
+        )
     return found

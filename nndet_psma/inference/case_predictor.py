@@ -176,7 +176,12 @@ def _hash_files(files: list[Path]) -> str:
     try:
         return hash_files(files)
     except OSError as error:
-        raise UserError("cannot be read", file=error.filename, found=str(error.strerror)) from None
+        raise UserError(
+            "cannot be read",
+            file=error.filename,
+            found=str(error.strerror),
+            remedy="Correct the path, or the rights of the file",
+        ) from None
 
 
 def _write_if_new(result: Result, file: Path) -> None:

@@ -136,7 +136,7 @@ def _with_ctv_file(path: Path, description: DatasetDescription, ctv: Path) -> Ra
     if description.ctv_modality is None:
         raise UserError("the model was trained without a CTV", remedy="Leave --ctv out")
     if not ctv.is_file():
-        raise UserError("file does not exist", file=ctv)
+        raise UserError("file does not exist", file=ctv, remedy="Correct the path of the CTV")
     case = _single_case(path, without_ctv_modality(description))[0]
     return replace(case, images=(*case.images, ctv))
 

@@ -75,7 +75,11 @@ def weight_blocks(file: Path) -> Iterator[bytes]:
             if isinstance(noted, str) and _HASH.fullmatch(noted):
                 header["__metadata__"] = {CHECKSUM: noted}
         except (ValueError, AttributeError):
-            raise UserError("is no safetensors file", file=file) from None
+            raise UserError(
+                "is no safetensors file",
+                file=file,
+                remedy="Export the model again with nndet_psma export-model",
+            ) from None
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         yield len(text).to_bytes(8, "little") + text
@@ -138,7 +142,7 @@ def unpack_model(
 def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip and explain what its reader raises."""
     if not file.is_file():
-        raise UserError("file does not exist", file=file)
+        raise UserError("file does not exist", file=file, remedy="Correct the path")
     try:
         with zipfile.ZipFile(file) as archive:
             yield archive

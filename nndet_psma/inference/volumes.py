@@ -43,7 +43,11 @@ def as_volume(image: Any, spacing: tuple[float, float, float] | None = None) -> 
     else:
         volume = _from_array(_bare_array(image), _plain_grid(np.shape(image), spacing))
     if volume.array.dtype.kind not in "biuf":
-        raise UserError("the image does not hold numbers", found=str(volume.array.dtype))
+        raise UserError(
+            "the image does not hold numbers",
+            found=str(volume.array.dtype),
+            expected="an array of numbers (z, y, x)",
+        )
     if volume.array.dtype.kind == "f" and not np.isfinite(volume.array).all():
         raise UserError(
             "the image holds NaN or infinity", remedy="Replace them by a number, e.g. -1000 HU for air"
@@ -70,6 +74,7 @@ def _from_itk(image: sitk.Image) -> Volume:
         raise UserError(
             "the image is not 3D with one value per voxel",
             found=f"{image.GetDimension()} axes, {image.GetNumberOfComponentsPerPixel()} values",
+            expected="a 3D image, one file for each modality",
         )
     size, step = image.GetSize(), image.GetSpacing()
     geometry = Geometry(

@@ -51,7 +51,7 @@ def parse_extra(pairs: Sequence[str]) -> dict[str, str]:
         if not equals or not key:
             raise UserError("--slurm takes KEY=VALUE", found=pair, remedy="For example --slurm account=lab")
         if key in _OWN_KEYS:
-            raise UserError(f"--slurm {key} is set by train-all", found=pair)
+            raise UserError(f"--slurm {key} is set by train-all", found=pair, remedy="Leave it out")
         extra[key] = value
     return extra
 

@@ -79,4 +79,6 @@ class PlannerOptions:
         try:
             return from_plain(cls, content, "plan_cfg")
         except (SchemaError, ValueError) as error:
-            raise UserError(f"configuration: {error}") from None
+            raise UserError(
+                f"configuration: {error}", remedy="nndet_psma config prints every key with its default"
+            ) from None

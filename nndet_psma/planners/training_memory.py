@@ -31,7 +31,11 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.optimizer not in _OPTIMIZER_STATES or not 1 <= self.gpus <= _MOST_GPUS:
-            raise UserError("memory is estimated for sgd or adamw on 1 to 64 GPUs", found=str(self))
+            raise UserError(
+                "memory is estimated for sgd or adamw on 1 to 64 GPUs",
+                found=str(self),
+                remedy="Correct optimizer or num_gpus",
+            )
 
     @property
     def mixed(self) -> bool:

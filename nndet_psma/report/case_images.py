@@ -79,6 +79,7 @@ def load_images(case: RawCase, description: DatasetDescription) -> CaseImages:
             "images, search region and label have different grids",
             file=case.images[shown],
             found=", ".join(str(shape) for shape in sorted(shapes)),
+            remedy="nndet_psma check names the file; bring all to one grid",
         )
     window = SOFT_TISSUE if ct is not None else _contrast(image.array)
     return CaseImages(image.array, window, ct is not None, region, labels.array, labels.geometry, uptake)

@@ -148,7 +148,9 @@ def apply_to_folder(
     number = len(model.plan.modalities) if index is None else index
     if str(number) in model.plan.modalities or not 0 <= number <= 9999:
         raise UserError(
-            f"{number} is no free file number", found=f"the model's images are {listed_images(model)}"
+            f"{number} is no free file number",
+            found=f"the model's images are {listed_images(model)}",
+            expected="the next number of the task's modalities",
         )
     truth = KnownMasks(model.name, None, how.masks, how.labels)
     scores: list[dict[str, Any]] = []
@@ -182,6 +184,7 @@ def _wanted(paths: TaskPaths, description: DatasetDescription, model: OrganModel
             f"the task has no {missing[0]}, which the network looks at",
             file=paths.root,
             found=", ".join(description.modalities.values()),
+            remedy="Add the modality, or take a model of these modalities",
         )
     for split in SPLITS:
         if split == "Ts" and not paths.images(split).is_dir():

@@ -69,7 +69,7 @@ class KnownMasks:
 
     def __post_init__(self) -> None:
         if self.folder is not None and not self.folder.is_dir():
-            raise UserError("no such folder of masks", file=self.folder)
+            raise UserError("no such folder of masks", file=self.folder, remedy="Correct the path")
 
     def file(self, case: RawCase) -> Path | None:
         """The file that holds the mask of a case, or None.

@@ -128,7 +128,12 @@ class OrganModel:
         try:
             images = hash_files(list(case.images))
         except OSError as error:
-            raise UserError("cannot be read", file=error.filename, found=str(error.strerror)) from None
+            raise UserError(
+                "cannot be read",
+                file=error.filename,
+                found=str(error.strerror),
+                remedy="Correct the path, or the rights of the file",
+            ) from None
         return hash_json([self._predictor(folds).weights_hash, images, largest])
 
     def segment(self, case: RawCase, folds: tuple[int, ...], largest: int | None) -> NDArray[np.uint8]:

@@ -74,6 +74,7 @@ def evaluate_judged(
             "nothing can be scored: the true class of nothing that was judged is known",
             file=predictions_folder(folder, fold, test),
             found="; ".join(left_out.told()) or "no object in any case",
+            remedy="Give the true class of some cases in the raw task",
         )
     comparison = None
     if compare is not None:

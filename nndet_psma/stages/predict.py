@@ -84,6 +84,7 @@ def with_objects(cases: Sequence[RawCase], folder: Path, system: AnySystem) -> l
             raise UserError(
                 f"the mask of the objects of case {case.case_id} is missing",
                 file=folder / f"{case.case_id}.nii.gz",
+                remedy="Put the mask of the objects beside the images",
             )
         notes = folder / f"{case.case_id}.json"
         found.append(replace(case, label=mask, instances=notes if notes.is_file() else None))

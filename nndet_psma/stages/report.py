@@ -123,15 +123,17 @@ def _raw(
     notes: Notes,
 ) -> Raw | None:
     """Ways to the raw data, or None with a note when a predicted case or its label is not there."""
-    nowhere = "pictures: the raw images and labels of the task are not on this machine. "
-    nowhere += "Set det_data to the folder that holds the task and write the report again."
+    if paths is None:
+        notes.missing["raw"] = Missing(
+            "pictures: the raw images and labels of the task are not on this machine. "
+            "Set det_data to the folder that holds the task and write the report again."
+        )
+        return None
     try:
-        if paths is None:
-            raise UserError(nowhere)
         description = read_description(paths.root)
         cases = {case.case_id: case for case in list_cases(paths, description, "Ts" if test else "Tr")}
     except UserError as error:
-        notes.missing["raw"] = Missing(nowhere if paths is None else f"pictures: {error}")
+        notes.missing["raw"] = Missing(f"pictures: {error}")
         return None
     absent = [case_id for case_id in case_ids if case_id not in cases or cases[case_id].label is None]
     if absent:

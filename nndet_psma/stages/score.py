@@ -116,7 +116,12 @@ def score_roc(
         )
     columns = [score, *compare]
     if len(set(columns)) < len(columns):
-        raise UserError("a score is to be compared with itself", file=table, found=", ".join(columns))
+        raise UserError(
+            "a score is to be compared with itself",
+            file=table,
+            found=", ".join(columns),
+            remedy="Name two columns",
+        )
     asked = RocQuestions(
         patients=content.texts(patient) if patient else None,
         strata=content.texts(strata) if strata else None,
@@ -157,7 +162,12 @@ def score_confusion(
     parts = [part for text in collapse for part in _collapsed(text, set(columns[0] + columns[1]), table)]
     merged = dict(parts)
     if len(merged) < len(parts):
-        raise UserError("--collapse gives a category two names", file=table, found=" ".join(collapse))
+        raise UserError(
+            "--collapse gives a category two names",
+            file=table,
+            found=" ".join(collapse),
+            remedy="Name it once",
+        )
     columns = [[merged.get(cell, cell) for cell in column] for column in columns]
     found = sorted({*columns[0], *columns[1]})
     if found and not set(columns[0]) & set(columns[1]):
@@ -221,11 +231,13 @@ def score_printed(
         UserError: an unknown name, one given twice, no percentage, or too many rows.
     """
     if len(dict(printed)) < len(printed):
-        raise UserError("a percentage is given twice", found=", ".join(name for name, _ in printed))
+        raise UserError(
+            "a percentage is given twice", found=", ".join(name for name, _ in printed), remedy="Name it once"
+        )
     try:
         found = counts_from_percentages(positives, negatives, dict(printed), decimals=decimals)
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(str(error), remedy="Correct --positives, --negatives or a percentage") from None
     return {"matches": [asdict(each) for each in found]}
 
 
@@ -238,7 +250,7 @@ def score_margins(first_errors: int, second_errors: int, total: int) -> dict[str
     try:
         bounds = mcnemar_bounds(first_errors, second_errors, total)
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(str(error), expected="at most as many errors as rows") from None
     return asdict(bounds)
 
 

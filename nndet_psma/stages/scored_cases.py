@@ -36,7 +36,11 @@ def box_type(folder: ModelFolder, fold: int) -> type[Prediction]:
     """
     system, _ = model_system(folder, fold)
     if not issubclass(system.result_type, Prediction):
-        raise UserError(f"models of {system.name} find no lesions", file=folder.fold(fold))
+        raise UserError(
+            f"models of {system.name} find no lesions",
+            file=folder.fold(fold),
+            expected="a model of a detector or of node segmentation",
+        )
     return system.result_type
 
 
@@ -48,7 +52,11 @@ def labelled_cases(paths: TaskPaths, description: DatasetDescription, split: str
     """
     cases = {case.case_id: case for case in list_cases(paths, description, split) if case.label is not None}
     if not cases:
-        raise UserError("holds no labels, so nothing can be scored", file=paths.labels(split))
+        raise UserError(
+            "holds no labels, so nothing can be scored",
+            file=paths.labels(split),
+            remedy="Add the labels of the cases",
+        )
     return cases
 
 

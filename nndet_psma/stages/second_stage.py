@@ -39,7 +39,11 @@ def judge_found(
     """
     plan = classifier.plan
     if not isinstance(plan, ClassifierPlan):
-        raise UserError("the model of the second stage judges no given objects", found=type(plan).__name__)
+        raise UserError(
+            "the model of the second stage judges no given objects",
+            found=type(plan).__name__,
+            expected="a model of nodestatus",
+        )
     cases = {case.case_id: case for case in job.cases}
     found = []
     for result in done.results:
@@ -69,7 +73,10 @@ def _objects(target: Path, result: Result, image: Volume, plan: ClassifierPlan) 
     if mask.is_file():
         return read_volume(mask, canonical=False)
     if not isinstance(result, Prediction):
-        raise UserError(f"results of the type {type(result).__name__} hold no lesions to judge")
+        raise UserError(
+            f"results of the type {type(result).__name__} hold no lesions to judge",
+            expected="a detector or node segmentation as the first stage",
+        )
     if plan.crop.input == "ct*mask":
         raise UserError(
             "the second stage sees the CT inside a mask only, and the first finds boxes",

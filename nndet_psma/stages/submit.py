@@ -172,7 +172,10 @@ def read_submitted(
     kinds = [kind] if kind is not None else _kinds_in(folder)
     if len(kinds) > 1:
         raise UserError(
-            "holds results of several types", file=folder, found=", ".join(each.suffix for each in kinds)
+            "holds results of several types",
+            file=folder,
+            found=", ".join(each.suffix for each in kinds),
+            remedy="Keep the results of one system in the folder",
         )
     if not kinds or kinds[0] is Prediction:
         return read_predictions(folder, classes)
@@ -244,7 +247,11 @@ def convert_nndetection(
     for folder, other in zip(folders[1:], names[1:], strict=True):
         if other != names[0]:
             different = sorted(set(other) ^ set(names[0]))[0]
-            raise UserError(f"case {different} is not in every folder", file=folder)
+            raise UserError(
+                f"case {different} is not in every folder",
+                file=folder,
+                remedy="Predict the same cases with every model",
+            )
     return [
         foreign_prediction(
             [read_nndetection_boxes(folder / f"{case_id}{BOXES_SUFFIX}", order) for folder in folders],
@@ -293,7 +300,7 @@ def _check(job: SubmitJob) -> None:
     ids = [prediction.case_id for prediction in job.predictions]
     twice = sorted({case_id for case_id in ids if ids.count(case_id) > 1})
     if twice:
-        raise UserError(f"case {twice[0]} is there twice")
+        raise UserError(f"case {twice[0]} is there twice", remedy="Keep one of its files")
     if not 0 <= job.score_threshold <= 1 or (job.max_per_case is not None and job.max_per_case < 1):
         raise UserError(
             "limits that make no sense",

@@ -37,6 +37,10 @@ def judged_rows(
     cases = {case.case_id: case for case in list_cases(paths, description, split)}
     missing = sorted(set(patients) - set(cases))
     if missing:
-        raise UserError(f"case {missing[0]} does not exist any more", file=paths.images(split))
+        raise UserError(
+            f"case {missing[0]} does not exist any more",
+            file=paths.images(split),
+            remedy="Restore the case, or run nndet_prep again",
+        )
     truths = {case_id: system.object_truth(cases[case_id], description) for case_id in patients}
     return object_rows([result for result in results if isinstance(result, Judged)], truths, patients)

@@ -382,7 +382,11 @@ class System(ABC, Generic[P, O, S]):
         try:
             self.open(ModelFolder(folder.parent), CONSOLIDATED, OpenOptions(device="cpu"))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"weights do not fit the plan of {self.name}", found=str(error)) from None
+            raise UserError(
+                f"weights do not fit the plan of {self.name}",
+                found=str(error),
+                remedy="The plan was changed after training: restore it, or train again",
+            ) from None
 
     @abstractmethod
     def facts(self, plan: P, precision: str = "no") -> Facts:
@@ -408,7 +412,10 @@ def system_of(plan: Plan) -> AnySystem:
         system = SYSTEMS[name]()
         if type(plan) is system.plan_type:
             return system
-    raise UserError(f"no installed system has plans of the type {type(plan).__name__}")
+    raise UserError(
+        f"no installed system has plans of the type {type(plan).__name__}",
+        remedy="Install the package that brings the system",
+    )
 
 
 def model_system(model: ModelFolder, fold: int = CONSOLIDATED) -> tuple[AnySystem, Plan]:

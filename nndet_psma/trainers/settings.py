@@ -102,7 +102,9 @@ class TrainerSettings:
         try:
             return from_plain(cls, content, "trainer_cfg")
         except (SchemaError, ValueError) as error:
-            raise UserError(f"configuration: {error}") from None
+            raise UserError(
+                f"configuration: {error}", remedy="nndet_psma config prints every key with its default"
+            ) from None
 
     def validation_steps(self, iterations: int) -> int | None:
         """Steps between validations of a stage; None for no validation."""
@@ -156,7 +158,7 @@ def stages_for(plan: StagedPlan, voter: str | None) -> list[Stage]:
         try:
             stage = plan.stage(name)
         except ValueError as error:
-            raise UserError(str(error)) from None
+            raise UserError(str(error), remedy="Correct the name of the stage") from None
         wanted.insert(0, stage)
         name = stage.start_from
     return wanted

@@ -67,7 +67,9 @@ def test_a_stage_that_logged_no_step_costs_nothing(tmp_path):
 def test_measured_beside_estimated(folds):
     rows = {row.key: row for row in compared_rows(estimate(), true_cost(folds), 6)}
     assert [(r.key, r.value, r.rule, r.evidence) for r in rows.values()] == [tuple(r) for r in estimate()]
-    assert rows["cost.wsi"].measured == "2.8 min per fold for 160 steps, 1.06 s per step"  # 340 s in 320 steps of two folds
+    assert (
+        rows["cost.wsi"].measured == "2.8 min per fold for 160 steps, 1.06 s per step"
+    )  # 340 s in 320 steps of two folds
     assert rows["cost.narrow"].measured == "6.0 min per fold for 200 steps, 1.8 s per step"
     assert rows["cost.both"].measured == ""
     assert rows["cost.total"].measured == "13 min, 3 of 6 stages finished"

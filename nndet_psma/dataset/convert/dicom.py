@@ -174,6 +174,7 @@ def _check_any(found: Collection[object], failures: Sequence[UserError]) -> None
     raise UserError(
         f"none of the studies can be converted, for {len(distinct)} reasons",
         found="; ".join(map(str, distinct)),
+        remedy="Correct the studies, or choose with --patients and --series",
     )
 
 

@@ -109,7 +109,9 @@ def check_source(source: DicomSource) -> None:
             re.compile(pattern)
         except re.error as error:
             raise UserError(
-                f"--series {name} is no regular expression", found=f"'{pattern}' ({error})"
+                f"--series {name} is no regular expression",
+                found=f"'{pattern}' ({error})",
+                remedy="Escape brackets and the like, or name the series in full",
             ) from None
     check_given(source.suv)
     if source.suv.factor is not None and source.injected_at is not None:

@@ -144,7 +144,7 @@ def scan_all(folders: Sequence[Path]) -> Scan:
     """
     missing = next((folder for folder in folders if not folder.is_dir()), None)
     if missing is not None:
-        raise UserError("no such folder", file=missing)
+        raise UserError("no such folder", file=missing, remedy="Correct the path")
     headers: list[DicomHeader] = []
     damaged: dict[Path, UserError] = {}
     for folder in folders:

@@ -266,7 +266,7 @@ def read_slice(file: Path) -> NDArray[Any]:
     """
     dataset = read_dataset(file, pixels=True)
     if dataset is None or "PixelData" not in dataset:
-        raise UserError("no image in the DICOM file", file=file)
+        raise UserError("no image in the DICOM file", file=file, remedy="Take the file out of the folder")
     try:
         slope, intercept = _scale(dataset, file)
     except UnreadableValue as error:
@@ -310,7 +310,12 @@ def _decode_with_itk(file: Path) -> NDArray[Any]:
         return first
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise UserError("the image cannot be decompressed", file=file, found=reason) from None
+        raise UserError(
+            "the image cannot be decompressed",
+            file=file,
+            found=reason,
+            remedy="Decompress the series, e.g. with dcmdjpeg or gdcmconv -w",
+        ) from None
 
 
 def _check_alike(headers: list[DicomHeader]) -> None:

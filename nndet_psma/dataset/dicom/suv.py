@@ -141,7 +141,9 @@ def suv_factors(files: Sequence[Path], given: SuvGiven | None = None) -> list[fl
         return [given.factor] * len(files)
     datasets = _read(files)
     if len(datasets) != len(files):
-        raise UserError("a file of the PET is no DICOM file any more", file=files[0].parent)
+        raise UserError(
+            "a file of the PET is no DICOM file any more", file=files[0].parent, remedy="Restore the series"
+        )
     return factors_of(datasets, files, given or SuvGiven())
 
 

@@ -161,7 +161,12 @@ def write_volume(file: Path, array: NDArray[Any], geometry: Geometry) -> None:
         except (RuntimeError, UserError) as error:
             raise _not_written(file, error) from None
         if written != geometry.shape:
-            raise _not_written(file, UserError(f"{written} voxels (z, y, x) were written"))
+            raise _not_written(
+                file,
+                UserError(
+                    f"{written} voxels (z, y, x) were written", remedy="Free disk space and start again"
+                ),
+            )
 
 
 def resample_volume(volume: Volume, target: Geometry, *, order: int, fill: float) -> Volume:

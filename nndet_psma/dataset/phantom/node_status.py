@@ -77,9 +77,13 @@ class NodeStatusOptions:
                 f"unknown signal '{self.signal}'", expected=f"one of {', '.join(get_args(Signal))}"
             )
         if min(self.size) < 1 or min(self.spacing) <= 0:
-            raise UserError("size and spacing must be positive", found=f"{self.size} and {self.spacing}")
+            raise UserError(
+                "size and spacing must be positive",
+                found=f"{self.size} and {self.spacing}",
+                remedy="Correct --size or --spacing",
+            )
         if self.noise < 0:
-            raise UserError("the noise is negative", found=str(self.noise))
+            raise UserError("the noise is negative", found=str(self.noise), remedy="Correct --noise")
         if not 1 <= self.nodes <= len(_places()):
             raise UserError("the number of nodes is out of range", expected=f"1 to {len(_places())}")
 

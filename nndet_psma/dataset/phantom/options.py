@@ -48,7 +48,11 @@ class PhantomOptions:
                 expected=f"one of {', '.join(get_args(Difficulty))}",
             )
         if min(self.size) < 1 or min(self.spacing) <= 0:
-            raise UserError("size and spacing must be positive", found=f"{self.size} and {self.spacing}")
+            raise UserError(
+                "size and spacing must be positive",
+                found=f"{self.size} and {self.spacing}",
+                remedy="Correct --size or --spacing",
+            )
         field = tuple(n * step for n, step in zip(self.size, self.spacing, strict=True))
         if any(have < need for have, need in zip(field, SMALLEST_FIELD_MM, strict=True)):
             raise UserError(
@@ -60,7 +64,7 @@ class PhantomOptions:
         if not 1.0 <= self.positives <= 20.0:
             raise UserError("the mean number of positive nodes is out of range", expected="1 to 20")
         if self.noise is not None and self.noise < 0:
-            raise UserError("the noise is negative", found=str(self.noise))
+            raise UserError("the noise is negative", found=str(self.noise), remedy="Correct --noise")
         if not 0.0 <= self.oblique <= 45.0:
             raise UserError("the rotation is out of range", expected="0 to 45 degrees")
 

@@ -110,7 +110,7 @@ def _check_request(kind: str, cases: int, test_cases: int, seed: int) -> None:
             found=f"{cases} and {test_cases}",
         )
     if seed < 0:
-        raise UserError("the seed is negative", found=str(seed))
+        raise UserError("the seed is negative", found=str(seed), remedy="Give a seed from 0 on")
 
 
 def _claim(paths: TaskPaths, recipe: dict[str, Any], *, force: bool) -> None:

@@ -112,7 +112,7 @@ def read_description(folder: Path) -> DatasetDescription:
     if error is not None:
         raise error
     if description is None:  # cannot be: without a description there is an error
-        raise UserError("no data set description", file=folder)
+        raise UserError("no data set description", file=folder, expected="dataset.json (or dataset.yaml)")
     return description
 
 

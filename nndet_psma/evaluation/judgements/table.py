@@ -45,6 +45,8 @@ def read_objects(file: Path) -> list[JudgedRow]:
             probabilities = dict(zip(names, map(float, values), strict=True))
             object_id = int(number) if number else None
         except ValueError as error:
-            raise UserError(f"line {line}: {error}", file=file) from None
+            raise UserError(
+                f"line {line}: {error}", file=file, remedy="Correct the line, or predict again"
+            ) from None
         found.append(JudgedRow(case_id, patient, object_id, truth or None, decision, probabilities))
     return found

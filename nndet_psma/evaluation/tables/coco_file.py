@@ -70,7 +70,12 @@ def _numbers(content: Mapping[str, Any], key: str, file: Path, spelling: Spellin
                 f"{key}[{index}]", file=file, expected="a number or a name as id", found=repr(number)
             )
         if number in seen:
-            raise UserError(f"{key}[{index}] has an id that another has", file=file, found=repr(number))
+            raise UserError(
+                f"{key}[{index}] has an id that another has",
+                file=file,
+                found=repr(number),
+                remedy="Give every entry an id of its own",
+            )
         seen.add(number)
     return spelling.keys(numbers, file)
 

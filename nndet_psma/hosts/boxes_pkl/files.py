@@ -126,7 +126,7 @@ def write_nndetection_boxes(file: Path, detections: Detections, geometry: Geomet
 
 def _read_plain(file: Path) -> Any:
     if not file.is_file():
-        raise UserError("file does not exist", file=file)
+        raise UserError("file does not exist", file=file, remedy="Correct the path")
     if file.stat().st_size > _MAX_BYTES:
         raise UserError("is too large for a file of boxes", file=file, expected=f"at most {_MAX_BYTES} bytes")
     try:
@@ -163,9 +163,19 @@ def _detections(content: dict[Any, Any], file: Path, order: Sequence[str]) -> De
     refuse_boxes(boxes, turned, "has an upper corner below its lower one", file)
     refuse_boxes(boxes, np.asarray((np.abs(boxes) > _MAX_SIDE).any(axis=1)), "lies outside every image", file)
     if scores.min() < 0 or scores.max() > 1:
-        raise UserError("a score is outside [0, 1]", file=file, found=f"{scores.min():g} to {scores.max():g}")
+        raise UserError(
+            "a score is outside [0, 1]",
+            file=file,
+            found=f"{scores.min():g} to {scores.max():g}",
+            remedy="Rescale the scores of the file",
+        )
     if (labels != np.rint(labels)).any() or labels.min() < 0 or labels.max() > _MAX_LABEL:
-        raise UserError("a label is no class from 0 on", file=file, found=", ".join(map(str, labels[:5])))
+        raise UserError(
+            "a label is no class from 0 on",
+            file=file,
+            found=", ".join(map(str, labels[:5])),
+            expected="whole numbers from 0 on, as nnDetection writes",
+        )
     ours = from_nndetection(boxes)
     kept = np.asarray((ours[:, 3:] > ours[:, :3]).all(axis=1))
     if not kept.all():
@@ -179,7 +189,7 @@ def _numbers(value: Any, key: str, file: Path) -> NDArray[np.float64]:
     except (TypeError, ValueError):
         numbers = np.array(np.nan)
     if not np.isfinite(numbers).all():
-        raise UserError(f"{key} holds values that are no numbers", file=file)
+        raise UserError(f"{key} holds values that are no numbers", file=file, expected="finite numbers")
     return numbers
 
 
@@ -190,7 +200,12 @@ def _geometry(content: dict[Any, Any], file: Path) -> Geometry | None:
     values = {key: _numbers(content[key], key, file).ravel().tolist() for key in keys}
     wrong = [key for key, count in keys.items() if len(values[key]) != count]
     if wrong or not _is_grid(values):
-        raise UserError("the grid of the image makes no sense", file=file, found=str(values)[:300])
+        raise UserError(
+            "the grid of the image makes no sense",
+            file=file,
+            found=str(values)[:300],
+            expected="positive spacing, finite origin and an orthonormal direction",
+        )
     z, y, x = values["original_size_of_raw_data"]
     spacing, origin = values["itk_spacing"], values["itk_origin"]
     return Geometry(

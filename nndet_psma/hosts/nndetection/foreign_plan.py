@@ -59,7 +59,10 @@ def foreign_plan(source: Path, description: DatasetDescription, folds: Sequence[
         return _plan(content, config, description, folds)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            "is no plan that nnDetection v0.1 writes", file=source / PLAN_FILE, found=str(error)
+            "is no plan that nnDetection v0.1 writes",
+            file=source / PLAN_FILE,
+            found=str(error),
+            remedy="Give the model folder that nndet_train has written",
         ) from None
 
 
@@ -190,7 +193,16 @@ def _read_config(file: Path) -> Mapping[str, Any]:
     try:
         content = parse_yaml(read_text(file))
     except ValueError as error:
-        raise UserError("not valid YAML", file=file, found=str(error)[:200]) from None
+        raise UserError(
+            "not valid YAML",
+            file=file,
+            found=str(error)[:200],
+            remedy="Restore the file that nndet_train has written",
+        ) from None
     if not isinstance(content, dict):
-        raise UserError("is no configuration of nnDetection", file=file)
+        raise UserError(
+            "is no configuration of nnDetection",
+            file=file,
+            remedy="Give the model folder that nndet_train has written",
+        )
     return content

@@ -101,7 +101,11 @@ def _write_truth(
     for prediction in predictions:
         case = cases.get(prediction.case_id)
         if case is None or case.label is None:
-            raise UserError(f"case {prediction.case_id} has no label", file=paths.labels(split))
+            raise UserError(
+                f"case {prediction.case_id} has no label",
+                file=paths.labels(split),
+                remedy="Restore the label, or the predictions of the present cases",
+            )
         files = [folder / f"{case.case_id}{TRUTH_SUFFIX}" for folder in folders]
         missing = [file for file in files if not file.is_file()]
         arrays = truth_arrays(case, description) if missing else {}

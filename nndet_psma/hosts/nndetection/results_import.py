@@ -55,7 +55,11 @@ class ImportSettings:
     def __post_init__(self) -> None:
         threshold = 0.0 if self.score_threshold is None else self.score_threshold
         if not (0 <= threshold <= 1 and 0 < self.vote_iou <= 1 and self.min_votes >= 1):
-            raise UserError("thresholds lie between 0 and 1, votes from 1 on", found=str(self))
+            raise UserError(
+                "thresholds lie between 0 and 1, votes from 1 on",
+                found=str(self),
+                remedy="Correct the thresholds",
+            )
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,11 @@ class _Reader:
         files = [folder / PREDICTIONS[split] / f"{case_id}{BOXES_SUFFIX}" for folder in folders]
         case = self.cases[split].get(case_id)
         if case is None:
-            raise UserError(f"the task has no case '{case_id}'", file=files[0])
+            raise UserError(
+                f"the task has no case '{case_id}'",
+                file=files[0],
+                remedy="Give the task that the model was trained on",
+            )
         return foreign_prediction(
             [read_nndetection_boxes(file) for file in files],
             self.description.labels,
@@ -249,7 +257,9 @@ def _case_ids(folders: Sequence[Path], split: str) -> list[str]:
         if other != names[0]:
             different = sorted(set(other) ^ set(names[0]))[0]
             raise UserError(
-                f"case {different} is not predicted by every model", file=folder / PREDICTIONS[split]
+                f"case {different} is not predicted by every model",
+                file=folder / PREDICTIONS[split],
+                remedy="Predict the same cases with every model",
             )
     return names[0]
 

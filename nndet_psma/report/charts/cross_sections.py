@@ -80,8 +80,8 @@ def pet_pictures(shot: Shot, images: CaseImages, view: View) -> list[Picture]:
     alone = f"PET of slice {shot.slice + 1} of case {shot.case_id}, SUV 0 (white) to {upper:.1f} (black)"
     fused = f"PET on CT of slice {shot.slice + 1} of case {shot.case_id}, SUV 0 to {upper:.1f} (yellow)"
     return [
-        _draw_pet(shot, images, view, upper, alone, fused=False),
-        _draw_pet(shot, images, view, upper, fused, fused=True),
+        _draw_pet(shot, images, images.pet, view, upper, alone, fused=False),
+        _draw_pet(shot, images, images.pet, view, upper, fused, fused=True),
     ]
 
 
@@ -119,11 +119,12 @@ def _draw_plane(
     )
 
 
-def _draw_pet(shot: Shot, images: CaseImages, view: View, upper: float, alt: str, *, fused: bool) -> Picture:
-    assert images.pet is not None
+def _draw_pet(
+    shot: Shot, images: CaseImages, volume: NDArray[Any], view: View, upper: float, alt: str, *, fused: bool
+) -> Picture:
     spacing = images.grid.spacing[1:]
     figure, axes = empty_picture(view, (spacing[0], spacing[1]))
-    pet = images.pet[shot.slice]
+    pet = volume[shot.slice]
     if fused:
         _show(axes, images.image[shot.slice], vmin=images.window[0], vmax=images.window[1], cmap="gray")
         share = np.clip(pet / upper, 0.0, 1.0)

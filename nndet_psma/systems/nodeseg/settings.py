@@ -71,4 +71,6 @@ class NodeSegSettings:
         try:
             return from_plain(SegmentationTraining, {**to_plain(planned), **self.changes()}, "trainer_cfg")
         except (SchemaError, ValueError) as error:
-            raise UserError(f"configuration: {error}") from None
+            raise UserError(
+                f"configuration: {error}", remedy="nndet_psma config prints every key with its default"
+            ) from None

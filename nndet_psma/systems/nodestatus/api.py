@@ -22,7 +22,9 @@ class NodeStatus:
     def __init__(self, predictor: Predictor) -> None:
         if not isinstance(predictor.plan, NodeStatusPlan):
             raise UserError(
-                "the model does not tell the status of nodes", found=type(predictor.plan).__name__
+                "the model does not tell the status of nodes",
+                found=type(predictor.plan).__name__,
+                expected="a model of nodestatus",
             )
         self._predictor = predictor
         self.plan, self.settings = predictor.plan, predictor.settings
@@ -65,5 +67,9 @@ class NodeStatus:
             image, nodes, ctv, spacing=spacing, stations=stations, case_id=case_id
         )
         if not isinstance(result, NodeStatusResult):
-            raise UserError("the model does not tell the status of nodes", found=type(result).__name__)
+            raise UserError(
+                "the model does not tell the status of nodes",
+                found=type(result).__name__,
+                expected="a model of nodestatus",
+            )
         return result

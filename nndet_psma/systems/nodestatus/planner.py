@@ -163,7 +163,11 @@ def _crop(job: Job, nodes: _Nodes, ledger: Ledger) -> tuple[float, CropPlan]:
     options = job.config.plan_cfg
     z, y, _ = job.fields()["spacing"]
     if options.spacing is not None and len(set(options.spacing)) > 1:
-        raise UserError("configuration: crops are isotropic", found=f"plan_cfg.spacing={options.spacing}")
+        raise UserError(
+            "configuration: crops are isotropic",
+            found=f"plan_cfg.spacing={options.spacing}",
+            expected="one number, e.g. plan_cfg.spacing=1.0",
+        )
     own = options.spacing is not None
     spacing = crop_spacing(y, z) if options.spacing is None else options.spacing[0]
     rule = "plan_cfg.spacing" if own else "classifier_rules.crop_spacing: 1 mm, or coarser as the data is"

@@ -123,13 +123,19 @@ def _load_backbone_file(body: nn.Module, file: Path) -> None:
         if name in own and own[name].shape != state[name].shape and not name.startswith("fc.")
     ]
     if wrong:
-        raise UserError("weights do not fit the backbone", file=file, found="; ".join(wrong[:3]))
+        raise UserError(
+            "weights do not fit the backbone",
+            file=file,
+            found="; ".join(wrong[:3]),
+            remedy="Give weights of the same architecture",
+        )
     matching = {name: tensor for name, tensor in state.items() if name in own and not name.startswith("fc.")}
     if len(matching) < len(own) // 2:
         raise UserError(
             "holds hardly any layer of the backbone",
             file=file,
             found=f"{len(matching)} of {len(own)} tensors",
+            remedy="Give weights of the same architecture",
         )
     check_finite(matching, file)
     body.load_state_dict(matching, strict=False)

@@ -69,7 +69,9 @@ class Sampler:
         self.kinds = [np.flatnonzero(labels == label) for label in (0, 1)]
         if not all(map(len, self.kinds)):
             raise UserError(
-                "a class has no training object", found=f"{len(self.kinds[0])} and {len(self.kinds[1])}"
+                "a class has no training object",
+                found=f"{len(self.kinds[0])} and {len(self.kinds[1])}",
+                expected="objects of both classes in every fold",
             )
         self.mixed = mixed_stations(labels, stations)
         if sampling.startswith("location") and not self.mixed:

@@ -30,7 +30,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
         UserError: the file is missing, damaged, differs from its checksum, or holds more than tensors.
     """
     if not file.is_file():
-        raise UserError("weights file does not exist", file=file)
+        raise UserError("weights file does not exist", file=file, remedy="Correct the path")
     try:
         if file.suffix == ".safetensors":
             return _read_safetensors(file)
@@ -44,7 +44,12 @@ def read_state(file: Path) -> dict[str, Tensor]:
             "weights cannot be read", file=file, found=reason[0], remedy="Fetch or train them again"
         ) from None
     if not isinstance(content, dict):
-        raise UserError("weights file holds no state dictionary", file=file, found=type(content).__name__)
+        raise UserError(
+            "weights file holds no state dictionary",
+            file=file,
+            found=type(content).__name__,
+            expected="a dictionary of tensors",
+        )
     return content
 
 

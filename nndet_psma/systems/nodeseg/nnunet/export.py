@@ -206,6 +206,7 @@ def _write_labels(job: _Job, cut: InputCase | None) -> None:
             raise UserError(
                 f"the label of case {job.case.case_id} lies on another grid than its images",
                 file=job.case.label,
+                remedy="Resample the label onto the grid of the images",
             )
         semantic, geometry = semantic[cut.slices], cut.geometry
     else:  # the linked image's own numbers: nnU-Net compares headers

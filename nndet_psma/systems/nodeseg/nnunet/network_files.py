@@ -253,7 +253,9 @@ def check_names(plan: NodeSegPlan, file: Path) -> None:
     for key in ("plan_id", "trainer", "dataset", "configuration"):
         value = getattr(plan, key)
         if not _NAME.fullmatch(value):
-            raise UserError(f"the plan's {key} is no name", file=file, found=repr(value)[:100])
+            raise UserError(
+                f"the plan's {key} is no name", file=file, found=repr(value)[:100], expected="a text"
+            )
 
 
 def _with_one_configuration(content: Any, plan: NodeSegPlan) -> Any:

@@ -141,7 +141,12 @@ def _weights(file: Path, network: torch.nn.Module) -> dict[str, torch.Tensor]:
     try:
         given = load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError("is no safetensors file", file=file, found=str(error).splitlines()[0]) from None
+        raise UserError(
+            "is no safetensors file",
+            file=file,
+            found=str(error).splitlines()[0],
+            remedy="Export the model again with nndet_psma export-model",
+        ) from None
     weights = with_every_name(network, given, file)
     check_fit(network, weights, file)
     check_finite(weights, file)

@@ -215,4 +215,9 @@ def check_axes(axes: Any, plan: NodeSegPlan, file: Path) -> None:
     known = range(len(plan.patch_size))
     right = isinstance(axes, list | tuple) and all(type(axis) is int and axis in known for axis in axes)
     if axes is not None and not right:
-        raise UserError("mirrors along axes that patches do not have", file=file, found=str(axes)[:100])
+        raise UserError(
+            "mirrors along axes that patches do not have",
+            file=file,
+            found=str(axes)[:100],
+            expected="axes of the patch, 0 to 2",
+        )

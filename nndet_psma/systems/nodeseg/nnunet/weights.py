@@ -148,7 +148,12 @@ def with_every_name(network: nn.Module, weights: Weights, file: Path) -> dict[st
     for names in names_of.values():
         given = [name for name in names if name in weights]
         if not given:
-            raise UserError("the weights do not fit the plans", file=file, found=f"none of {names[0]}")
+            raise UserError(
+                "the weights do not fit the plans",
+                file=file,
+                found=f"none of {names[0]}",
+                remedy="Give weights of the same architecture",
+            )
         found.update({name: weights[name] if name in given else weights[given[0]] for name in names})
     others = {name: tensor for name, tensor in weights.items() if name not in own}
     return {name: found[name] for name in own} | others
