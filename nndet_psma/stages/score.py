@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nndet_psma.core.csv_table import CsvTable, read_names, read_table
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.logs import LOGGER
 from nndet_psma.evaluation.statistics.kappa import WEIGHTINGS, kappa_of_table
 from nndet_psma.evaluation.statistics.printed_counts import counts_from_percentages, mcnemar_bounds
 from nndet_psma.evaluation.statistics.proportion import Proportion
@@ -53,6 +54,7 @@ def score_froc(
         UserError: a table is malformed, or names no scan of the truth (of ``cases`` where given).
     """
     found = _candidates(predictions, spelling)
+    _tell_scale(predictions, found.values)
     there, left_out = (_findings(file, radius_mm, spelling) for file in (truth, excluded))
     if cases is None:
         check_meeting(Named(truth, there.cases), Named(predictions, found.cases), "scans")
@@ -132,6 +134,13 @@ def score_roc(
         decision_curve="decision_curve" in probabilities,
     )
     second = None if other is None else _scores(content, other)
+    if truth.all() or not truth.any():
+        LOGGER.warning(
+            "%s: column '%s' has %s only: what needs both kinds is undefined (null)",
+            table,
+            label,
+            f"{len(truth)} rows of the label {int(truth.any())}" if len(truth) else "no rows",
+        )
     return study_scores(truth, scores, second) | roc_answers(truth, scores, asked, score)
 
 
@@ -288,6 +297,8 @@ def score_coco(
             truth does not have, or no result of a category that it has.
     """
     classes, names = read_coco(truth, predictions, spelling)
+    scored = [image.scores for images in classes.values() for image in images]
+    _tell_scale(predictions, np.concatenate([np.zeros(0), *scored]))
     scores: dict[str, object] = dict(coco_scores(classes))
     if ious:
         scores["at_iou"] = {f"{iou:g}": precision_averages(classes, iou, names) for iou in ious}
@@ -314,6 +325,17 @@ def _candidates(file: Path, spelling: Spelling) -> Marks:
     table = read_table(file)
     places, scores = table.numbers("coordX", "coordY", "coordZ"), table.numbers("probability")
     return Marks(_cases(table, "seriesuid", spelling), places, scores)
+
+
+def _tell_scale(file: Path, scores: NDArray[np.float64]) -> None:
+    """Any finite scores rank candidates; those of a file that mixes two scales would rank them wrongly."""
+    if len(scores) and (scores.min() < 0 or scores.max() > 1):
+        LOGGER.warning(
+            "%s: scores from %g to %g lie outside 0 to 1; they are used to rank, so all must be on one scale",
+            file,
+            scores.min(),
+            scores.max(),
+        )
 
 
 def _scores(table: CsvTable, column: str) -> NDArray[np.float64]:

@@ -257,6 +257,12 @@ FAULTS = {
         "case_b_0000.nii.gz",
     ),
     "sheared axes": (_sheared, "case_b_0002.nrrd"),
+    "rounded axes": (  # 0.0002 rad between x and y: 0.007 mm at the far end, within the tolerance of a grid
+        lambda t: t.header(
+            t.image("case_b", PET), lambda c: (_pack("<2h", 252, 0, 1)(c), _pack("<f", 284, 2e-4 * 2.0)(c))
+        ),
+        "case_b_0002.nii.gz",
+    ),
     "no orientation": (
         lambda t: t.header(t.image("case_b", PET), _pack("<2h", 252, 0, 0)),
         "case_b_0002.nii.gz",

@@ -227,3 +227,24 @@ def test_known_result_of_one_hundred_coco_images():
     assert [round(value, 3) for value in scores.values()] == [
         0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595, 0.640, 0.566, 0.564,
     ]  # fmt: skip
+
+
+def test_scores_that_are_no_probabilities_rank_and_are_told(tmp_path, caplog):
+    """Logits and percentages rank as well; a file that mixes both does not, so the range is said."""
+    (tmp_path / "t.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\na,0,0,0,6\n")
+    rows = "seriesuid,coordX,coordY,coordZ,probability\na,0,0,0,{}\na,50,0,0,{}\n"
+    (tmp_path / "p.csv").write_text(rows.format(97, -3))
+    shares = tmp_path / "shares.csv"
+    shares.write_text(rows.format(0.97, 0.01))
+    assert score_froc(tmp_path / "t.csv", tmp_path / "p.csv") == score_froc(tmp_path / "t.csv", shares)
+    assert caplog.text.count("scores from -3 to 97 lie outside 0 to 1") == 1
+    caplog.clear()
+    score_coco(*write(tmp_path, truth=TRUTH, results=[{**RESULT, "score": 4.5}]))
+    assert "results: scores from 4.5 to 4.5 lie outside 0 to 1" in caplog.text
+
+
+def test_a_column_of_one_class_is_told(tmp_path, caplog):
+    (tmp_path / "r.csv").write_text("label,score\n1,0.3\n1,0.9\n")
+    result = score_roc(tmp_path / "r.csv", "label", "score")
+    assert (result["auc"], result["threshold"]) == (None, None)
+    assert "column 'label' has 2 rows of the label 1 only: what needs both kinds is undefined" in caplog.text

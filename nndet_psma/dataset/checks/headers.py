@@ -15,7 +15,8 @@ from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.checks.nifti import header_faults, packing_faults
 from nndet_psma.dataset.faults.kinds import KINDS, Fault
-from nndet_psma.dataset.images.images import canonical_geometry, read_geometry
+from nndet_psma.dataset.images.directions import straightened
+from nndet_psma.dataset.images.images import canonical_geometry, written_geometry
 from nndet_psma.dataset.images.nifti_bytes import (
     check_length,
     check_nifti,
@@ -80,7 +81,10 @@ def read_head(file: Path) -> FileHead:
             if _has_error(faults):
                 return FileHead(file, None, header, faults)
             check_length(file)
-        geometry = _read_grid(file, header)
+        written = _read_grid(file, header)
+        geometry = straightened(written, file)
+        if geometry is not written:
+            faults.append(_rounded_axes(file, written))
     except Fault as fault:
         return FileHead(file, None, header, [*faults, fault])
     except OSError as error:
@@ -90,7 +94,9 @@ def read_head(file: Path) -> FileHead:
 
 def _read_grid(file: Path, header: NiftiHeader | None) -> Geometry:
     try:
-        return read_geometry(file, canonical=False)
+        written = written_geometry(file)
+        straightened(written, file)  # sheared axes are refused
+        return written
     except Fault:
         raise
     except UserError as error:
@@ -98,6 +104,17 @@ def _read_grid(file: Path, header: NiftiHeader | None) -> Geometry:
         if fault.kind in ("not an image", "unreadable image") and header is not None:
             check_nifti(file, every_byte=True)  # damage may be why the reader does not know its own format
         raise fault from None
+
+
+def _rounded_axes(file: Path, written: Geometry) -> Fault:
+    matrix = np.array(written.direction).reshape(3, 3)
+    return Fault(
+        "rounded axes",
+        "the axes are not quite at right angles; the nearest right angles are taken",
+        file=file,
+        found=str(np.round(matrix, 6).tolist()),
+        remedy="Export the image again with all digits, where voxels must lie to a hundredth of a millimetre",
+    )
 
 
 def file_fault(file: Path) -> Fault | None:

@@ -23,6 +23,7 @@ from nndet_psma.dataset.dicom.suv import SuvGiven, suv_factors
 from nndet_psma.dataset.images.images import Volume, resample_volume, write_volume
 from nndet_psma.dataset.task.description import Role
 from nndet_psma.dataset.task.instances import read_instances
+from nndet_psma.dataset.task.mask_values import MAX_COMPONENTS
 from nndet_psma.dataset.task.paths import TaskPaths
 
 AIR_HU = -1024
@@ -213,6 +214,14 @@ def number_lesions(
         ids = _roi_ids(roi, source, grid, notes, "lesion").ravel()
         inside = np.flatnonzero(ids)
         parts += [inside[ids[inside] == k] for k in range(1, int(ids.max(initial=0)) + 1)]
+    if len(parts) > MAX_COMPONENTS:
+        raise UserError(
+            "the structures have more parts than there can be lesions",
+            file=rois[0].file,
+            expected=f"at most {MAX_COMPONENTS} connected parts",
+            found=str(len(parts)),
+            remedy="Name the structures that are lesions with --lesion-roi",
+        )
     labels = np.zeros(grid.shape, dtype=np.uint16)
     for index in sorted(range(len(parts)), key=lambda k: -len(parts[k])):
         labels.ravel()[parts[index]] = index + 1

@@ -142,6 +142,7 @@ _CATALOGUE: dict[str, tuple[tuple[str, str, str], ...]] = {
             "E",
             "axes more than 0.1 degrees off right angles; smaller errors are rounding and made good",
         ),
+        ("rounded axes", "W", "axes up to 0.1 degrees off right angles: the nearest right angles are taken"),
         ("no orientation", "W", "a NIfTI with neither qform nor sform: position and orientation are guessed"),
         ("qform and sform differ", "W", "two orientations in one NIfTI; programs choose differently"),
         ("wrong dimension", "E", "several slices in a 2D data set"),

@@ -101,7 +101,7 @@ def read_geometry(file: Path, canonical: bool = True) -> Geometry:
         UserError: the file is missing, no image, not 2D or 3D, not of single numbers, or its axes or spacing
             make no sense.
     """
-    geometry = straightened(_written_geometry(file), file)
+    geometry = straightened(written_geometry(file), file)
     return canonical_geometry(geometry) if canonical else geometry
 
 
@@ -157,7 +157,7 @@ def write_volume(file: Path, array: NDArray[Any], geometry: Geometry) -> None:
         try:
             sitk.WriteImage(image, utf8_path(temporary), useCompression=True)
             check_whole(temporary, image.GetNumberOfPixels() * image.GetSizeOfPixelComponent())
-            written = _written_geometry(temporary).shape
+            written = written_geometry(temporary).shape
         except (RuntimeError, UserError) as error:
             raise _not_written(file, error) from None
         if written != geometry.shape:
@@ -200,7 +200,7 @@ def resample_volume(volume: Volume, target: Geometry, *, order: int, fill: float
     return Volume(array.astype(bool) if volume.array.dtype == np.bool_ and order == 0 else array, target)
 
 
-def _written_geometry(file: Path) -> Geometry:
+def written_geometry(file: Path) -> Geometry:
     """The grid in the axis order of the file, directions as they are written."""
     import SimpleITK as sitk
 

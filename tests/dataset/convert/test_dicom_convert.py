@@ -3,6 +3,7 @@
 import gzip
 import json
 import stat
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -25,8 +26,11 @@ from dicom_samples import (
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.checks.checks import check_task
 from nndet_psma.dataset.convert.dicom import DicomSource, convert_dicom
-from nndet_psma.dataset.dicom.case import adc_to_micro
+from nndet_psma.dataset.dicom.case import CaseSource, adc_to_micro, number_lesions
 from nndet_psma.dataset.dicom.contours import ContourRules
+from nndet_psma.dataset.dicom.headers import scan_folders
+from nndet_psma.dataset.dicom.series import group_series
+from nndet_psma.dataset.dicom.structures import Roi
 from nndet_psma.dataset.dicom.studies import Choice
 from nndet_psma.dataset.dicom.suv import SuvGiven
 from nndet_psma.dataset.images.images import read_volume
@@ -565,22 +569,30 @@ def test_pattern_that_is_no_expression(patient, paths):
         convert_dicom(source(patient, choice=Choice(names={"CT": "["})), paths)
 
 
-def test_many_lesions_need_no_mask_each(tmp_path):
-    # 40 structures in a volume of 1 MB: masks of their own would take 40 MB
-    import tracemalloc
-
-    from nndet_psma.dataset.dicom.case import CaseSource, number_lesions
-    from nndet_psma.dataset.dicom.headers import scan_folders
-    from nndet_psma.dataset.dicom.series import group_series
-    from nndet_psma.dataset.dicom.structures import Roi
-
+def _forty_lesions(tmp_path):
+    """40 structures in a volume of 1 MB, the source of its case and its grid."""
     folder = write_series(tmp_path, np.zeros((16, 256, 256), np.int16), spacing=(3.0, 1.0, 1.0))
     [series] = group_series(scan_folders([folder]))
     contours = [np.reshape(rectangle(6.0, (5.5 * k, 5.5 * k + 3), (3.5, 9.5)), (4, 3)) for k in range(40)]
     rois = tuple(Roi(f"n{k}", (c,), FRAME, frozenset(), folder) for k, c in enumerate(contours))
+    return rois, CaseSource({"CT": series}, {}, rois, (series,)), series.geometry
+
+
+def test_many_lesions_need_no_mask_each(tmp_path):
+    """Masks of their own would take 40 MB."""
+    rois, case, grid = _forty_lesions(tmp_path)
     tracemalloc.start()
-    labels = number_lesions(rois, CaseSource({"CT": series}, {}, rois, (series,)), series.geometry, [])
+    labels = number_lesions(rois, case, grid, [])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert labels.max() == 40
     assert peak < 15 * labels.size
+
+
+def test_more_lesions_than_ids_are_refused(tmp_path, monkeypatch):
+    """Ids are 16 bits: number 65536 would have been 0, no lesion."""
+    monkeypatch.setattr("nndet_psma.dataset.dicom.case.MAX_COMPONENTS", 39)
+    with pytest.raises(
+        UserError, match=r"more parts than there can be lesions.*at most 39.*found 40.*--lesion-roi"
+    ):
+        number_lesions(*_forty_lesions(tmp_path), [])
