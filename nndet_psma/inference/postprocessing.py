@@ -20,24 +20,38 @@ from nndet_psma.postproc.steps.ranking import MAX_CANDIDATES, ranking_settings
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.postproc.steps.steps import CaseResult, postprocess_case
 
-__all__ = ["MAX_CANDIDATES", "make_prediction", "ranking_settings", "tuned_settings"]
+__all__ = ["MAX_CANDIDATES", "make_prediction", "ranking_settings", "read_settings", "tuned_settings"]
+
+
+def read_settings(inference: InferencePlan) -> PostprocSettings:
+    """The thresholds of a model, types and ranges checked; its steps may be those of another framework.
+
+    Raises:
+        UserError: names the key.
+    """
+    try:
+        return from_plain(PostprocSettings, inference.settings, "settings")
+    except ValueError as error:
+        raise _senseless(error) from None
 
 
 def tuned_settings(plan: BoxPlan, inference: InferencePlan) -> PostprocSettings:
-    """The thresholds of a model, checked: types, ranges, steps that exist, nothing accepted where nothing is seen.
+    """The thresholds of a model that predicts: steps that exist, too, and nothing accepted where nothing is seen.
 
     Raises:
         UserError: names the key; a step is code that nobody vouches for.
     """
+    settings = read_settings(inference)
     try:
-        settings = from_plain(PostprocSettings, inference.settings, "settings")
         plan.check_zone(settings.zone_mm)
     except ValueError as error:
-        raise UserError(
-            f"the thresholds make no sense: {error}", remedy="Tune them again with nndet_sweep"
-        ) from None
+        raise _senseless(error) from None
     step_order(settings.steps, plan.box_dim)
     return settings
+
+
+def _senseless(error: ValueError) -> UserError:
+    return UserError(f"the thresholds make no sense: {error}", remedy="Tune them again with nndet_sweep")
 
 
 def make_prediction(raw: RawPrediction, settings: PostprocSettings, classes: dict[str, str]) -> Prediction:

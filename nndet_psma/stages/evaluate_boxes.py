@@ -37,8 +37,8 @@ from nndet_psma.evaluation.detection.scores import Scores, score_records
 from nndet_psma.evaluation.detection.tables import write_case_table, write_lesion_table
 from nndet_psma.evaluation.detection.truth import Truth, truth_from_instances
 from nndet_psma.inference.ablation import AblationRow, ablation
+from nndet_psma.inference.postprocessing import read_settings
 from nndet_psma.inference.records import make_record
-from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.stages.scored_cases import (
     box_type,
     labelled_cases,
@@ -83,8 +83,8 @@ def evaluate_boxes(
     """
     description = read_description(paths.root)
     inference = folder.inference_plan(fold)
-    settings = PostprocSettings(**inference.settings)
     plan, kind = folder.plan(fold), box_type(folder, fold)
+    settings = read_settings(inference)
     cases = labelled_cases(paths, description, "Ts" if test else "Tr")
     predictions = read_results(kind, predictions_folder(folder, fold, test), cases, test)
     clinical = read_clinical(paths)

@@ -17,6 +17,7 @@ from nndet_psma.artifacts.model_manifest import TASK_NAME, ModelManifest
 from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.core.atomic import atomic_folder, remove_leftovers
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.lock import FolderLock
 from nndet_psma.dataset.task.paths import models_root
 from nndet_psma.systems.exchange import manifest_of, take_in_archive
 from nndet_psma.systems.system import system_of
@@ -49,14 +50,19 @@ def import_model(job: ImportJob) -> tuple[ModelFolder, ModelManifest]:
     """
     manifest = manifest_of(job.archive)
     folder = ModelFolder(job.target or models_root() / _task_folder(job.task, manifest) / manifest.model)
-    target = folder.fold(CONSOLIDATED)
+    with FolderLock(folder.root, "another process makes a consolidated model here"):
+        _unpack(job, folder.fold(CONSOLIDATED))
+    return folder, manifest
+
+
+def _unpack(job: ImportJob, target: Path) -> None:
     if target.exists() and not job.force:
         raise UserError(
             "a model is there already",
             file=target,
             remedy="Replace it with --force, or import elsewhere with -o FOLDER",
         )
-    remove_leftovers(folder.root, target.name)
+    remove_leftovers(target.parent, target.name)
     with atomic_folder(target) as temporary:
         unpacked = temporary / target.name  # as a model that can be opened
         take_in_archive(job.archive, unpacked)
@@ -64,7 +70,6 @@ def import_model(job: ImportJob) -> tuple[ModelFolder, ModelManifest]:
         for path in sorted(unpacked.iterdir()):
             path.rename(temporary / path.name)
         unpacked.rmdir()
-    return folder, manifest
 
 
 def _task_folder(task: str | None, manifest: ModelManifest) -> str:

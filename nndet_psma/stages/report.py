@@ -23,6 +23,7 @@ from nndet_psma.dataset.task.description import read_description
 from nndet_psma.dataset.task.paths import TaskPaths
 from nndet_psma.evaluation.detection.compare import Comparison
 from nndet_psma.evaluation.detection.scores import Scores
+from nndet_psma.inference.postprocessing import read_settings
 from nndet_psma.postproc.steps.settings import PostprocSettings
 from nndet_psma.report.build import build_report
 from nndet_psma.report.case_images import load_images, load_labels
@@ -83,6 +84,7 @@ def read_source(paths: TaskPaths | None, job: ReportJob) -> ReportSource:
     scores = read_scores(results / "scores.json", notes.commands.evaluate)
     _note_old_scores(scores, notes)
     predictions = _predictions(predictions_folder(job.folder, job.fold, test), box_type(job.folder, job.fold))
+    settings = None if inference is None else _settings(inference, notes)
     return ReportSource(
         **scored.fields,
         scores=scores,
@@ -90,9 +92,9 @@ def read_source(paths: TaskPaths | None, job: ReportJob) -> ReportSource:
         ablation=notes.optional("ablation", results / "ablation.json", read_ablation) or (),
         sweep=notes.optional("sweep", model / "sweep.json", read_sweep),
         predictions=predictions,
-        raw=_raw(paths, job, test, inference, list(predictions), notes),
+        raw=_raw(paths, job, test, inference, settings, list(predictions), notes),
         comparisons=_comparisons(results, notes),
-        stale=_is_stale(job, test, inference, predictions),
+        stale=_is_stale(job, test, inference, settings, predictions),
         missing=notes.missing,
     )
 
@@ -114,11 +116,21 @@ def _note_old_scores(scores: Scores, notes: Notes) -> None:
         notes.note("strata", "scores.json is of an older version")
 
 
+def _settings(inference: InferencePlan, notes: Notes) -> PostprocSettings | None:
+    """The tuned thresholds, checked; None, with a note, where they make no sense: the page does not fail for them."""
+    try:
+        return read_settings(inference)
+    except UserError as error:
+        notes.note("inference", str(error))
+        return None
+
+
 def _raw(
     paths: TaskPaths | None,
     job: ReportJob,
     test: bool,
     inference: InferencePlan | None,
+    settings: PostprocSettings | None,
     case_ids: list[str],
     notes: Notes,
 ) -> Raw | None:
@@ -144,10 +156,10 @@ def _raw(
 
     def removed(case_id: str) -> list[PlacedBox]:
         parts = _raw_parts(job, test, inference, case_id)
-        if inference is None or not parts:
+        if settings is None or not parts:
             return []
         grid = load_labels(cases[case_id], description).grid
-        return removed_boxes(parts, PostprocSettings(**inference.settings), grid)
+        return removed_boxes(parts, settings, grid)
 
     return Raw(
         lambda case_id: load_labels(cases[case_id], description),
@@ -157,14 +169,18 @@ def _raw(
 
 
 def _is_stale(
-    job: ReportJob, test: bool, inference: InferencePlan | None, predictions: dict[str, Prediction]
+    job: ReportJob,
+    test: bool,
+    inference: InferencePlan | None,
+    settings: PostprocSettings | None,
+    predictions: dict[str, Prediction],
 ) -> bool:
     """Whether a prediction was made with other thresholds or raw boxes; the first that has raw boxes tells."""
-    for case_id, prediction in predictions.items() if inference is not None else ():
+    for case_id, prediction in predictions.items() if settings is not None else ():
         parts = _raw_parts(job, test, inference, case_id)
-        if inference is not None and parts:
-            settings = to_plain(PostprocSettings(**inference.settings))
-            return prediction.made_from not in [hash_json([raw.meta.made_from, settings]) for raw in parts]
+        if parts:
+            plain = to_plain(settings)
+            return prediction.made_from not in [hash_json([raw.meta.made_from, plain]) for raw in parts]
     return False
 
 

@@ -65,7 +65,7 @@ def consolidate(
     Raises:
         UserError: a fold is missing or belongs to another plan, or another process does the same.
     """
-    with FolderLock(folder.root, "another nndet_consolidate is at work here"):
+    with FolderLock(folder.root, "another process makes a consolidated model here"):
         return _consolidate(paths, folder, folds, config, sweep_boxes, weights, say)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from nndet_psma.artifacts.artifact import Artifact
 from nndet_psma.core.atomic import atomic_folder
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.hashing import hash_files
 from nndet_psma.trainers.average import WeightAverage
 from nndet_psma.trainers.networks.weights import read_model, read_state, write_model, write_state
 
@@ -56,6 +57,7 @@ class Progress(Artifact):
         skipped_in_row: those since the last step that was made.
         scaler: state of the fp16 loss scaling.
         best: best validated weights so far.
+        optimizer_hash: of the bytes of the optimiser's file; the weights have theirs in their own header.
     """
 
     schema: ClassVar[str] = "nndet_psma.progress"
@@ -71,6 +73,7 @@ class Progress(Artifact):
     skipped_in_row: int = 0
     scaler: dict[str, float] = field(default_factory=dict)
     best: Best | None = None
+    optimizer_hash: str = ""
 
 
 def save_checkpoint(
@@ -92,7 +95,8 @@ def save_checkpoint(
         (temporary / _OPTIMIZER).write_bytes(buffer.getbuffer())
         if average is not None:
             write_state(average.state, temporary / _AVERAGE)
-        progress.write(temporary / _PROGRESS)
+        noted = replace(progress, optimizer_hash=hash_files([temporary / _OPTIMIZER]))
+        noted.write(temporary / _PROGRESS)
 
 
 def load_checkpoint(
@@ -105,7 +109,7 @@ def load_checkpoint(
     """Restore the state in ``folder``; None when there is none.
 
     Raises:
-        UserError: the checkpoint was made from another plan, fold or configuration.
+        UserError: the checkpoint was made from another plan, fold or configuration, or is damaged.
     """
     if not (folder / _PROGRESS).is_file():
         return None
@@ -117,6 +121,12 @@ def load_checkpoint(
             remedy="Start over with -o train.mode=overwrite, or train under another name with -o exp.tag=_NAME",
         )
     read_model(model, folder / MODEL_FILE)
+    if progress.optimizer_hash not in ("", hash_files([folder / _OPTIMIZER])):
+        raise UserError(
+            "differs from what was written: its checksum is another",
+            file=folder / _OPTIMIZER,
+            remedy="Start over with -o train.mode=overwrite",
+        )
     optimizer.load_state_dict(read_state(folder / _OPTIMIZER))
     if average is not None:
         state = read_state(folder / _AVERAGE)

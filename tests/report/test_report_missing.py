@@ -110,3 +110,11 @@ def test_every_report_has_its_file_and_links_to_the_others(own_tiny):
     links = re.findall(r'<a href="(report[^"]+)"', whole.read_text())
     assert links == ["report_fold0_val.html", "report_fold1_test.html"]
     assert (root / "report_fold0_val.html").read_text().count('href="report') == 0  # it was the first
+
+
+def test_thresholds_that_make_no_sense_are_told_and_cost_no_page(own_tiny):
+    plan = own_tiny.folder.root / "consolidated/plan_inference.json"
+    content = json.loads(plan.read_text())
+    del content["checksum"]
+    plan.write_text(json.dumps({**content, "settings": {**content["settings"], "min_votes": "many"}}))
+    assert "the thresholds make no sense: settings.min_votes" in page(own_tiny, own_tiny.paths)

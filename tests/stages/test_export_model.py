@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 from killed_writer import killed_writer
 from safetensors.torch import load_file, save_file
-from tiny_place import LESIONS, MODEL, TASK
+from tiny_place import LESIONS, MODEL, TASK, snapshot
 
 from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.artifacts.plan import Decision
 from nndet_psma.artifacts.plan_file import read_plan
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.lock import FolderLock
 from nndet_psma.stages.export_model import ExportJob, anonymous_plan, export_model
 from nndet_psma.stages.import_model import ImportJob, import_model
 from nndet_psma.systems.system import system_of
@@ -133,6 +134,16 @@ def test_where_it_goes(archive, tmp_path, monkeypatch):
     own, _ = import_model(ImportJob(archive, target=tmp_path / "here"))
     assert read_plan(tmp_path / "here/consolidated/plan.json").folds == []
     assert own.inference_plan(-1).folds == [0, 1]
+
+
+def test_two_that_make_a_consolidated_model_are_refused(archive, own_copy):
+    before = snapshot(own_copy.model / "consolidated")
+    with (
+        FolderLock(own_copy.model),
+        pytest.raises(UserError, match="another process makes a consolidated model here; found process"),
+    ):
+        import_model(ImportJob(archive, target=own_copy.model, force=True))
+    assert snapshot(own_copy.model / "consolidated") == before
 
 
 def test_what_is_there_is_not_replaced_unasked(archive, own_copy):

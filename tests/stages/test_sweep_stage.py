@@ -119,7 +119,7 @@ def test_two_consolidations_at_once_are_refused(place, capsys):
     before = snapshot(place.model / "consolidated")
     with FolderLock(place.model):
         assert consolidate.main(["900", MODEL, "--folds", "1"]) == 2
-    assert "another nndet_consolidate is at work here; found process" in capsys.readouterr().err
+    assert "another process makes a consolidated model here; found process" in capsys.readouterr().err
     assert snapshot(place.model / "consolidated") == before
     assert not (place.model / LOCK_FILE).exists()
 

@@ -363,6 +363,20 @@ def test_fp16_leaves_steps_out_and_gives_up_after_fifty(tmp_path):
         _train(tmp_path, Numbers(60), _stage(60), losses=steep, precision="fp16")
 
 
+def test_a_flipped_bit_of_the_optimiser_is_noticed(tmp_path):
+    """Weights have a checksum of their own; a moment of the optimiser would have changed the training unnoticed."""
+    with pytest.raises(Stopped):
+        _train(tmp_path, losses=_signalling(4))
+    file = tmp_path / "checkpoint/optimizer.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"optimizer\.pt: differs from what was written.*train\.mode=overwrite"
+    ):
+        _train(tmp_path)
+
+
 def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     real, calls = Path.write_bytes, []
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from nndet_psma.artifacts.model_folder import PLAN
-from nndet_psma.core.atomic import read_json, write_json
+from nndet_psma.core.atomic import read_json, write_json, write_text
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.lock import FolderLock
 from nndet_psma.core.logs import LOGGER
+from nndet_psma.core.relative_paths import relative_text
 from nndet_psma.core.schema import to_plain
 from nndet_psma.systems.nodeseg.nnunet.environment import (
     NnunetPaths,
@@ -29,6 +30,7 @@ from nndet_psma.systems.nodeseg.settings import NodeSegSettings
 from nndet_psma.systems.system import TrainJob
 
 _OTHER = "Train anew with -o train.mode=overwrite, or keep both with -o exp.tag=_NAME"
+_TEXTS = ("training_log_*.txt", "debug.json", "validation/summary.json")
 _TRAINED_WITH = "training.json"  # the plan's training with what trainer_cfg changed of it
 Job = TrainJob[NodeSegPlan, NodeSegOptions, NodeSegSettings]
 
@@ -78,8 +80,24 @@ def train_fold(job: Job) -> None:
         write_json(job.folder / _TRAINED_WITH, settings.result_keys(plan.training))
         LOGGER.info("nnU-Net's own log, of all its processes: training_log_*.txt in %s", place)
         going_on = (place / LATEST).is_file() or (place / BEST).is_file()
-        with entered(variables(nnunet, model, plan, job.fold, settings, changes)):
-            _run(plan, job.fold, settings, going_on)
+        try:
+            with entered(variables(nnunet, model, plan, job.fold, settings, changes)):
+                _run(plan, job.fold, settings, going_on)
+        finally:
+            make_paths_relative(place, job.model.root, job.paths.root)
+
+
+def make_paths_relative(place: Path, *folders: Path) -> None:
+    """Rewrite the texts that nnU-Net leaves beside its weights: their paths name the user, perhaps a patient.
+
+    Args:
+        place: nnU-Net's folder of the fold.
+        folders: absolute; paths below them become relative to them.
+    """
+    for pattern in _TEXTS:
+        for file in place.glob(pattern):
+            text = file.read_text(encoding="utf-8", errors="replace")
+            write_text(file, relative_text(text, *folders))
 
 
 def variables(

@@ -109,6 +109,19 @@ def tuned(place):
     return place
 
 
+def test_texts_of_a_trained_fold_name_no_folder_above_the_task(place):
+    """nnU-Net writes where everything lies into its log and debug.json; both are handed on with the model."""
+    texts = [
+        *place.folder.root.rglob("*.txt"),
+        *place.folder.root.rglob("*.json"),
+        *place.folder.root.rglob("*.log"),
+    ]
+    assert any(file.name.startswith("training_log_") for file in texts)
+    assert any(file.name == "debug.json" for file in texts)
+    root = str(place.paths.root.parents[1])
+    assert [file.name for file in texts if root in file.read_text(encoding="utf-8")] == []
+
+
 def test_the_plan_says_what_nnunet_planned_and_why(place):
     plan = place.prep.plan
     plans = json.loads(place.nnunet.plans("NodeSeg").read_text())
