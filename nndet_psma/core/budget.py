@@ -17,12 +17,14 @@ class Budget:
     """Bytes that what is read from one file may take; whoever unfolds something asks before it is there.
 
     Args:
-        most: in bytes.
+        most: in bytes, or whatever is counted.
+        unit: what is counted, for messages.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, unit: str = "bytes") -> None:
         self.most = most
         self.left = most
+        self.unit = unit
 
     def take(self, amount: int) -> None:
         """Set ``amount`` bytes aside.
@@ -32,7 +34,7 @@ class Budget:
         """
         self.left -= amount
         if self.left < 0:
-            raise BudgetError(f"it unfolds to more than {self.most} bytes")
+            raise BudgetError(f"it unfolds to more than {self.most} {self.unit}")
 
 
 def read_npz(file: Path, budget: Budget) -> dict[str, NDArray[Any]]:

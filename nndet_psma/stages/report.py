@@ -86,7 +86,7 @@ def read_source(paths: TaskPaths | None, job: ReportJob) -> ReportSource:
     predictions = _predictions(predictions_folder(job.folder, job.fold, test), box_type(job.folder, job.fold))
     settings = None if inference is None else _settings(inference, notes)
     return ReportSource(
-        **scored.fields,
+        **{**scored.fields, "inference": None if settings is None else inference},
         scores=scores,
         records=notes.optional("records", results / "records.json", read_records) or (),
         ablation=notes.optional("ablation", results / "ablation.json", read_ablation) or (),

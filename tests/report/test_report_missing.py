@@ -117,4 +117,6 @@ def test_thresholds_that_make_no_sense_are_told_and_cost_no_page(own_tiny):
     content = json.loads(plan.read_text())
     del content["checksum"]
     plan.write_text(json.dumps({**content, "settings": {**content["settings"], "min_votes": "many"}}))
-    assert "the thresholds make no sense: settings.min_votes" in page(own_tiny, own_tiny.paths)
+    source = read_source(own_tiny.paths, ReportJob(own_tiny.folder))
+    assert "the thresholds make no sense: settings.min_votes" in source.missing["inference"].what
+    assert "min_votes" in build_report(source, 0)

@@ -11,10 +11,11 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from nndet_psma.core.budget import Budget
+from nndet_psma.core.budget import Budget, BudgetError
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.dataset.dicom.diffusion import b_value, is_isotropic
@@ -56,8 +57,16 @@ _META_BYTES = 4096
 _DEFLATED = b"\x02\x00\x10\x00UI\x16\x001.2.840.10008.1.2.1.99"
 """The attribute TransferSyntaxUID (0002,0010) of a file whose attributes are compressed together."""
 
-_MOST_INFLATED = 256 << 20
-"""Bytes of a deflated file: the largest structure sets take a tenth."""
+_MOST_INFLATED = 64 << 20
+"""Bytes of a deflated file: the largest structure sets take half."""
+
+_MOST_ITEMS = 500_000
+_ITEM = b"\xfe\xff\x00\xe0"
+"""Items (FFFE,E000) of a file: eight bytes make one, and a parser keeps a kilobyte of each."""
+
+_MOST_READS = 1_500_000
+"""Of a parser in one file: two or three for an attribute. Structure sets of 30 000 contours need 0.5 million, images of
+5000 frames 0.9 million."""
 
 _Value = TypeVar("_Value")
 
@@ -176,6 +185,7 @@ def read_dataset(file: Path, *, pixels: bool = False) -> Dataset | None:
         may_be = has_mark or _may_be_bare(start)
         if (has_mark and first not in (*_FIRST_GROUPS, b"\x00\x08")) or (may_be and _has_hole(file)):
             raise ValueError("no header, or zeros in place of it")
+        _check_items(file)
         if has_mark:
             _check_deflated(file)
         dataset = _parse(file, pixels=pixels, force=not has_mark) if may_be else None
@@ -200,6 +210,20 @@ def read_dataset(file: Path, *, pixels: bool = False) -> Dataset | None:
     return None
 
 
+def _check_items(file: Path) -> None:
+    """Refuse a file of more items than any image or structure set has; most files are too small to hold them.
+
+    Raises:
+        BudgetError: it has.
+    """
+    if file.stat().st_size < len(_ITEM) * 2 * _MOST_ITEMS:
+        return
+    items = Budget(_MOST_ITEMS, "items")
+    with file.open("rb") as stream:
+        while content := stream.read(_HOLE):
+            items.take(content.count(_ITEM))
+
+
 def _check_deflated(file: Path) -> None:
     """Refuse a compressed file (not compressed voxels, but all attributes together) that unfolds without measure.
 
@@ -210,12 +234,29 @@ def _check_deflated(file: Path) -> None:
         start = stream.read(_META_BYTES)
         if _DEFLATED not in start:
             return
-        budget, inflater = Budget(_MOST_INFLATED), zlib.decompressobj(-zlib.MAX_WBITS)
+        budget, items = Budget(_MOST_INFLATED), Budget(_MOST_ITEMS, "items")
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         stream.seek(_META + int.from_bytes(start[_META - 4 : _META], "little"))
         while chunk := stream.read(_META_BYTES):
             while chunk:
-                budget.take(len(inflater.decompress(chunk, _HOLE)))
+                content = inflater.decompress(chunk, _HOLE)
+                budget.take(len(content))
+                items.take(content.count(_ITEM))
                 chunk = inflater.unconsumed_tail
+
+
+class _CountedReads(BufferedReader):
+    """A file that may be read so many times: a parser asks for every attribute, and eight bytes make one."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(FileIO(file))
+        self._left = _MOST_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise BudgetError(f"it holds more than {_MOST_READS} attributes")
+        return super().read(-1 if size is None else size)
 
 
 def _parse(file: Path, *, pixels: bool, force: bool) -> Dataset:
@@ -225,7 +266,8 @@ def _parse(file: Path, *, pixels: bool, force: bool) -> Dataset:
     config.settings.reading_validation_mode = config.IGNORE
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return dcmread(file, stop_before_pixels=not pixels, force=force)
+        with _CountedReads(file) as stream:
+            return dcmread(stream, stop_before_pixels=not pixels, force=force)
 
 
 def _has_modality(dataset: Dataset, file: Path) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from dicom_samples import AXIAL, PATIENT, make_slices, new_dataset, save, save_all, uid, write_series
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLossless, RLELossless
 from scipy.spatial.transform import Rotation
@@ -435,6 +436,30 @@ def test_deflated_files_are_read_and_bombs_are_not(tmp_path, monkeypatch):
         UserError, match=r"a: damaged DICOM file; found .*it unfolds to more than 40000 bytes"
     ):
         scan_folders([tmp_path])
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+def test_a_file_holds_only_so_many_items(tmp_path, monkeypatch, deflated):
+    """A million empty items of eight bytes took 16 seconds and 0.8 GB."""
+    [slice_] = make_slices(np.zeros((1, 4, 6), np.int16))
+    if deflated:
+        slice_.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    slice_.add_new(0x00091010, "SQ", [Dataset() for _ in range(3000)])
+    file = save(slice_, tmp_path / "a")
+    assert read_dataset(file) is not None
+    monkeypatch.setattr("nndet_psma.dataset.dicom.headers._MOST_ITEMS", 2000)
+    with pytest.raises(UserError, match=r"a: damaged DICOM file; found .*unfolds to more than 2000 items"):
+        read_dataset(file)
+
+
+def test_a_file_holds_only_so_many_attributes(tmp_path, monkeypatch):
+    [slice_] = make_slices(np.zeros((1, 4, 6), np.int16))
+    for number in range(200):
+        slice_.add_new(0x00091010 + number, "LO", "x")
+    file = save(slice_, tmp_path / "a")
+    monkeypatch.setattr("nndet_psma.dataset.dicom.headers._MOST_READS", 300)
+    with pytest.raises(UserError, match=r"a: damaged DICOM file; found .*holds more than 300 attributes"):
+        read_dataset(file)
 
 
 def test_zeros_in_the_voxels_are_air(tmp_path):
