@@ -15,6 +15,7 @@ LEAST_OBJECTS = 50
 
 _SMALLEST = 1e-7  # a probability is never told to be 0 or 1
 _RANGE = (-3.0, 3.0)  # of the logarithm of the temperature that is searched
+_MOST_TEMPERATURE = 100.0  # far beyond what is searched; there every probability is the prevalence
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class CalibratedCutoff(Cutoff):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature <= 0 or not 0 < self.prevalence < 1:
+        if not 0 < self.temperature <= _MOST_TEMPERATURE or not 0 < self.prevalence < 1:
             raise ValueError(
                 f"temperature {self.temperature} or prevalence {self.prevalence} is out of range"
             )

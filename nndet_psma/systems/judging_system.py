@@ -13,7 +13,7 @@ from nndet_psma.artifacts.plan import Plan
 from nndet_psma.artifacts.results import Call, Judged, Result
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.hashing import hash_files, hash_json
-from nndet_psma.core.schema import to_plain
+from nndet_psma.core.schema import from_plain, to_plain
 from nndet_psma.evaluation.judgements.row import scored_rows
 from nndet_psma.inference.case_predictor import CaseJob, CasePredictor
 from nndet_psma.planners.options import PlannerOptions
@@ -125,8 +125,24 @@ class JudgingSystem(System[P, O, S], Generic[P, O, S]):
         return replace(super().untuned(plan, folds), settings=to_plain(self.cutoff_type(self.positive(plan))))
 
     def check_inference(self, plan: P, inference: InferencePlan) -> None:
-        """TypeError or ValueError where the cut-off makes no sense."""
-        self.cutoff_type(**inference.settings)
+        """UserError where the cut-off makes no sense."""
+        self.cutoff(plan, inference)
+
+    def cutoff(self, plan: P, inference: InferencePlan) -> Cutoff:
+        """The tuned decision, checked.
+
+        Raises:
+            UserError: a value is of the wrong type or out of range, or the class is none of the plan.
+        """
+        try:
+            found = from_plain(self.cutoff_type, inference.settings, "settings")
+            if found.positive not in plan.classes.values():
+                raise ValueError(f"settings.positive: expected one of {', '.join(plan.classes.values())}")
+        except ValueError as error:
+            raise UserError(
+                f"the thresholds make no sense: {error}", remedy="Tune them again with nndet_sweep"
+            ) from None
+        return found
 
 
 class JudgingPredictor(CasePredictor):
@@ -155,7 +171,7 @@ class JudgingPredictor(CasePredictor):
         if missing:
             raise UserError("weights are missing", file=missing[0], remedy="Run nndet_train first")
         self.weights_hash = hash_json([self.plan.content_hash(), hash_files(self.files)])
-        self.cutoff = system.cutoff_type(**inference.settings)
+        self.cutoff = system.cutoff(self.plan, inference)
 
     @abstractmethod
     def predict(self, job: CaseJob) -> Judged | Call:

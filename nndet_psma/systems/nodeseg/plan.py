@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -11,6 +12,9 @@ from nndet_psma.core.schema import AtMost, Label, Number, Within
 
 VOTER = "segmentation"
 """Name of the one voter that a segmentation has."""
+
+FILE_ENDING = re.compile(r"(\.[a-z]{2,6}){1,2}")
+"""Of images: .nii.gz, .nrrd, .mha; names of cases are put before it, so that it must be no path."""
 
 LOSSES = ("dice_ce", "dice", "tversky", "tversky_ce")
 Steps = tuple[int, ...]
@@ -164,6 +168,8 @@ class NodeSegPlan(BoxPlan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not FILE_ENDING.fullmatch(self.file_ending):
+            raise ValueError(f"file_ending: expected one such as .nii.gz, found {self.file_ending[:40]!r}")
         if not self.channels:
             raise ValueError("a plan needs at least one channel")
         for channel in self.channels:

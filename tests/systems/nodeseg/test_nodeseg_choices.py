@@ -2,6 +2,7 @@
 
 import pytest
 from planner_samples import box_lesion, hand_made_case, regions, table_2_histogram
+from segmentation_plan import segmentation_plan
 
 from nndet_psma.artifacts.fingerprint import Fingerprint
 from nndet_psma.artifacts.plan import Target
@@ -162,3 +163,11 @@ def test_options_are_checked():
 
 def test_names():
     assert dataset_name("Task100_Nodes") == "Dataset100_Nodes"
+
+
+@pytest.mark.parametrize("ending", ["/../x", "../../x", "nii.gz", "", ".nii.gz.zip"])
+def test_a_file_ending_is_no_path(ending):
+    """The plan may come from a stranger, and names of files are made with it."""
+    assert segmentation_plan().file_ending == ".nii.gz"
+    with pytest.raises(ValueError, match="file_ending: expected one such as"):
+        segmentation_plan(file_ending=ending)

@@ -16,13 +16,12 @@ from typing import Any, Literal
 from nndet_psma.core.atomic import read_json
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.schema import SchemaError, from_plain, to_plain
-from nndet_psma.systems.nodeseg.plan import NodeSegPlan, SegmentationTraining
+from nndet_psma.systems.nodeseg.plan import FILE_ENDING, NodeSegPlan, SegmentationTraining
 
 PLANS, DATASET = "plans.json", "dataset.json"
 
 _REMEDY = "Use models that this package has trained"
 _NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
-_ENDING = re.compile(r"(\.[a-z]{2,6}){1,2}")
 _IMPORTED = ("conv_op", "norm_op", "dropout_op", "nonlin")
 _MOST_STAGES = 12
 _MOST_CHANNELS = 1024
@@ -209,7 +208,7 @@ class _Dataset:
     overwrite_image_reader_writer: Literal["SimpleITKIO"]
 
     def __post_init__(self) -> None:
-        _matches("file_ending", self.file_ending, _ENDING)
+        _matches("file_ending", self.file_ending, FILE_ENDING)
 
 
 @dataclass(frozen=True)
