@@ -20,6 +20,7 @@ class ClassifiedObject(Judgement):
         uncertainty: standard deviation of the networks' calibrated probabilities; 0 of a single one.
         station: where it lies.
         features: what was measured, by name.
+        fused: one score of the probability and the score of the detector that has found the object; None without.
     """
 
     logits: list[float]
@@ -28,6 +29,7 @@ class ClassifiedObject(Judgement):
     uncertainty: float
     station: str
     features: dict[str, float | None]
+    fused: float | None = None
 
 
 @dataclass(frozen=True)

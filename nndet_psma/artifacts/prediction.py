@@ -117,3 +117,19 @@ def _fault(lesion: PredictedLesion, shape: tuple[int, int, int]) -> str | None:
     if reach_outside(corners, shape).any():
         return f"a box outside the image of {' x '.join(map(str, shape))} voxels (z, y, x)"
     return None
+
+
+@dataclass(frozen=True)
+class FusedPrediction(Prediction):
+    """The candidates of a detector in the order that a second stage gives them; lesions are those it accepts.
+
+    Scores, those of slices included, are fused ones; the detector's own stand in the :class:`Prediction` beside it.
+
+    Attributes:
+        detector: ``made_from`` of that prediction.
+    """
+
+    schema: ClassVar[str] = "nndet_psma.fused_prediction"
+    suffix: ClassVar[str] = "_fused.json"
+
+    detector: str

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nndet_psma.cli.convert_boxes import add_boxes_arguments, convert_boxes
+from nndet_psma.cli.convert_candidates import add_candidates_arguments, convert_candidates
 from nndet_psma.cli.convert_dicom import add_dicom_arguments, check_task_name, convert_dicom_folders
 from nndet_psma.cli.convert_nndet import (
     add_from_arguments,
@@ -30,6 +31,10 @@ def build_parser() -> argparse.ArgumentParser:
     boxes = kinds.add_parser("nndet-boxes", help="predictions of nnDetection (*_boxes.pkl)")
     add_boxes_arguments(boxes)
     add_from_arguments(kinds.add_parser("nndet-model", help="a model folder of nnDetection with its results"))
+    candidates = kinds.add_parser(
+        "candidates", help="what a detector has found, as a task for a second stage"
+    )
+    add_candidates_arguments(candidates)
     add_to_arguments(kinds.add_parser("to-nndet", help="our results as a model folder of nnDetection"))
     return parser
 
@@ -37,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Convert and say what was written."""
     other = {
+        "candidates": convert_candidates,
         "nndet-boxes": convert_boxes,
         "nndet-model": import_model_folder,
         "to-nndet": export_model_folder,

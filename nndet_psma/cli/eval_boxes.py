@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nndet_psma.cli.arguments import console, say
 
 if TYPE_CHECKING:
+    from nndet_psma.evaluation.detection.compare import Comparison
     from nndet_psma.evaluation.detection.scores import OperatingRow, Score
     from nndet_psma.stages.evaluate_boxes import BoxEvaluation
 
@@ -22,7 +23,9 @@ def print_boxes(args: argparse.Namespace, evaluation: BoxEvaluation) -> None:
         _print_operating_points(evaluation)
         _print_strata(evaluation)
         print_ablation(evaluation)
-    print_comparison(evaluation)
+    for comparison in (evaluation.comparison, evaluation.both_stages):
+        if comparison is not None:
+            print_comparison(evaluation, comparison)
 
 
 def _print_scores(evaluation: BoxEvaluation) -> None:
@@ -111,15 +114,12 @@ def _cell(score: Score) -> str:
     return text if score.ci_low is None else f"{text} ({score.ci_low:.3f} to {score.ci_high:.3f})"
 
 
-def print_comparison(evaluation: BoxEvaluation) -> None:
-    """Differences of all scores as a table, and McNemar's test; nothing when no other model was named."""
+def print_comparison(evaluation: BoxEvaluation, comparison: Comparison) -> None:
+    """Differences of all scores as a table, and McNemar's test."""
     from rich.table import Table
 
     from nndet_psma.stages.evaluate_boxes import repeats_the_only_class
 
-    comparison = evaluation.comparison
-    if comparison is None:
-        return
     title = f"{comparison.first} minus {comparison.second}, {comparison.num_patients} patients"
     table = Table("score", "first", "second", "difference", "95 % interval (patients)", "p", title=title)
     for key, row in comparison.scores.items():

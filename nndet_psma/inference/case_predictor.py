@@ -117,6 +117,7 @@ class CasePredictor(ABC):
         ctv: Volume | None,
         objects: Volume,
         stations: Mapping[int, str],
+        measured: Mapping[int, Mapping[str, float]],
     ) -> Judged:
         """Verdicts on given objects of images in memory; nothing is written.
 
@@ -126,6 +127,7 @@ class CasePredictor(ABC):
             ctv: as in :meth:`predict_volumes`.
             objects: mask of numbered objects on the same grid.
             stations: where objects lie, by number.
+            measured: what else is known of objects, by number and name.
 
         Raises:
             UserError: the model judges no given objects, or images cannot be prepared.

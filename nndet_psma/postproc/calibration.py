@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.postproc.cutoff import Cutoff
+from nndet_psma.postproc.fusion import Fusion
 
 LEAST_OBJECTS = 50
 """Objects of either class below which no temperature is fitted: our choice, after the specification of the core."""
@@ -25,10 +26,12 @@ class CalibratedCutoff(Cutoff):
     Attributes:
         temperature: by which log odds are divided; 1 leaves them.
         prevalence: of the positive class, added to log odds that were learnt from balanced classes.
+        fusion: of a second stage: how its probability and the detector's score become one; None where none was fitted.
     """
 
     temperature: float = 1.0
     prevalence: float = 0.5
+    fusion: Fusion | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

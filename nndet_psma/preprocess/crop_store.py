@@ -21,7 +21,7 @@ from nndet_psma.core.hashing import hash_files, hash_json
 from nndet_psma.core.workers import map_cases
 from nndet_psma.dataset.images.images import Volume, original_geometry, read_volume
 from nndet_psma.dataset.task.cases import RawCase
-from nndet_psma.dataset.task.instance_notes import read_stations, read_unknown
+from nndet_psma.dataset.task.instance_notes import read_measured, read_stations, read_unknown
 from nndet_psma.dataset.task.instances import instance_ids, read_instances
 from nndet_psma.preprocess.crops import ObjectCrops, cut_objects
 
@@ -137,7 +137,8 @@ def cut_case(case: RawCase, plan: ClassifierPlan) -> ObjectCrops:
     ctv = None
     if plan.ctv_modality is not None and plan.ctv_modality < len(case.images):
         ctv = read_volume(case.images[plan.ctv_modality])
-    return cut_objects(read_volume(file), mask, plan, image=original_geometry(file), ctv=ctv)
+    image = original_geometry(file)
+    return cut_objects(read_volume(file), mask, plan, image=image, ctv=ctv, measured=read_measured(case))
 
 
 def numbered(mask: Volume, source: Path) -> Volume:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,13 @@ class ObjectCrops:
 
 
 def cut_objects(
-    ct: Volume, mask: Volume, plan: ClassifierPlan, *, image: Geometry, ctv: Volume | None = None
+    ct: Volume,
+    mask: Volume,
+    plan: ClassifierPlan,
+    *,
+    image: Geometry,
+    ctv: Volume | None = None,
+    measured: Mapping[int, Mapping[str, float]] | None = None,
 ) -> ObjectCrops:
     """Cut a crop round every object and measure it.
 
@@ -77,6 +84,7 @@ def cut_objects(
         plan: spacing and size of the crops.
         image: grid in the axis order of the file, for boxes.
         ctv: search region on the same grid, for the distance to it.
+        measured: what else is known of objects, by number and name, beside what is measured here.
 
     Raises:
         UserError: CT and mask lie on different grids.
@@ -97,7 +105,9 @@ def cut_objects(
     codes = np.empty((len(numbers), *shape), dtype=np.uint8)
     objects = []
     for index, number in enumerate(int(each) for each in numbers):
-        features = object_features(ct, mask, number, boxes[index], ctv)
+        features = object_features(ct, mask, number, boxes[index], ctv) | dict(
+            (measured or {}).get(number, {})
+        )
         objects.append(FoundObject(number, tuple(placed[index]), tuple(in_patient[index]), features))
         place = _Place(middles[index], ct.geometry, plan.spacing, shape)
         hu[index] = np.clip(np.rint(place.cut(ct.array, AIR_HU)), *_INT16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from nndet_psma.artifacts.model_folder import (
     VALIDATION_RAW,
     ModelFolder,
 )
-from nndet_psma.artifacts.prediction import Prediction
+from nndet_psma.artifacts.prediction import FusedPrediction, Prediction
 from nndet_psma.artifacts.raw_predictions import RawPrediction, read_raw
 from nndet_psma.boxes.geometry import Geometry
 from nndet_psma.core.atomic import write_json, write_text
 from nndet_psma.core.errors import UserError
+from nndet_psma.core.logs import LOGGER
 from nndet_psma.core.schema import to_plain
 from nndet_psma.dataset.images.images import read_volume
 from nndet_psma.dataset.task.cases import RawCase
@@ -47,6 +49,9 @@ from nndet_psma.stages.scored_cases import (
     results_folder,
 )
 
+BOTH_STAGES, DETECTOR_ALONE = "both_stages", "detector_alone"
+"""Names of the two in the comparison of a second stage with the detector alone."""
+
 BOOTSTRAP_DRAWS = 1000
 _ABLATION_DRAWS = 200
 
@@ -61,6 +66,7 @@ class BoxEvaluation:
     cases: dict[str, float | None]
     ablation: list[AblationRow]
     comparison: Comparison | None = None
+    both_stages: Comparison | None = None
 
 
 def evaluate_boxes(
@@ -76,7 +82,8 @@ def evaluate_boxes(
 
     Writes ``scores.json``, ``results_boxes.json`` and ``results_case.json`` (nnDetection's names and keys),
     ``records.json``, ``lesions.csv``, ``cases.csv`` and ``ablation.json`` into ``val_results`` or ``test_results``;
-    with another model to ``compare`` with (the same fold, the same cases) also ``comparison_<model>.json``.
+    with another model to ``compare`` with (the same fold, the same cases) also ``comparison_<model>.json``, and where
+    a second stage has left its scores beside the predictions, ``comparison_detector_alone.json``.
 
     Raises:
         UserError: no predictions, or no labels for them.
@@ -107,22 +114,44 @@ def evaluate_boxes(
     raw = _read_raw(folder, fold, [p.case_id for p in predictions], test, inference.folds)
     rows = ablation(raw, settings, plan.classes, to_record, bootstrap_draws=_ABLATION_DRAWS, seed=seed)
     target = results_folder(folder, fold, test)
-    comparison = None
-    if compare is not None:
-        others = _same_cases(compare, fold, test, cases, predictions)
-        comparison = compare_records(
-            records,
-            [to_record(other) for other in others],
+
+    def compared(
+        first: Sequence[CaseRecord], second: Sequence[CaseRecord], names: tuple[str, str]
+    ) -> Comparison:
+        return compare_records(
+            first,
+            second,
             classes=list(plan.classes.values()),
-            names=(folder.root.name, compare.root.name),
+            names=names,
             slice_iou=settings.hit_iou,
             draws=BOOTSTRAP_DRAWS,
             seed=seed,
         )
+
+    comparison = None
+    if compare is not None:
+        others = [to_record(other) for other in _same_cases(compare, fold, test, cases, predictions)]
+        comparison = compared(records, others, (folder.root.name, compare.root.name))
+    fused = _fused(predictions_folder(folder, fold, test), predictions)
+    both = None
+    if fused:
+        both = compared([to_record(each) for each in fused], records, (BOTH_STAGES, DETECTOR_ALONE))
     by_case = case_scores(records, description.target_class)
-    evaluation = BoxEvaluation(target, records, scores, by_case, rows, comparison)
+    evaluation = BoxEvaluation(target, records, scores, by_case, rows, comparison, both)
     _write(evaluation)
     return evaluation
+
+
+def _fused(folder: Path, predictions: Sequence[Prediction]) -> list[FusedPrediction]:
+    """The candidates by the scores of both stages, of all cases; [] where a case has none, or one that is outdated."""
+    files = [FusedPrediction.file(folder, each.case_id) for each in predictions]
+    if not all(file.is_file() for file in files):
+        return []
+    fused = [FusedPrediction.read(file) for file in files]
+    if any(both.detector != alone.made_from for both, alone in zip(fused, predictions, strict=True)):
+        LOGGER.warning("%s: the scores of both stages are outdated: predict again with --status", folder)
+        return []
+    return fused
 
 
 def read_full_truth(case: RawCase, description: DatasetDescription) -> tuple[Truth, Geometry]:
@@ -188,9 +217,9 @@ def _write(evaluation: BoxEvaluation) -> None:
     write_json(folder / "results_case.json", evaluation.cases)
     write_text(folder / "records.json", json.dumps(to_plain(evaluation.records)) + "\n")
     write_json(folder / "ablation.json", to_plain(evaluation.ablation))
-    if evaluation.comparison is not None:
-        name = f"comparison_{evaluation.comparison.second}.json"
-        write_json(folder / name, to_plain(evaluation.comparison))
+    for comparison in (evaluation.comparison, evaluation.both_stages):
+        if comparison is not None:
+            write_json(folder / f"comparison_{comparison.second}.json", to_plain(comparison))
     write_lesion_table(evaluation.records, folder / "lesions.csv")
     write_case_table(evaluation.records, folder / "cases.csv")
 

@@ -169,6 +169,7 @@ class Predictor:
         *,
         spacing: tuple[float, float, float] | None = None,
         stations: Mapping[int, str] | None = None,
+        measured: Mapping[int, Mapping[str, float]] | None = None,
         case_id: str = "case",
     ) -> Judged:
         """Verdicts of a model that classifies given objects; ``made_from`` covers the model only.
@@ -179,6 +180,7 @@ class Predictor:
             ctv: as in :meth:`predict`; only the distance to it is measured.
             spacing: as in :meth:`predict`.
             stations: where objects lie, by number.
+            measured: what else is known of objects, by number and name, such as ``detector_score``.
             case_id: name for the result.
 
         Raises:
@@ -187,7 +189,9 @@ class Predictor:
         volumes, mask = self._images(image, ctv, spacing)
         given = _on_grid(as_volume(objects, spacing), next(iter(volumes.values())), "the mask of the objects")
         with self._lock:
-            return self._predictor.predict_objects(case_id, volumes, mask, given, stations or {})
+            return self._predictor.predict_objects(
+                case_id, volumes, mask, given, stations or {}, measured or {}
+            )
 
     def predict_masks(
         self,

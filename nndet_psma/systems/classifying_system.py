@@ -30,6 +30,7 @@ from nndet_psma.inference.volumes import canonical
 from nndet_psma.planners.classifier_options import ClassifierOptions
 from nndet_psma.postproc.calibration import CalibratedCutoff, fit_temperature
 from nndet_psma.postproc.cutoff import CutCriterion, Cutoff
+from nndet_psma.postproc.fusion import DETECTOR_SCORE, Fusion, fit_fusion
 from nndet_psma.preprocess.crop_store import build_crops, crops_hash, cut_case, numbered, read_table
 from nndet_psma.preprocess.crops import ObjectCrops, cut_objects
 from nndet_psma.systems.judged_rows import judged_rows
@@ -115,8 +116,10 @@ class ClassifyingSystem(
         temperature, note = fit_temperature([each.logits for each, _ in known], truth, plan.prevalence)
         start = CalibratedCutoff(self.positive(plan), 0.5, temperature, plan.prevalence)
         tuned = super().fit(job, plan, [self.decided(result, start) for result in results], criterion)
-        cutoff = replace(start, threshold=tuned.cutoff.threshold)
-        return Tuned(cutoff, [self.decided(result, cutoff) for result in results], tuned.value, note)
+        fusion, fused = _fitted_fusion(plan, tuned.results, rows)
+        cutoff = replace(start, threshold=tuned.cutoff.threshold, fusion=fusion)
+        told = f"{note}; {fused}" if fused else note
+        return Tuned(cutoff, [self.decided(result, cutoff) for result in results], tuned.value, told)
 
     def decided(self, result: Judged | Call, cutoff: Cutoff) -> Judged | Call:
         """Probabilities calibrated anew from what the networks said, then decided."""
@@ -163,7 +166,7 @@ class ClassifyingSystem(
             ]
         by_object = {(row.case_id, int(row.object_id or 0)): row for row in rows}
         simple = simple_rows(plan, parts, by_object)
-        cutoff = CalibratedCutoff(**self.inference(model, plan, fold).settings)
+        cutoff = self.cutoff(plan, self.inference(model, plan, fold))
         controls = control_rows(plan, list(results), by_object, cutoff)
         blind = {name: controls.pop(name) for name in (BLIND,) if name in controls}
         return simple | blind, controls
@@ -235,12 +238,15 @@ class ClassifyingPredictor(JudgingPredictor):
         ctv: Volume | None,
         objects: Volume,
         stations: Mapping[int, str],
+        measured: Mapping[int, Mapping[str, float]],
     ) -> Classified:
         """Every object of the mask; boxes in voxels of the image as it was given."""
         given = volumes[str(self.plan.ct_name)]
         region = None if ctv is None else canonical(ctv)
         mask = numbered(canonical(objects), Path(case_id))
-        cut = cut_objects(canonical(given), mask, self.plan, image=given.geometry, ctv=region)
+        cut = cut_objects(
+            canonical(given), mask, self.plan, image=given.geometry, ctv=region, measured=measured
+        )
         return self._judged(case_id, self.weights_hash, cut, stations)
 
     def _judged(
@@ -267,7 +273,36 @@ class ClassifyingPredictor(JudgingPredictor):
         return result
 
 
+def _fitted_fusion(
+    plan: ClassifierPlan, results: Sequence[Judged | Call], rows: Sequence[JudgedRow]
+) -> tuple[Fusion | None, str]:
+    """One score of a detector's score and the calibrated probability; None where objects are not of a detector."""
+    positive = list(plan.classes.values())[-1]
+    fold_of = {case_id: number for number, fold in enumerate(plan.folds) for case_id in fold.val}
+    objects = [
+        (result, each) for result in results if isinstance(result, Classified) for each in result.objects
+    ]
+    found = [
+        (
+            each.features[DETECTOR_SCORE],
+            each.probabilities[positive],
+            row.truth == positive,
+            fold_of[result.case_id],
+        )
+        for (result, each), row in zip(objects, rows, strict=True)
+        if row.truth is not None and each.features.get(DETECTOR_SCORE) is not None
+    ]
+    if not found:
+        return None, ""
+    detector, status, truth, groups = zip(*found, strict=True)
+    return fit_fusion(detector, status, np.array(truth, dtype=bool), groups)
+
+
 def _calibrated(each: ClassifiedObject, cutoff: CalibratedCutoff) -> ClassifiedObject:
     mean, spread = cutoff.calibrated(each.logits)
     probabilities = {name: mean if name == cutoff.positive else 1 - mean for name in each.probabilities}
-    return replace(each, probabilities=probabilities, decision=cutoff(probabilities), uncertainty=spread)
+    detector = each.features.get(DETECTOR_SCORE)
+    fused = None if cutoff.fusion is None or detector is None else cutoff.fusion.score(detector, mean)
+    return replace(
+        each, probabilities=probabilities, decision=cutoff(probabilities), uncertainty=spread, fused=fused
+    )

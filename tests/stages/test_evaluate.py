@@ -155,7 +155,7 @@ def test_comparison_with_a_model_that_misses_one_lesion(own_copy, capsys):
     assert written["scores"]["FROC_score_centre"]["difference"] == 0.5
     from nndet_psma.cli.eval_boxes import print_comparison
 
-    print_comparison(evaluation)
+    print_comparison(evaluation, evaluation.comparison)
     assert "minus Other_PSMA25D" in capsys.readouterr().out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from nndet_psma.core.atomic import read_json
@@ -36,6 +37,30 @@ def read_unknown(case: RawCase) -> set[int]:
             remedy="Write known classes into 'instances'",
         )
     return set(found)
+
+
+def read_measured(case: RawCase) -> dict[int, dict[str, float]]:
+    """What else was measured of the instances: ``{"measured": {"detector_score": {"1": 0.7}}}``, by instance and name.
+
+    Raises:
+        UserError: it is no such mapping, or a value is no finite number.
+    """
+    content = {} if case.instances is None else read_json(case.instances)
+    names = content.get("measured", {}) if isinstance(content, dict) else {}
+    found: dict[int, dict[str, float]] = {}
+    for name, values in names.items() if isinstance(names, dict) else [("measured", None)]:
+        numbers = values.items() if isinstance(values, dict) else [("", None)]
+        for number, value in numbers:
+            if not (str(number).isdecimal() and type(value) in (int, float) and math.isfinite(value)):
+                raise UserError(
+                    f"'measured' holds no numbers under {str(name)[:60]!r}",
+                    file=case.instances,
+                    expected='{"measured": {"detector_score": {"1": 0.7}}}',
+                    found=repr(values)[:60],
+                    remedy="Correct the entry, or take it out",
+                )
+            found.setdefault(int(number), {})[str(name)] = float(value)
+    return found
 
 
 def _mapping(case: RawCase, key: str, example: str) -> dict[int, Any] | None:

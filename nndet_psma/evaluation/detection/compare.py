@@ -26,6 +26,7 @@ from nndet_psma.evaluation.detection.score_tables import ScoreTables, build_tabl
 from nndet_psma.evaluation.detection.scores import check_records, patients_behind
 from nndet_psma.evaluation.statistics.reader_study import mcnemar
 from nndet_psma.evaluation.statistics.resampling import FEWEST_PATIENTS, Method, Resampling
+from nndet_psma.evaluation.statistics.student_interval import Scale
 
 Drawn = tuple[float | None, NDArray[np.float64]]
 """Value of a score, None when undefined, and in each row of the draws ``[D + P]``, NaN where undefined."""
@@ -155,6 +156,7 @@ def compare_records(
                 (there[key], rows_there[key]),
                 resampling,
                 patients_behind(key, tables[0]),  # the same of both: same patients, same lesions
+                scale="contrast" if "_fp_per_" in key else "difference",
             )
             for key in here
             if key in there
@@ -207,21 +209,27 @@ def _drawn(tables: ScoreTables, draws: Weights) -> dict[str, Values]:
 
 
 def difference_of(
-    first: Drawn, second: Drawn, resampling: Resampling, patients: int | None = None
+    first: Drawn,
+    second: Drawn,
+    resampling: Resampling,
+    patients: int | None = None,
+    *,
+    scale: Scale = "difference",
 ) -> Difference:
-    """Paired difference of two shares, with its interval and p-value.
+    """Paired difference of two shares or rates, with its interval and p-value.
 
     Args:
         first: value of the first model, and in each row of ``resampling.weights``.
         second: of the second.
         resampling: draws of patients, the same for both.
         patients: as in :meth:`~nndet_psma.evaluation.statistics.resampling.Resampling.interval`.
+        scale: "difference" of shares, "contrast" of rates.
     """
     (here, rows_here), (there, rows_there) = first, second
     if here is None or there is None:
         return Difference(here, there, None)
     apart, rows = here - there, rows_here - rows_there
-    interval = resampling.interval(apart, rows, "difference", patients=patients)
+    interval = resampling.interval(apart, rows, scale, patients=patients)
     spread = resampling.spread(rows, patients)
     p = None
     behind = resampling.num_patients if patients is None else patients

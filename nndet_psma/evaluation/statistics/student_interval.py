@@ -12,6 +12,7 @@ share       logit             from 0 to 1: sensitivity, precision, F1, AP, FROC 
 rate        square root       0 or more: false positives per case or patient
 length      square root       0 or more, not counted: distances of masks in mm
 difference  as it is          of two shares, cut to [-1, 1]
+contrast    as it is          of two rates, without bounds
 ==========  ================  =================================================================
 
 Where that is undefined, because the value is a bound of its scale or the draws do not vary, the interval is exact with
@@ -34,10 +35,11 @@ from numpy.typing import NDArray
 
 from nndet_psma.evaluation.statistics.exact_interval import clopper_pearson, garwood
 
-Scale = Literal["share", "rate", "length", "difference"]
+Scale = Literal["share", "rate", "length", "difference", "contrast"]
 Pair = tuple[float, float]
 
 _FROM_ZERO = ("rate", "length")
+_SIGNED = ("difference", "contrast")
 _NOTHING = 1e-12  # spread of draws that are equal up to rounding
 
 
@@ -103,7 +105,7 @@ def student_ends(
 
 
 def _inside(value: float, scale: Scale) -> bool:
-    if scale == "difference":
+    if scale in _SIGNED:
         return True
     return value > _NOTHING and (scale in _FROM_ZERO or value < 1 - _NOTHING)
 
@@ -117,11 +119,13 @@ def _on_scale(value: float, reach: float, scale: Scale) -> Pair:
     if scale in _FROM_ZERO:
         root, half = math.sqrt(value), reach / (2 * math.sqrt(value))
         return max(0.0, root - half) ** 2, (root + half) ** 2
+    if scale == "contrast":
+        return value - reach, value + reach
     return max(-1.0, value - reach), min(1.0, value + reach)
 
 
 def _exact(value: float, patients: int, scale: Scale, level: float) -> Pair:
-    if scale in ("difference", "length"):
+    if scale in (*_SIGNED, "length"):
         return value, value
     if scale == "rate":
         low, high = garwood(value * patients, level=level)

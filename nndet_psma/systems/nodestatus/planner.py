@@ -19,7 +19,7 @@ from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.artifacts.histogram import Histogram
 from nndet_psma.artifacts.plan import FoldPlan
 from nndet_psma.core.errors import UserError
-from nndet_psma.dataset.task.instance_notes import read_stations, read_unknown
+from nndet_psma.dataset.task.instance_notes import read_measured, read_stations, read_unknown
 from nndet_psma.planners.classifier_options import ClassifierOptions
 from nndet_psma.planners.classifier_rules import (
     FEW_OF_A_CLASS,
@@ -105,12 +105,12 @@ def plan_node_status(job: Job) -> NodeStatusPlan:
         sampling=sampling,
         prevalence=nodes.prevalence,
         equal_short_mm=round(float(np.median([node.short_axis_mm for node in job.fingerprint.lesions])), 3),
-        features=[*FEATURES, *([CTV] if has_ctv else [])],
+        features=[*FEATURES, *([CTV] if has_ctv else []), *nodes.measured],
     )
 
 
 class _Nodes:
-    """Nodes of the training cases: class (-1 unknown), station, case and extent of each."""
+    """Nodes of the training cases: class (-1 unknown), station, case and extent of each; what was measured of all."""
 
     def __init__(self, job: Job) -> None:
         raw = {case.case_id: case for case in job.cases}
@@ -118,14 +118,18 @@ class _Nodes:
         self.stations: list[str] = []
         self.extents: list[float] = []
         labels: list[int] = []
+        named: list[set[str]] = []
         for case in job.fingerprint.cases:
+            given = read_measured(raw[case.case_id])
             stations, unknown = read_stations(raw[case.case_id]) or {}, read_unknown(raw[case.case_id])
             for node in case.lesions:
                 self.cases.append(case.case_id)
                 self.stations.append(stations.get(node.instance) or UNKNOWN_STATION)
                 self.extents.append(max(node.size_mm))
+                named.append(set(given.get(node.instance, {})))
                 labels.append(-1 if node.instance in unknown else node.label)
         self.labels = np.array(labels, dtype=np.int64)
+        self.measured = sorted(set.intersection(*named)) if named else []
         positive, negative = int((self.labels == 1).sum()), int((self.labels == 0).sum())
         names = list(job.description.labels.values())
         for count, name in ((positive, names[1]), (negative, names[0])):

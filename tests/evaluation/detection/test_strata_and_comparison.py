@@ -170,6 +170,26 @@ def test_p_values():
     assert paired_p(np.zeros(9)) == 1.0
 
 
+def test_the_interval_of_more_false_alarms_has_no_upper_end():
+    """Eight false alarms more per patient (12 patients, 6 to 10): it was cut to 1, as if it were a share."""
+
+    def case(index, count):
+        found = Detections.build(voxel_boxes(range(1, 1 + count)), np.full(count, 0.5))
+        truth = Truth(np.zeros(1, dtype=np.int64), voxel_boxes([0]))
+        return build_record(f"c{index:02d}", f"c{index:02d}", truth, found, accepted=found)
+
+    many = [6, 7, 8, 9, 10, 8] * 2
+    result = compare_records(
+        [case(i, count) for i, count in enumerate(many)],
+        [case(i, 0) for i in range(12)],
+        classes=["node"],
+        draws=200,
+    )
+    row = result.scores["accepted_fp_per_patient"]
+    assert row.difference == 8.0
+    assert 7 < row.ci_low < 8 < row.ci_high < 9
+
+
 def test_patients_are_judged_by_all_their_scans():
     # patient x: lesion in one scan, a box in the other: called positive, rightly. y: nothing there, the first is silent
     first = [

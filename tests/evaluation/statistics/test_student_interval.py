@@ -35,6 +35,7 @@ def test_ends_of_each_scale_by_hand():
     assert student_ends(0.75, DRAWN, 5, scale="length") == student_ends(0.75, DRAWN, 5, scale="rate")
     assert student_ends(0.5, DRAWN, 5, scale="difference") == pytest.approx((0.5 - reach, 0.5 + reach))
     assert student_ends(0.75, DRAWN, 5, scale="difference")[1] == 1.0
+    assert student_ends(7.5, DRAWN, 5, scale="contrast") == pytest.approx((7.5 - reach, 7.5 + reach))
 
 
 def test_undefined_draws_are_left_out():
