@@ -32,5 +32,5 @@ def convert_candidates(args: argparse.Namespace) -> int:
     root = data_root() if args.output is None else args.output
     target = TaskPaths(root / f"Task{args.to:03d}_{args.name}")
     write_candidate_task(find_task(args.task), find_model(args.task, args.model), target, say)
-    say(f"{target.root}. Next: nndet_prep {args.to} -o train=nodestatus plan_cfg.sampling=natural")
+    say(f"{target.root}. Next: nndet_prep {args.to} -o train=nodestatus plan_cfg.sampling=status")
     return 0

@@ -53,22 +53,35 @@ class Fusion:
 def fit_fusion(
     detector: Sequence[float], status: Sequence[float], truth: NDArray[np.bool_], groups: Sequence[int]
 ) -> tuple[Fusion | None, str]:
-    """The regression, and a sentence on it; None where there are too few candidates of a kind.
+    """The regression, and a sentence on it; None where it does not rank better than the detector alone.
+
+    Whether it does is judged by the average precision over candidates of every group, each by the regression on the
+    others.
 
     Args:
         detector: ``[N]`` scores of candidates, each by a detector that has not seen the patient.
         status: ``[N]`` calibrated probabilities of the second stage, likewise.
         truth: ``[N]`` whether the candidate is a lesion.
-        groups: ``[N]`` fold of each: what is told of the fused score is of groups that it was not fitted on.
+        groups: ``[N]`` fold of each.
     """
     if min(int(truth.sum()), int((~truth).sum())) < FEWEST:
-        return None, f"not fused: fewer than {FEWEST} candidates of a kind"
+        return None, f"not fused with the detector's score: fewer than {FEWEST} candidates of a kind"
     table = np.array([[_log_odds(a), _log_odds(b)] for a, b in zip(detector, status, strict=True)])
+    held_out = _held_out(table, truth, np.asarray(groups))
+    if held_out is None:
+        return None, "not fused with the detector's score: that needs two folds with candidates of both kinds"
+    from sklearn.metrics import average_precision_score
+
+    both, alone = (average_precision_score(truth, each) for each in (held_out, np.asarray(detector)))
+    told = (
+        f"the average precision of {len(truth)} candidates, each fold by the fusion of the others, is {both:.3f} "
+        f"against {alone:.3f} of the detector's score alone"
+    )
+    if both <= alone:
+        return None, f"not fused: {told}"
     fitted = _fitted(table, truth)
     fused = np.array([fitted.score(a, b) for a, b in zip(detector, status, strict=True)])
-    return replace(fitted, threshold=_best_f1(fused, truth)), _told(
-        table, truth, np.asarray(groups), detector
-    )
+    return replace(fitted, threshold=_best_f1(fused, truth)), f"fused: {told}"
 
 
 def _log_odds(score: float) -> float:
@@ -93,22 +106,15 @@ def _best_f1(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
     return float(scores[order][int(np.argmax(np.where(last, f1, -1.0)))])
 
 
-def _told(
-    table: NDArray[np.float64], truth: NDArray[np.bool_], groups: NDArray[np.int64], detector: Sequence[float]
-) -> str:
-    """Average precision over candidates of groups that were held out, fused and by the detector's score alone."""
-    from sklearn.metrics import average_precision_score
-
+def _held_out(
+    table: NDArray[np.float64], truth: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    """Fused log odds of every group by the regression on the others; None where these lack a kind."""
     fused = np.zeros(len(truth))
     for held in np.unique(groups).tolist():
         others = groups != held
         if not (truth[others].any() and (~truth[others]).any()):
-            return f"fused with the detector's score on {len(truth)} candidates"
+            return None
         model = _fitted(table[others], truth[others])
-        odds = model.intercept + table[~others] @ [model.detector, model.status]
-        fused[~others] = 1 / (1 + np.exp(-odds))
-    alone = average_precision_score(truth, np.asarray(detector))
-    return (
-        f"fused with the detector's score on {len(truth)} candidates: their average precision, each fold by the "
-        f"fusion of the others, is {average_precision_score(truth, fused):.3f} against {alone:.3f} of that score alone"
-    )
+        fused[~others] = model.intercept + table[~others] @ [model.detector, model.status]
+    return fused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -46,25 +47,34 @@ def test_the_better_stage_weighs_more():
     fusion, note = fit_fusion(detector, status, truth, groups)
     assert fusion.status > 2 * fusion.detector > 0
     assert 0.2 < fusion.threshold < 0.8
-    fused, alone = (
-        float(word) for word in note.split("is ")[1].replace(" of that score alone", "").split(" against ")
-    )
+    fused, alone = map(float, re.findall(r"0\.\d{3}", note))
     assert fused > alone + 0.2
     again = from_plain(CalibratedCutoff, to_plain(CalibratedCutoff("yes", fusion=fusion)))
     assert again.fusion == fusion
 
 
-def test_a_second_stage_that_knows_nothing_adds_nothing():
-    detector, status, truth, groups = _candidates(told=0.0)
-    fusion, _ = fit_fusion(detector, status, truth, groups)
-    assert abs(fusion.status) < 0.2 < fusion.detector
+def test_a_second_stage_that_knows_nothing_is_not_fused():
+    """Judged on folds that it was not fitted on: there noise makes the ranking worse."""
+    detector, status, truth, groups = _candidates(told=0.0, seed=1)
+    fusion, note = fit_fusion(detector, status, truth, groups)
+    assert fusion is None
+    assert note.startswith(
+        "not fused: the average precision of 400 candidates, each fold by the fusion of the others"
+    )
+
+
+def test_one_fold_alone_is_not_fused():
+    detector, status, truth, _ = _candidates()
+    fusion, note = fit_fusion(detector, status, truth, np.zeros(len(truth), dtype=int))
+    assert fusion is None
+    assert "two folds" in note
 
 
 def test_too_few_candidates_are_not_fused():
     detector, status, truth, groups = _candidates(count=2 * FEWEST - 1)
     assert fit_fusion(detector, status, truth, groups) == (
         None,
-        f"not fused: fewer than {FEWEST} candidates of a kind",
+        f"not fused with the detector's score: fewer than {FEWEST} candidates of a kind",
     )
 
 
