@@ -93,7 +93,7 @@ def _share(share: Share) -> tuple[str, str, str]:
 def _score(score: Score) -> tuple[str, str, str]:
     if score.value is None:
         return "undefined", "", score.why or ""
-    return f"{score.value:.3f}", "", _interval(score.ci_low, score.ci_high)
+    return f"{score.value:.3f}", "", _interval(score.ci_low, score.ci_high) or score.why or ""
 
 
 def _interval(low: float | None, high: float | None) -> str:

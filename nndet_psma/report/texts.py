@@ -214,7 +214,7 @@ def score_cells(score: Score) -> tuple[str, str]:
     if score.value is None:
         return "undefined", score.why or "–"
     text = interval(score.ci_low, score.ci_high)
-    return number(score.value), "– (one patient)" if text == "–" else text
+    return number(score.value), f"– ({score.why or 'one patient'})" if text == "–" else text
 
 
 def percent(level: float) -> str:

@@ -241,6 +241,9 @@ class JudgementTable:
         }
 
 
+_CONSTANT = "constant: it ranks nothing"
+
+
 def class_auc(
     table: JudgementTable, index: int, weights: Weights
 ) -> tuple[float | None, NDArray[np.float64]]:
@@ -261,10 +264,14 @@ def _class_scores(table: JudgementTable, index: int, resampling: Resampling) -> 
     value, drawn = class_auc(table, index, resampling.weights)
     behind = patients_of_both(positive, table.patients)
     share = partial(share_of, resampling=resampling, clustered=table.clustered)
+    auc = scored(value, drawn, resampling, _BOTH, patients=behind)
     delong = delong_auc(table.probabilities[:, index], positive, level=resampling.level)[1]
+    if value is not None and np.ptp(table.probabilities[:, index]) == 0:
+        # says the same of everything: its AUC is 0.5 whoever the patients are
+        auc, delong = Score(value, None, None, why=_CONSTANT), None
     return ClassScores(
         objects=int(positive.sum()),
-        auc=scored(value, drawn, resampling, _BOTH, patients=behind),
+        auc=auc,
         auc_delong=delong,
         sensitivity=share(called, positive),
         specificity=share(~called, ~positive),

@@ -166,3 +166,11 @@ def test_left_out_is_told():
         "2 judged, but not in the label",
         "3 in the label, but not judged",
     ]
+
+
+def test_a_constant_probability_ranks_nothing_and_has_no_interval():
+    """AUC 0.5 by definition, whoever the patients are: an interval of 0.29 to 0.71 said that it might be better."""
+    rows = of_patients(*zip([0.5] * 6, ["yes", "yes", "yes", "no", "no", "no"], strict=True))
+    found = score_judgements(rows, NAMES, draws=50).by_class["yes"]
+    assert (found.auc.value, found.auc.ci_low, found.auc_delong) == (0.5, None, None)
+    assert found.auc.why == "constant: it ranks nothing"
