@@ -1,4 +1,4 @@
-"""``CASE_explain/``: for every judged object a picture, the map of importance as NIfTI, and shares in one table."""
+"""``CASE_explain/``: for every judged object a picture, maps as NIfTI (occlusion, Grad-CAM), and shares in a table."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from nndet_psma.core.atomic import atomic_file, atomic_folder
 from nndet_psma.core.csv_table import write_table
 from nndet_psma.dataset.images.images import write_volume
 from nndet_psma.inference.classifying import CropEnsemble
+from nndet_psma.inference.grad_cam import grad_cam
 from nndet_psma.inference.occlusion import Importance, occlusion
 from nndet_psma.preprocess.crops import INSIDE, ObjectCrops
 
@@ -34,28 +35,39 @@ def explain(target: Path, result: Classified, cut: ObjectCrops, ensemble: CropEn
         rows = []
         for index, judged in enumerate(result.objects):
             found = occlusion(ensemble, cut.ct[index], cut.codes[index])
+            cam = grad_cam(ensemble, cut.ct[index], cut.codes[index])
             write_volume(folder / f"{judged.object_id}.nii.gz", found.drop, cut.geometry(index))
+            write_volume(folder / f"{judged.object_id}_grad_cam.nii.gz", cam, cut.geometry(index))
             title = ", ".join(f"{name} {value:.2f}" for name, value in judged.probabilities.items())
-            _draw(folder / f"{judged.object_id}.png", cut.ct[index], cut.codes[index], found, title)
+            _draw(folder / f"{judged.object_id}.png", cut.ct[index], cut.codes[index], found, cam, title)
             shares = (f"{share:.4f}" for share in (found.inside, found.ring, found.outside))
             rows.append((judged.object_id, *shares, int(found.peak_inside)))
         write_table(folder / SHARES, _COLUMNS, rows)
 
 
-def _draw(file: Path, ct: NDArray[np.int16], codes: NDArray[np.uint8], found: Importance, title: str) -> None:
-    """The central axial slice: CT with the outline of the object, and the map over it."""
+def _draw(
+    file: Path,
+    ct: NDArray[np.int16],
+    codes: NDArray[np.uint8],
+    found: Importance,
+    cam: NDArray[np.float32],
+    title: str,
+) -> None:
+    """The central axial slice: CT with the outline of the object, and each map over it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     middle = ct.shape[0] // 2
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(10.5, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
-    limit = float(np.abs(found.drop).max()) or 1.0
-    for axes, shown in zip(figure.subplots(1, 2), (False, True), strict=True):
+    shown = {"CT": None, "occlusion": found.drop, "Grad-CAM": cam}
+    for axes, (name, values) in zip(figure.subplots(1, 3), shown.items(), strict=True):
         axes.imshow(ct[middle], cmap="gray", vmin=_GREY[0], vmax=_GREY[1])
         axes.contour((codes[middle] & INSIDE) > 0, levels=[0.5], colors="yellow", linewidths=1)
-        if shown:
-            axes.imshow(found.drop[middle], cmap="coolwarm", vmin=-limit, vmax=limit, alpha=0.5)
+        if values is not None:
+            limit = float(np.abs(values).max()) or 1.0
+            axes.imshow(values[middle], cmap="coolwarm", vmin=-limit, vmax=limit, alpha=0.5)
+        axes.set_title(name)
         axes.set_axis_off()
     figure.suptitle(f"{title}; {found.inside:.0%} of the importance inside")
     with atomic_file(file) as temporary:

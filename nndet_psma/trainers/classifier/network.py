@@ -14,7 +14,7 @@ from nndet_psma.artifacts.classifier_plan import ClassifierPlan
 from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.trainers.networks.weights import read_model
 
-_VGG_BLOCKS = (2, 2, 4, 4, 4)
+VGG_BLOCKS = (2, 2, 4, 4, 4)
 """Convolutions between poolings of VGG-19: Hartenstein et al. 2020 say 16, and not how they are divided."""
 
 _NORMAL = (0.5, 0.25)
@@ -101,7 +101,7 @@ def _vgg(channels: int, dimensions: int, widths: list[int]) -> nn.Module:
     from monai.networks.layers.factories import Pool
 
     layers: list[nn.Module] = []
-    for count, width in zip(_VGG_BLOCKS, widths, strict=True):
+    for count, width in zip(VGG_BLOCKS, widths, strict=True):
         for _ in range(count):
             layers.append(Convolution(dimensions, channels, width, act="relu", norm="batch"))
             channels = width

@@ -285,9 +285,12 @@ def test_where_the_model_looks(place, paths, consolidated, capsys):
     assert "finished before" in capsys.readouterr().out
     objects = result(consolidated).objects
     names = {path.name for path in (out / "nodes_test_000_explain").iterdir()}
-    assert names == {"shares.csv", *(f"{o.object_id}{end}" for o in objects for end in (".png", ".nii.gz"))}
+    endings = (".png", ".nii.gz", "_grad_cam.nii.gz")
+    assert names == {"shares.csv", *(f"{each.object_id}{end}" for each in objects for end in endings)}
     node = objects[0]
-    volume = read_volume(out / f"nodes_test_000_explain/{node.object_id}.nii.gz")
+    volume, cam = (read_volume(out / f"nodes_test_000_explain/{node.object_id}{end}") for end in endings[1:])
+    assert cam.geometry.same_grid(volume.geometry)
+    assert cam.array.min() == 0
     middle = volume.geometry.to_patient(np.array([volume.array.shape]) / 2)[0]
     assert middle == pytest.approx(node.centre_mm, abs=1e-3)
     assert volume.geometry.spacing == pytest.approx((3.0, 3.0, 3.0))
