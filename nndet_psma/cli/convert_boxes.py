@@ -43,8 +43,8 @@ def add_boxes_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=3,
         metavar=("Z", "Y", "X"),
-        help="target_spacing of the models' plan in mm, where they resampled the images: nnDetection's boxes are longer "
-        "than the object by one voxel of that grid (default: one of the image)",
+        help="target_spacing of the models' plan in mm, where they resampled the images: nnDetection's boxes are "
+        "longer than the object by one voxel of that grid (default: one of the image)",
     )
 
 

@@ -48,15 +48,23 @@ def wanted_host(argv: Sequence[str]) -> str:
     Raises:
         UserError: the variable names an unknown host.
     """
-    overrides, _ = split_overrides(argv)
-    named = [text.removeprefix(_KEY) for text in overrides if text.startswith(_KEY)]
-    named = named or _flag_values(argv)
-    if named:
+    if named := _hosts_named(argv):
         return named[-1]
     default = os.environ.get(VARIABLE) or EMBEDDED
     if default not in HOSTS:
         raise UserError(f"{VARIABLE} names an unknown host", expected=" or ".join(HOSTS), found=default)
     return default
+
+
+def names_host(argv: Sequence[str]) -> bool:
+    """Whether the command line or the variable says which host is meant."""
+    return bool(_hosts_named(argv) or os.environ.get(VARIABLE))
+
+
+def _hosts_named(argv: Sequence[str]) -> list[str]:
+    overrides, _ = split_overrides(argv)
+    named = [text.removeprefix(_KEY) for text in overrides if text.startswith(_KEY)]
+    return named or _flag_values(argv)
 
 
 def translate(command: str, argv: Sequence[str], default: str = CENTRAL) -> list[str]:

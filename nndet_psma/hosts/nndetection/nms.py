@@ -16,7 +16,7 @@ BLOCK = 256
 """Boxes whose overlaps with all others are held at once: of 10000 candidates that is 10 MB a matrix, not 400."""
 
 PAIR_BYTES = 40
-"""Per pair of boxes: nnDetection's IoU holds ten matrices of 32 bit at once (six corners, and what it makes of them)."""
+"""Per pair of boxes: nnDetection's IoU holds ten matrices of 32 bit at once, six corners and what it makes of them."""
 
 
 def nms_bytes(candidates: int) -> int:
