@@ -181,7 +181,8 @@ def _extra(
         raise UserError(
             "does not tell the spacing of the image, without which its boxes cannot be made tight", file=file
         )
-    return np.asarray(predicted_at, dtype=np.float64) / np.asarray(geometry.spacing)
+    ratio: NDArray[np.float64] = np.asarray(predicted_at, dtype=np.float64) / np.asarray(geometry.spacing)
+    return ratio
 
 
 def _detections(
