@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 # two test workers fit two cores; networks in tests are tiny
 WORKERS ?= 2
 FUZZ ?= 300
+NNDET ?=
+NNDET_VENV ?= .venv-nndet
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install test attack lint format demo bench clean
+.PHONY: help install test test-nndet attack lint format demo bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/'
@@ -28,6 +30,16 @@ test: $(STAMP) ## run the test suite; fails below 92 % of the lines
 
 attack: $(STAMP) ## hostile and damaged files of every format, for longer than the suite does (FUZZ tries a kind)
 	NNDET_PSMA_FUZZ=$(FUZZ) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/attack
+
+# An environment of its own, as nnDetection needs old releases; NNDET is a clone of nnDetection at 97a58f3.
+test-nndet: ## make the environment of docs/nndetection.md and run tests/hosts/nndetection against the clone NNDET=DIR
+	@test -f "$(NNDET)/nndet/conf/config.yaml" || { echo "NNDET=DIR: a clone of nnDetection is needed"; exit 2; }
+	$(PYTHON) -m venv $(NNDET_VENV)
+	$(NNDET_VENV)/bin/python -m pip install --quiet 'pip<24.1' 'setuptools<80'
+	$(NNDET_VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(NNDET_VENV)/bin/python -m pip install --quiet --no-deps -r requirements-nndet.txt
+	$(NNDET_VENV)/bin/python -m pip install --quiet -c constraints.txt -r requirements-nndet-rest.txt
+	PYTHONPATH="$(NNDET)" OMP_NUM_THREADS=1 $(NNDET_VENV)/bin/python -m pytest -rs tests/hosts/nndetection
 
 lint: $(STAMP) ## format check, lint and type check
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 Boxes = NDArray[np.float64]
@@ -108,19 +108,24 @@ def boxes_from_instances(instances: NDArray[np.integer[Any]]) -> tuple[NDArray[n
     return np.array(ids, dtype=np.int64), np.array(boxes, dtype=np.float64)
 
 
-def to_nndetection(boxes: Boxes) -> Boxes:
-    """Our boxes in nnDetection's order and extent: lower corners one voxel lower (``min_index - 1``)."""
+def to_nndetection(boxes: Boxes, extra: ArrayLike = 1.0) -> Boxes:
+    """Our boxes in nnDetection's order and extent: lower corners one voxel lower (``min_index - 1``).
+
+    Args:
+        boxes: ``[N, 2 * dim]``.
+        extra: voxels that nnDetection's boxes are longer, one number or one per axis; 0 changes the order alone.
+    """
     dim = boxes.shape[1] // 2
     widened = boxes.copy()
-    widened[:, :dim] -= 1
+    widened[:, :dim] -= np.asarray(extra)
     return widened[:, _NNDET_FROM_OURS[2 * dim]]
 
 
-def from_nndetection(boxes: Boxes) -> Boxes:
+def from_nndetection(boxes: Boxes, extra: ArrayLike = 1.0) -> Boxes:
     """Inverse of :func:`to_nndetection`."""
     dim = boxes.shape[1] // 2
     ours = np.asarray(boxes, dtype=np.float64)[:, _OURS_FROM_NNDET[2 * dim]]
-    ours[:, :dim] += 1
+    ours[:, :dim] += np.asarray(extra)
     return ours
 
 

@@ -38,6 +38,15 @@ def add_boxes_arguments(parser: argparse.ArgumentParser) -> None:
         "(0 lower, 1 upper corner)",
     )
 
+    parser.add_argument(
+        "--predicted_at",
+        type=float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="target_spacing of the models' plan in mm, where they resampled the images: nnDetection's boxes are "
+        "longer than the object by one voxel of that grid (default: one of the image)",
+    )
+
 
 def convert_boxes(args: argparse.Namespace) -> int:
     """Convert and say what was written."""
@@ -51,6 +60,12 @@ def convert_boxes(args: argparse.Namespace) -> int:
             found=f"{args.score_threshold} and {args.vote_iou}",
             remedy="Correct --score_threshold or --vote_iou",
         )
+    if args.predicted_at is not None and not all(0 < step < float("inf") for step in args.predicted_at):
+        raise UserError(
+            "a spacing is a positive number of millimetres",
+            found=str(args.predicted_at),
+            remedy="Correct --predicted_at",
+        )
     predictions = convert_nndetection(
         args.folders,
         images=args.images,
@@ -59,6 +74,7 @@ def convert_boxes(args: argparse.Namespace) -> int:
         vote_iou=args.vote_iou,
         min_votes=args.min_votes,
         order=CORNERS if args.order is None else args.order.split(","),
+        predicted_at=args.predicted_at,
     )
     for prediction in predictions:
         prediction.write(args.output / f"{prediction.case_id}_boxes.json")

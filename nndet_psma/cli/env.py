@@ -34,7 +34,22 @@ def run(args: argparse.Namespace) -> int:
         say("no GPU visible")
     for variable in ("det_data", "det_models"):
         say(f"{variable} {'is set' if os.environ.get(variable) else 'is not set'}")
+    _say_scripts()
     return 0
+
+
+def _say_scripts() -> None:
+    """Whose the nndet_* commands are: of two packages with the same ones the last installed has them."""
+    from nndet_psma.hosts.nndetection.hook.scripts import lost_scripts, script_owners
+    from nndet_psma.hosts.nndetection.launch import ENTRY_POINTS
+
+    owners = script_owners(ENTRY_POINTS)
+    for owner in sorted(set(owners.values())):
+        say(f"scripts of {owner}: {', '.join(name for name in owners if owners[name] == owner)}")
+    if lost := lost_scripts():
+        say(
+            f"not ours any more: {', '.join(lost)} (back with pip install --force-reinstall --no-deps nndet_psma)"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -84,7 +84,7 @@ def _handed_over(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int | 
     """Exit code of nnDetection's own command; None where the embedded engine is meant."""
     if parser.prog not in _ALSO_OF_NNDETECTION:
         return None
-    from nndet_psma.hosts.nndetection.handover import HOSTS, handed_over
+    from nndet_psma.hosts.nndetection.handover import HOSTS, handed_over, names_host
 
     parser.add_argument(
         "--host",
@@ -92,4 +92,15 @@ def _handed_over(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int | 
         default=HOSTS[0],
         help="nndet: run genuine nnDetection's command, with our plugin loaded (as -o host=nndet)",
     )
-    return handed_over(parser.prog, argv)
+    code = handed_over(parser.prog, argv)
+    if code is None and not names_host(argv):
+        _say_engine(parser.prog)
+    return code
+
+
+def _say_engine(command: str) -> None:
+    """Where both engines could be meant and none was named, which one runs."""
+    from nndet_psma.hosts.nndetection.hook.scripts import nndetection_beside_us
+
+    if nndetection_beside_us():
+        sys.stderr.write(f"{command}: the embedded engine of nndet_psma (nnDetection's: --host nndet)\n")

@@ -33,6 +33,7 @@ COMMANDS = {  # by module
     "import_model": "a model from such a zip",
     "demo": "the whole way on a phantom task",
     "env": "versions and devices",
+    "nndet_hook": "nnDetection's own commands on today's packages",
 }
 
 

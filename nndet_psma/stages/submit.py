@@ -213,6 +213,7 @@ def convert_nndetection(
     vote_iou: float = 0.5,
     min_votes: int = 1,
     order: Sequence[str] = CORNERS,
+    predicted_at: Sequence[float] | None = None,
 ) -> list[Prediction]:
     """Predictions from folders of nnDetection's ``*_boxes.pkl``; several folders vote, case by case.
 
@@ -224,6 +225,8 @@ def convert_nndetection(
         vote_iou: IoU from which on two models agree.
         min_votes: models that must agree on a lesion.
         order: what the columns of the boxes are, a permutation of ``CORNERS``.
+        predicted_at: spacing (z, y, x) in mm that the models predicted at, their plan's target spacing; None: that
+            of the images.
 
     Raises:
         UserError: no files, a case is missing in a folder, no order, or a file is refused.
@@ -254,7 +257,10 @@ def convert_nndetection(
             )
     return [
         foreign_prediction(
-            [read_nndetection_boxes(folder / f"{case_id}{BOXES_SUFFIX}", order) for folder in folders],
+            [
+                read_nndetection_boxes(folder / f"{case_id}{BOXES_SUFFIX}", order, predicted_at=predicted_at)
+                for folder in folders
+            ],
             classes,
             image=None if images is None else _image_grid(images, case_id),
             score_threshold=score_threshold,

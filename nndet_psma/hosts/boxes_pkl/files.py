@@ -3,7 +3,9 @@
 A file holds ``pred_boxes`` [N, 6], ``pred_scores`` [N], ``pred_labels`` [N] (float32), ``restore``,
 ``original_size_of_raw_data`` (array order z, y, x) and ``itk_origin``, ``itk_spacing``, ``itk_direction`` (ITK order).
 Its boxes are ``(a0_min, a1_min, a0_max, a1_max, a2_min, a2_max)`` in the raw image's array order and, as nnDetection
-makes boxes from masks, one voxel longer than the object; :mod:`nndet_psma.boxes.box` converts.
+makes boxes from masks, one voxel longer than the object. That voxel is one of the grid it predicts in: in the image it
+is as long as the ratio of the two spacings. Files of this package have the voxel of the image instead, as nnDetection's
+truth has, and say so by ``extra_voxels`` (z, y, x), which nnDetection ignores.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ from nndet_psma.hosts.boxes_pkl.write import dump_plain
 
 BOXES_SUFFIX = "_boxes.pkl"
 
+EXTRA = "extra_voxels"
+"""Key of our files: voxels of the image that boxes are longer than the object, by axis."""
+
 CORNERS = ("z0", "y0", "z1", "y1", "x0", "x1")
 """nnDetection's order of the columns: lower corners 0, upper corners 1, axes of the array."""
 
@@ -36,6 +41,7 @@ _MAX_SIDE = 1 << 16  # voxels; NIfTI's own limit is half of it
 _TURNED = 1e-2  # of a direction matrix times its transpose: far beyond rounding, as tolerant as readers of images are
 _SPACINGS = (1e-3, 1e3)  # mm
 _MAX_ORIGIN = 1e5  # mm from the centre of the scanner
+_MAX_EXTRA = 1e3  # voxels: nothing is resampled by more
 _MAX_LABEL = 999  # far more classes than a detector has; beyond, the numbers are no labels
 _KEYS = ("pred_boxes", "pred_scores", "pred_labels")
 
@@ -57,17 +63,22 @@ class ForeignBoxes:
     file: Path
 
 
-def read_nndetection_boxes(file: Path, order: Sequence[str] = CORNERS) -> ForeignBoxes:
+def read_nndetection_boxes(
+    file: Path, order: Sequence[str] = CORNERS, *, predicted_at: Sequence[float] | None = None
+) -> ForeignBoxes:
     """Read one ``<case>_boxes.pkl``. Nothing in the file is executed.
 
     Args:
         file: to read.
         order: what the columns of its boxes are, a permutation of :data:`CORNERS`; the boxes are one voxel longer than
             the object in any order.
+        predicted_at: spacing (z, y, x) in mm of the grid that nnDetection predicted in, its plan's target spacing;
+            None: that of the image. Files that say how much longer their boxes are need none.
 
     Raises:
         UserError: the file is missing, damaged, holds other than numbers (a class, a function), is no prediction,
-            was predicted with ``restore`` off, in the preprocessed grid, or has its corners in another order.
+            was predicted with ``restore`` off, in the preprocessed grid, has its corners in another order, or does not
+            tell the spacing of the image where ``predicted_at`` is given.
     """
     content = _read_plain(file)
     if not isinstance(content, dict) or any(key not in content for key in _KEYS):
@@ -82,7 +93,9 @@ def read_nndetection_boxes(file: Path, order: Sequence[str] = CORNERS) -> Foreig
             remedy="Predict with restore, which is nnDetection's default",
         )
     case_id = file.name.removesuffix(BOXES_SUFFIX)
-    return ForeignBoxes(case_id, _detections(content, file, order), _geometry(content, file), file)
+    geometry = _geometry(content, file)
+    extra = _extra(content, file, geometry, predicted_at)
+    return ForeignBoxes(case_id, _detections(content, file, order, extra), geometry, file)
 
 
 def refuse_boxes(boxes: Boxes, wrong: NDArray[np.bool_], what: str, file: Path) -> None:
@@ -115,6 +128,7 @@ def write_nndetection_boxes(file: Path, detections: Detections, geometry: Geomet
         "pred_scores": detections.scores.astype(np.float32),
         "pred_labels": detections.labels.astype(np.float32),
         "restore": True,
+        EXTRA: (1.0, 1.0, 1.0),
         "original_size_of_raw_data": np.array(geometry.shape, dtype=np.int64),
         "itk_origin": tuple(float(v) for v in geometry.origin),
         "itk_spacing": tuple(float(v) for v in geometry.spacing[::-1]),
@@ -147,7 +161,35 @@ def _read_plain(file: Path) -> Any:
         ) from None
 
 
-def _detections(content: dict[Any, Any], file: Path, order: Sequence[str]) -> Detections:
+def _extra(
+    content: dict[Any, Any], file: Path, geometry: Geometry | None, predicted_at: Sequence[float] | None
+) -> NDArray[np.float64]:
+    """Voxels of the image that the boxes are longer than the objects, by axis."""
+    if EXTRA in content:
+        told = _numbers(content[EXTRA], EXTRA, file).ravel()
+        if told.size != 3 or told.min() < 0 or told.max() > _MAX_EXTRA:
+            raise UserError(
+                f"{EXTRA} makes no sense",
+                file=file,
+                expected=f"three numbers from 0 to {_MAX_EXTRA:g}",
+                found=str(told.tolist()[:9]),
+            )
+        return told
+    if predicted_at is None:
+        return np.ones(3)
+    if geometry is None:
+        raise UserError(
+            "does not tell the spacing of the image, without which its boxes cannot be made tight",
+            file=file,
+            remedy="Name the folder of the images with --images",
+        )
+    ratio: NDArray[np.float64] = np.asarray(predicted_at, dtype=np.float64) / np.asarray(geometry.spacing)
+    return ratio
+
+
+def _detections(
+    content: dict[Any, Any], file: Path, order: Sequence[str], extra: NDArray[np.float64]
+) -> Detections:
     """Boxes with a volume; rows that nnDetection clipped to nothing are dropped, and counted in a warning."""
     boxes, scores, labels = (_numbers(content[key], key, file) for key in _KEYS)
     boxes = boxes.reshape(-1, 6) if boxes.size == 0 else boxes
@@ -176,7 +218,7 @@ def _detections(content: dict[Any, Any], file: Path, order: Sequence[str]) -> De
             found=", ".join(map(str, labels[:5])),
             expected="whole numbers from 0 on, as nnDetection writes",
         )
-    ours = from_nndetection(boxes)
+    ours = from_nndetection(boxes, extra)
     kept = np.asarray((ours[:, 3:] > ours[:, :3]).all(axis=1))
     if not kept.all():
         LOGGER.warning("%s: %d of %d boxes have no volume; left out", file, (~kept).sum(), len(kept))

@@ -254,3 +254,6 @@ REPAIRS: tuple[Repair, ...] = (
     ),
 )
 """In the order in which they must be made: Lightning only comes after those of torch and numpy, nndet after all."""
+
+BEFORE_NNDET = REPAIRS[:-1]
+"""Those that import nothing of nnDetection."""

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from nndet.inference.ensembler.detection import BoxEnsemblerSelective
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nndet_psma.boxes.box import from_nndetection, to_nndetection
 from nndet_psma.boxes.detections import Detections
+from nndet_psma.hosts.boxes_pkl.files import EXTRA
 from nndet_psma.hosts.nndetection.evidence import CaseEvidence, FilterLimits
 from nndet_psma.postproc.steps.linking import link_slices
-
-Fused = tuple[Tensor, Tensor, Tensor]
 
 ZONE_SHARES = (None, *(round(step / 10, 1) for step in range(1, 11)))
 HU_RULES = (None, *product(range(5), (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)))
@@ -99,15 +99,25 @@ class PSMAEnsembler3D(BoxEnsemblerSelective):
             restore: boxes in voxels of the image file instead of the preprocessed case.
             names: of the models and views to use; None: all.
         """
-        boxes, probs, labels = _tensors(self.finish(self._fused(names)))
+        found = self.finish(self._fused(names))
         grid = ("original_size_of_raw_data", "itk_origin", "itk_spacing", "itk_direction")
         return {
-            "pred_boxes": self.restore_prediction(boxes) if restore else boxes,
-            "pred_scores": probs,
-            "pred_labels": labels,
+            "pred_boxes": self._restored(found) if restore else _tensor(to_nndetection(found.boxes)),
+            "pred_scores": _tensor(found.scores),
+            "pred_labels": _tensor(found.labels),
             "restore": restore,
+            **({EXTRA: (1.0, 1.0, 1.0)} if restore else {}),
             **{key: self.properties[key] for key in grid},
         }
+
+    def _restored(self, found: Detections) -> Tensor:
+        """nnDetection's boxes in the image: tight ones are restored, then made one voxel of the image longer.
+
+        nnDetection restores boxes that are longer by a voxel of the preprocessed case, which its truth in the image
+        is not.
+        """
+        tight: Tensor = self.restore_prediction(_tensor(to_nndetection(found.boxes, extra=0.0)))
+        return _tensor(to_nndetection(from_nndetection(tight.numpy(), extra=0.0)))
 
     def _fused(self, names: Sequence[Hashable] | None) -> Detections:
         """What nnDetection makes of all models and views, before our filters."""
@@ -211,9 +221,5 @@ def _detections(boxes: Tensor, probs: Tensor, labels: Tensor) -> Detections:
     return Detections(tight, probs.numpy().astype(np.float64), labels.numpy().astype(np.int64))
 
 
-def _tensors(found: Detections) -> Fused:
-    return (
-        torch.from_numpy(to_nndetection(found.boxes)).float(),
-        torch.from_numpy(found.scores).float(),
-        torch.from_numpy(found.labels).float(),
-    )
+def _tensor(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(values).float()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import takewhile
 
 from nndet_psma.core.errors import UserError
 
@@ -11,6 +12,9 @@ EMBEDDED, NNDET = "embedded", "nndet"
 HOSTS = (EMBEDDED, NNDET)
 VARIABLE = "NNDET_PSMA_HOST"
 FLAG = "--host"
+
+CENTRAL = "psma25d"
+"""What is meant where no task tells: asked for help, for instance."""
 
 PRESETS = {"psma25d": "psma25d_nndet", "retina3d": "psma3d_nndet"}
 """``train=`` of this package and what does the same inside nnDetection."""
@@ -33,7 +37,7 @@ def handed_over(command: str, argv: Sequence[str]) -> int | None:
         return None
     from nndet_psma.hosts.nndetection.launch import launch
 
-    return launch(command, translate(command, argv))
+    return launch(command, translate(command, argv, default=_default_system(command, argv)))
 
 
 def wanted_host(argv: Sequence[str]) -> str:
@@ -44,10 +48,7 @@ def wanted_host(argv: Sequence[str]) -> str:
     Raises:
         UserError: the variable names an unknown host.
     """
-    overrides, _ = split_overrides(argv)
-    named = [text.removeprefix(_KEY) for text in overrides if text.startswith(_KEY)]
-    named = named or _flag_values(argv)
-    if named:
+    if named := _hosts_named(argv):
         return named[-1]
     default = os.environ.get(VARIABLE) or EMBEDDED
     if default not in HOSTS:
@@ -55,19 +56,75 @@ def wanted_host(argv: Sequence[str]) -> str:
     return default
 
 
-def translate(command: str, argv: Sequence[str]) -> list[str]:
+def names_host(argv: Sequence[str]) -> bool:
+    """Whether the command line or the variable says which host is meant."""
+    return bool(_hosts_named(argv) or os.environ.get(VARIABLE))
+
+
+def _hosts_named(argv: Sequence[str]) -> list[str]:
+    overrides, _ = split_overrides(argv)
+    named = [text.removeprefix(_KEY) for text in overrides if text.startswith(_KEY)]
+    return named or _flag_values(argv)
+
+
+def translate(command: str, argv: Sequence[str], default: str = CENTRAL) -> list[str]:
     """Arguments as nnDetection's command takes them.
 
     Our choice of the host is taken out, repeated ``-o`` become one (nnDetection heeds only the last), names of our
-    presets become those for nnDetection, and without any ``train=`` our default preset is chosen.
+    presets become those for nnDetection, and without any ``train=`` that of ``default``, one of our systems, is chosen.
+
+    Raises:
+        UserError: ``default`` has no form inside nnDetection.
     """
     overrides, rest = split_overrides(argv)
     kept = [text for text in overrides if not text.startswith(_KEY)]
     if command in COMPOSING:
         kept = [_translated(text) for text in kept]
-        if not any(text.startswith("train=") for text in kept):
-            kept.insert(0, f"train={PRESETS['psma25d']}")
+        if not _named(kept):
+            if default not in PRESETS:
+                raise UserError(
+                    f"this data set is one for {default}, which does not run inside nnDetection",
+                    expected=", ".join(PRESETS),
+                    remedy="Leave out host=nndet, or name another system with -o train=NAME",
+                )
+            kept.insert(0, f"train={PRESETS[default]}")
     return [*_without_flag(rest), *(["-o", *kept] if kept else [])]
+
+
+def _named(overrides: Sequence[str]) -> bool:
+    return any(text.startswith("train=") for text in overrides)
+
+
+def _default_system(command: str, argv: Sequence[str]) -> str:
+    """The system of the data, as the embedded engine chooses it, where the user names none.
+
+    Raises:
+        UserError: a task is not found, none or several systems suit it, or several tasks are for different ones.
+    """
+    overrides, rest = split_overrides(argv)
+    tasks = _tasks(command, _without_flag(rest))
+    if command not in COMPOSING or _named(overrides) or not tasks:
+        return CENTRAL
+    from nndet_psma.dataset.task.description import read_description
+    from nndet_psma.dataset.task.paths import find_task
+    from nndet_psma.systems.choice import default_system
+
+    chosen = {task: default_system(read_description(find_task(task).root)).name for task in tasks}
+    if len(set(chosen.values())) > 1:
+        raise UserError(
+            "these tasks are for different systems",
+            found=", ".join(f"{task}: {name}" for task, name in chosen.items()),
+            remedy="Prepare them one by one, or name a system with -o train=NAME",
+        )
+    return chosen[tasks[0]]
+
+
+def _tasks(command: str, arguments: Sequence[str]) -> list[str]:
+    """What nnDetection's parser takes as tasks; none where it is to print its help, or will complain itself."""
+    if {"-h", "--help"} & set(arguments):
+        return []
+    leading = list(takewhile(lambda text: not text.startswith("-"), arguments))
+    return leading if command == "nndet_prep" else leading[:1]
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -29,10 +29,41 @@ ENTRY_POINTS = {
     "nndet_boxes2nii": "scripts.utils:boxes2nii",
     "nndet_cls2fg": "scripts.convert_cls2fg:main",
     "nndet_seg2det": "scripts.convert_seg2det:main",
+    "nndet_seg2nii": "scripts.utils:seg2nii",
+    "nndet_env": "scripts.utils:env",
+    "nndet_searchpath": "scripts.utils:hydra_searchpath",
 }
 """nnDetection's commands and their functions, as its setup.py names them."""
 
-_WITHOUT_PLUGIN = {"nndet_example", "nndet_unpack", "nndet_boxes2nii", "nndet_cls2fg", "nndet_seg2det"}
+_WITHOUT_PLUGIN = {
+    f"nndet_{name}" for name in ("example", "unpack", "boxes2nii", "cls2fg", "seg2det", "seg2nii", "env")
+}
+_WITHOUT_FOLDERS = ("nndet_unpack", "nndet_env")
+_DISTRIBUTIONS = {
+    "SimpleITK": "SimpleITK",
+    "absl": "absl-py",
+    "batchgenerators": "batchgenerators",
+    "deprecate": "pyDeprecate==0.3.1",
+    "git": "GitPython",
+    "google": "protobuf",
+    "hydra": "hydra-core",
+    "loguru": "loguru",
+    "medpy": "MedPy",
+    "mlflow": "mlflow",
+    "nevergrad": "nevergrad",
+    "nnunet": "nnunet==1.7.1",
+    "omegaconf": "omegaconf",
+    "pkg_resources": "setuptools<80",
+    "pytorch_lightning": "pytorch_lightning==1.4.2",
+    "seaborn": "seaborn",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "tensorboard": "tensorboard",
+    "torchmetrics": "torchmetrics==0.7.3",
+}
+"""What pip calls the package of a module that nnDetection, or what it stands on, imports. Of a module without a line
+the name is not guessed: "deprecate" and "absl" are other people's packages, too."""
+
 _DEFAULT_THREADS = {"OMP_NUM_THREADS": "1"}  # nnDetection refuses to start without; 1 is what it advises
 
 
@@ -72,17 +103,20 @@ def _load(command: str, root: Path) -> Callable[[], object]:
 
 
 def _missing_package(error: ModuleNotFoundError) -> Exception:
-    package = (error.name or "").partition(".")[0]
+    module = error.name or ""
+    package = module.partition(".")[0]
     if package in ("", "nndet", "nndet_psma", "scripts"):
         return error
+    known = next((name for name in (module, package) if name in _DISTRIBUTIONS), None)
+    remedy = f"pip install '{_DISTRIBUTIONS[known]}'. " if known else ""
     return UserError(
-        f"nnDetection needs the package '{package}', which is not installed",
-        remedy=f"Install what nnDetection's requirements.txt lists ({HOME})",
+        f"nnDetection needs the module '{module}', which is not installed",
+        remedy=f"{remedy}docs/nndetection.md lists all that nnDetection needs; so does its requirements.txt ({HOME})",
     )
 
 
 def _require_folders(command: str) -> None:
-    needed = [] if command == "nndet_unpack" else ["det_data", "det_models"]
+    needed = [] if command in _WITHOUT_FOLDERS else ["det_data", "det_models"]
     for name in needed:
         if not os.environ.get(name):
             raise UserError(

@@ -9,10 +9,15 @@ from typing import Any
 
 from nndet_psma.artifacts.plan import Target
 from nndet_psma.core.errors import UserError
+from nndet_psma.hosts.nndetection.nms import nms_bytes
 
 CPU_BUDGET_GB = 1.0
 """On a CPU memory is plenty and time short: so many GB of activations take about two seconds per step."""
 
+CANDIDATES = 10_000
+"""Boxes of an image that nnDetection suppresses (``topk_candidates`` of its v001), one image after the other."""
+
+_SUPPRESSED_DIM = 3  # boxes of slices are suppressed by torchvision
 _USABLE_SHARE = 0.92  # as in planners.memory: displays, other processes, the error of this model
 _CONTEXT_GB, _FRAGMENTATION = 0.9, 1.1
 _WEIGHT_BYTES = 4 * 4  # weights, gradients, momentum, and the average of the last epochs
@@ -62,7 +67,8 @@ class CountingEstimator:
         kept = activation_count(network, (self.batch_size, channels, *shape))
         if self.target.device == "cpu":
             return weights + 2 * _ACTIVATION_BYTES * kept
-        return round((weights + _ACTIVATION_BYTES * kept) * _FRAGMENTATION + _CONTEXT_GB * 1e9)
+        suppression = nms_bytes(CANDIDATES) if len(shape) == _SUPPRESSED_DIM else 0
+        return round((weights + _ACTIVATION_BYTES * kept + suppression) * _FRAGMENTATION + _CONTEXT_GB * 1e9)
 
 
 def activation_count(network: Any, shape: tuple[int, ...]) -> int:

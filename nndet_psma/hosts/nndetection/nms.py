@@ -12,8 +12,20 @@ from torch import Tensor
 _MODULE = "nndet.core.boxes.nms"  # "import nndet.core.boxes.nms as x" would yield the function of that name
 
 
+BLOCK = 256
+"""Boxes whose overlaps with all others are held at once: of 10000 candidates that is 10 MB a matrix, not 400."""
+
+PAIR_BYTES = 40
+"""Per pair of boxes: nnDetection's IoU holds ten matrices of 32 bit at once, six corners and what it makes of them."""
+
+
+def nms_bytes(candidates: int) -> int:
+    """Most memory that :func:`nms_3d` takes on the boxes' device, for so many candidates of an image."""
+    return PAIR_BYTES * min(BLOCK, candidates) * candidates
+
+
 def nms_3d(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Greedy suppression: overlaps where the boxes lie, the pass over them on the CPU.
+    """Greedy suppression: overlaps where the boxes lie, block by block, the pass over them on the CPU.
 
     Args:
         boxes: ``[N, 6]`` nnDetection's.
@@ -27,13 +39,18 @@ def nms_3d(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
     order = scores.sort(descending=True)[1]
     ranked = boxes[order]
-    overlapping = (box_iou(ranked, ranked) > iou_threshold).cpu().numpy()
-    free = np.ones(len(overlapping), dtype=bool)
-    kept = []
-    for row in range(len(overlapping)):
-        if free[row]:
-            kept.append(row)
-            free &= ~overlapping[row]
+    free = np.ones(len(ranked), dtype=bool)
+    kept: list[int] = []
+    for start in range(0, len(ranked), BLOCK):
+        rows = start + np.flatnonzero(free[start : start + BLOCK])
+        if len(rows) == 0:
+            continue
+        rest = ranked[start:]  # better boxes had their turn
+        overlapping = (box_iou(ranked[rows], rest) > iou_threshold).cpu().numpy()
+        for row, hides in zip(rows.tolist(), overlapping, strict=True):
+            if free[row]:
+                kept.append(row)
+                free[start:] &= ~hides
     return order[kept]
 
 

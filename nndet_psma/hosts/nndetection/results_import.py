@@ -100,13 +100,14 @@ def import_results(
     description = read_description(paths.root)
     folds = _folds(sources[0])
     cases = {split: {c.case_id: c for c in list_cases(paths, description, split)} for split in _splits(paths)}
-    reader = _Reader(paths, description, cases, settings)
-    plan = foreign_plan(_plan_folder(sources[0]), description, _fold_plans(sources[0], list(cases["Tr"])))
+    fold_plans = _fold_plans(sources[0], list(cases["Tr"]))
+    plans = [foreign_plan(_plan_folder(source), description, fold_plans) for source in sources]
+    reader = _Reader(paths, description, cases, settings, [plan.spacing for plan in plans])
     imported = []
     for fold in folds:
         found, predictions = reader.read(fold, [_fold_folder(source, fold) for source in sources])
         folder = target.fold(fold)
-        plan.write(folder / PLAN)
+        plans[0].write(folder / PLAN)
         for split, of_split in predictions.items():
             _write_predictions(folder / PREDICTIONS[split], of_split)
         _inference_plan(found, folds, settings, predictions).write(folder / INFERENCE_PLAN)
@@ -123,8 +124,10 @@ class _Reader:
         description: DatasetDescription,
         cases: Mapping[str, Mapping[str, RawCase]],
         settings: ImportSettings,
+        spacings: Sequence[Sequence[float]],
     ) -> None:
         self.description, self.cases, self.settings = description, cases, settings
+        self.spacings = spacings  # of the grid that each source predicts in
         self.clinical = read_clinical(paths)
 
     def read(self, fold: int, folders: Sequence[Path]) -> tuple[ImportedFold, dict[str, list[Prediction]]]:
@@ -151,7 +154,10 @@ class _Reader:
                 remedy="Give the task that the model was trained on",
             )
         return foreign_prediction(
-            [read_nndetection_boxes(file) for file in files],
+            [
+                read_nndetection_boxes(file, predicted_at=spacing)
+                for file, spacing in zip(files, self.spacings, strict=True)
+            ],
             self.description.labels,
             image=original_geometry(case.images[0]),
             score_threshold=0.0,

@@ -49,7 +49,7 @@ def test_written_files_hold_what_nndetection_holds(tmp_path):
     detections = Detections.build([[3, 5, 7, 6, 9, 13]], [0.75], [1])
     write_nndetection_boxes(tmp_path / "case_7_boxes.pkl", detections, GRID)
     found = pickle.loads((tmp_path / "case_7_boxes.pkl").read_bytes())
-    assert set(found) == set(CONTENT)
+    assert set(found) == {*CONTENT, "extra_voxels"}
     for key, wanted in CONTENT.items():
         assert type(found[key]) is type(wanted)
         if isinstance(wanted, np.ndarray):
@@ -85,6 +85,29 @@ def test_a_box_may_reach_a_little_beyond_the_image(tmp_path):
     assert len(found.detections) == 1
 
 
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+def test_the_longer_voxel_is_one_of_the_grid_predicted_in(tmp_path, ratio):
+    """Voxels 6..12 of the image: nnDetection's box of them, restored, begins a resampled voxel before, at 6 - ratio."""
+    z, y, x = (ratio * step for step in GRID.spacing)
+    low = 6 - ratio
+    file = _write(tmp_path, pred_boxes=np.array([[low, low, 12, 12, low, 12]]))
+    found = read_nndetection_boxes(file, predicted_at=(z, y, x))
+    np.testing.assert_allclose(found.detections.boxes, [[6, 6, 6, 12, 12, 12]])
+
+
+def test_files_of_ours_tell_how_much_longer_their_boxes_are(tmp_path):
+    """Whatever grid they were predicted in."""
+    tight = Detections.build([[2, 6, 6, 4, 12, 12]], [0.5])
+    write_nndetection_boxes(tmp_path / "a_boxes.pkl", tight, GRID)
+    found = read_nndetection_boxes(tmp_path / "a_boxes.pkl", predicted_at=(9.0, 9.0, 9.0))
+    assert found.detections.boxes.tolist() == [[2, 6, 6, 4, 12, 12]]
+
+
+def test_without_a_grid_the_spacing_cannot_be_used(tmp_path):
+    with pytest.raises(UserError, match="does not tell the spacing of the image"):
+        read_nndetection_boxes(_write(tmp_path, itk_origin=None), predicted_at=(1.0, 1.0, 1.0))
+
+
 def test_file_without_a_grid(tmp_path):
     assert read_nndetection_boxes(_write(tmp_path, itk_origin=None)).geometry is None
 
@@ -110,6 +133,8 @@ def test_file_without_a_grid(tmp_path):
         ({"restore": False}, "in nnDetection's preprocessed grid.*Predict with restore"),
         ({"itk_spacing": (0.0, 1.0, 1.0)}, "the grid of the image makes no sense"),
         ({"itk_direction": (1.0,)}, "the grid of the image makes no sense"),
+        ({"extra_voxels": (1.0, 1.0)}, "extra_voxels makes no sense; expected three numbers"),
+        ({"extra_voxels": (1.0, 1.0, -1.0)}, "extra_voxels makes no sense"),
     ],
 )
 def test_what_is_refused(tmp_path, changes, message):

@@ -148,8 +148,9 @@ class TestVolumes:
         ours = make(3, [INSIDE, BORDER, BRIGHT], models=2)
         theirs = BoxEnsemblerSelective.from_case(case(), dict(GRID), {})
         theirs.model_results, theirs.model_weights = ours.model_results, ours.model_weights
-        expected, found = theirs.get_case_result(restore=True), ours.get_case_result(restore=True)
+        expected, found = theirs.get_case_result(), ours.get_case_result()
         assert set(expected) == set(found)
+        assert set(ours.get_case_result(restore=True)) == {*expected, "extra_voxels"}
         np.testing.assert_allclose(found["pred_boxes"], expected["pred_boxes"], atol=1e-4)
         np.testing.assert_allclose(found["pred_scores"], expected["pred_scores"], atol=1e-6)
 
@@ -158,11 +159,25 @@ class TestVolumes:
         assert len(predicted(made)[0]) == 1
 
     def test_restored_and_not_are_the_same_boxes(self):
-        """y and x are doubled (2 mm to 1 mm) and moved by the crop, z only moved."""
+        """The object's y and x are doubled (2 mm to 1 mm) and moved by the crop, z only moved.
+
+        z 3..6, y 9..14, x 11..15 become 8..11, 28..38, 42..50; nnDetection's truth begins one voxel before.
+        """
         made = make(3, [INSIDE, BORDER], {"zone_share": 0.1})
         restored, _ = predicted(made, restore=True)
-        np.testing.assert_allclose(restored, [[7, 26, 11, 38, 40, 50]])
+        np.testing.assert_allclose(restored, [[7, 27, 11, 38, 41, 50]])
         np.testing.assert_allclose(predicted(made)[0], [INSIDE[1]])
+
+    @pytest.mark.parametrize("ratio", [1, 2, 3])
+    def test_a_perfect_box_is_perfect_in_the_image(self, ratio):
+        """Voxels 6..12 of the image are 6/ratio..12/ratio here; nnDetection's truth in the image is 5..12."""
+        box = [v / ratio for v in (6 - ratio, 6 - ratio, 12, 12, 6 - ratio, 12)]
+        made = make(3, [(ORIGIN, box, 0.9)])
+        made.properties["original_spacing"] = np.ones(3)
+        made.properties["spacing_after_resampling"] = np.full(3, float(ratio))
+        made.properties["crop_bbox"] = [(0, 40)] * 3
+        np.testing.assert_allclose(predicted(made)[0], [box])
+        np.testing.assert_allclose(predicted(made, restore=True)[0], [[5, 5, 12, 12, 5, 12]])
 
     def test_off_comes_first_in_the_sweep(self):
         """nnDetection takes the first of equal values."""

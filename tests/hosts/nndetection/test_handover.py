@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -115,6 +116,52 @@ def test_handing_over_launches_with_the_rest(monkeypatch):
     assert launched == []
     assert handed_over("nndet_eval", ["100", "M", "0", "--test", "--host", "nndet"]) == 7
     assert launched == [("nndet_eval", ["100", "M", "0", "--test"])]
+
+
+CT, CTV = {"0": "CT"}, {"0": "CT", "1": "CTV"}
+
+
+def _describe(root, number, modalities, **more):
+    folder = root / f"Task{number}_T"
+    folder.mkdir()
+    content = {"task": folder.name, "name": "t", "dim": 3, "labels": {"0": "node"}, "modalities": modalities}
+    (folder / "dataset.json").write_text(json.dumps({**content, **more}))
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """A volume without CTV (100), CT with CTV (101), a task for nodestatus (102); and what is launched."""
+    _describe(tmp_path, 100, CT)
+    _describe(tmp_path, 101, CTV)
+    _describe(tmp_path, 102, CT, psma={"target": "node_status"})
+    monkeypatch.setenv("det_data", str(tmp_path))
+    given = []
+    monkeypatch.setattr(launch, "launch", lambda command, argv: given.append(argv) or 0)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["100"], ["100", "-o", "train=psma3d_nndet"]),
+        (["101"], ["101", "-o", "train=psma25d_nndet"]),
+        (["100", "-np", "2"], ["100", "-np", "2", "-o", "train=psma3d_nndet"]),
+        (["100", "-o", "train=psma25d"], ["100", "-o", "train=psma25d_nndet"]),
+        (["102", "-o", "train=v001"], ["102", "-o", "train=v001"]),
+        (["--help"], ["--help", "-o", "train=psma25d_nndet"]),
+    ],
+)
+def test_without_a_name_the_data_decide_as_in_the_embedded_engine(launched, argv, expected):
+    assert handed_over("nndet_prep", ["--host=nndet", *argv]) == 0
+    assert launched == [expected]
+
+
+def test_what_nndetection_cannot_do_is_told(launched):
+    with pytest.raises(UserError, match=r"one for nodestatus, which does not run inside nnDetection"):
+        handed_over("nndet_train", ["102", "--host", "nndet"])
+    with pytest.raises(UserError, match="different systems; found 100: retina3d, 101: psma25d"):
+        handed_over("nndet_prep", ["100", "101", "--host", "nndet"])
+    assert launched == []
 
 
 def test_asking_costs_no_heavy_import():

@@ -89,9 +89,25 @@ def test_an_unknown_command_lists_the_known(stand_in):
 
 def test_a_missing_package_is_named(stand_in):
     with pytest.raises(
-        UserError, match=r"needs the package 'needed_package_of_nndetection'.*requirements.txt"
+        UserError,
+        match=r"needs the module 'needed_package_of_nndetection', which is not installed\. docs/nndetection",
     ):
         launch("nndet_unpack", ["folder", "1"])
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("deprecate", "pip install 'pyDeprecate==0.3.1'"),
+        ("google.protobuf", "pip install 'protobuf'"),
+        ("absl", "pip install 'absl-py'"),
+        ("skimage.morphology", "pip install 'scikit-image'"),
+    ],
+)
+def test_a_missing_module_is_told_by_what_pip_calls_it(module, command):
+    told = launch_module._missing_package(ModuleNotFoundError(name=module))
+    assert f"needs the module '{module}'" in str(told)
+    assert command in str(told)
 
 
 def test_a_fault_inside_nndetection_keeps_its_traceback(stand_in):

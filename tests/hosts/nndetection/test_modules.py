@@ -237,6 +237,28 @@ class TestSuppression:
         assert kept.tolist() == theirs(boxes, scores, threshold).tolist()
         assert 0 < len(kept) < 60
 
+    @pytest.mark.parametrize("block", [1, 7, 60, 1000])
+    def test_blocks_change_nothing_and_bound_what_is_held(self, block, monkeypatch):
+        from nndet.core.boxes import ops
+
+        from nndet_psma.hosts.nndetection import nms
+
+        random = np.random.default_rng(4)
+        lower, size = random.uniform(0, 9, (60, 3)), random.uniform(4, 8, (60, 3))
+        corners = np.concatenate([lower, lower + size], axis=1)[:, [0, 1, 3, 4, 2, 5]]
+        boxes, scores = torch.from_numpy(corners).float(), torch.from_numpy(random.random(60)).float()
+        genuine, held = ops.box_iou, []
+        monkeypatch.setattr(ops, "box_iou", lambda a, b: held.append(len(a)) or genuine(a, b))
+        monkeypatch.setattr(nms, "BLOCK", block)
+        kept = nms.nms_3d(boxes, scores, 0.2)
+        assert kept.tolist() == sys.modules["nndet.core.boxes.nms"].nms_cpu(boxes, scores, 0.2).tolist()
+        assert max(held) <= block
+
+    def test_no_boxes(self):
+        from nndet_psma.hosts.nndetection.nms import nms_3d
+
+        assert nms_3d(torch.zeros(0, 6), torch.zeros(0), 0.5).tolist() == []
+
     def test_given_only_where_missing(self, monkeypatch):
         from nndet.core.boxes import nms as _loads  # noqa: F401
 

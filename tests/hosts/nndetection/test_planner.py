@@ -269,6 +269,13 @@ class TestMemory:
         ]
         assert verdicts == [True, True, True, False]
 
+    def test_suppression_of_volumes_is_counted(self):
+        """256 rows of 10000 candidates, 40 bytes each: 102.4 MB, and a tenth for fragmentation."""
+        network = torch.nn.Conv3d(1, 1, 1, bias=False)
+        estimator = CountingEstimator(Target("gpu", 8.0))
+        needed, _ = estimator.estimate([1, 1, 1], [2, 2, 2], network, in_channels=1)
+        assert needed == round((16 + 2 * 8 + 102_400_000) * 1.1 + 0.9e9)
+
     def test_too_small_a_gpu_is_told(self):
         estimator = CountingEstimator(Target("gpu", 0.5))
         with pytest.raises(UserError, match=r"does not fit 0.5 GB.*gpu_memory_gb"):

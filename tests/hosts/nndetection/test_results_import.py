@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from nndet_place import PLAN_DEBUG, PREDICTED, write_boxes, write_genuine_model
 
@@ -7,6 +8,8 @@ from nndet_psma.artifacts.model_folder import CONSOLIDATED, ModelFolder
 from nndet_psma.artifacts.prediction import Prediction
 from nndet_psma.core.errors import UserError
 from nndet_psma.dataset.task.paths import TaskPaths
+from nndet_psma.hosts.boxes_pkl.read import load_plain
+from nndet_psma.hosts.boxes_pkl.write import dump_plain
 from nndet_psma.hosts.nndetection.results_import import ImportedFold, ImportSettings, import_results
 from nndet_psma.stages.evaluate import evaluate
 from nndet_psma.stages.submit import read_predictions
@@ -44,6 +47,22 @@ def test_boxes_are_ours_again(box_task, target):
     assert a.lesions[0].name == "node"
     # 3 x 3.0, 5 x 1.5, 5 x 1.0 mm
     assert a.lesions[0].size_mm == (9.0, 7.5, 5.0)
+
+
+def test_boxes_of_a_coarser_grid_are_tight_again(box_task, target):
+    """Resampled to three times the spacing, nnDetection's box of z 2..5, y 3..8, x 4..9 begins three voxels before."""
+    source = box_task.source()
+    resampled = {**PLAN_DEBUG, "target_spacing": "[9.  4.5 3. ]"}
+    (source / "fold0" / "plan_debug.json").write_text(json.dumps(resampled))
+    file = source / "fold0" / "val_predictions" / "a_boxes.pkl"
+    content = load_plain(file.read_bytes())
+    del content["extra_voxels"]  # nnDetection does not tell
+    content["pred_boxes"] = np.array([[-1.0, 0.0, 5.0, 8.0, 1.0, 9.0]])
+    content |= {"pred_scores": np.array([0.9]), "pred_labels": np.array([0.0])}
+    file.write_bytes(dump_plain(content))
+    bring(box_task, target)
+    a = Prediction.read(target.fold(0) / "val_predictions" / "a_boxes.json")
+    assert [lesion.box for lesion in a.lesions] == [(2, 3, 4, 5, 8, 9)]
 
 
 def test_the_import_is_a_model_folder(box_task, target):

@@ -1,7 +1,11 @@
 """All of genuine nnDetection's commands with our planners and modules, from the raw task to scores, on a CPU."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +39,7 @@ def say(command, *arguments):
     assert launch(command, list(arguments)) == 0
 
 
-def run_all(place, preset):
+def run_all(place, preset, say=say):
     """Prep, two folds, consolidation, prediction and evaluation; returns the folder of the models."""
     module, plan = SYSTEMS[preset]
     name = f"{module}_{plan}"
@@ -50,18 +54,71 @@ def run_all(place, preset):
     return place.models / TASK / name
 
 
+def enter(place, tmp_path, monkeypatch):
+    """A copy of the task as the one of all commands, with what nnDetection wants besides."""
+    shutil.copytree(place.data, tmp_path / "data")
+    copied = type(place)(tmp_path / "data", tmp_path / "models")
+    copied.models.mkdir()
+    description = copied.paths.root / "dataset.json"
+    content = json.loads(description.read_text())
+    description.write_text(json.dumps({**content, "target_class": 0}))  # nndet_eval --case needs one
+    copied.enter(monkeypatch)
+    monkeypatch.setenv("det_num_threads", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "mlruns"))
+    return copied
+
+
+SCRIPT = """
+__requires__ = "nndet==0.1"
+import sys
+from {module} import {function}
+if __name__ == "__main__":
+    sys.exit({function}())
+"""
+
+
+@pytest.mark.slow
+def test_nndetections_own_scripts_with_the_hook(nndetection, raw_place, tmp_path, monkeypatch):
+    """As pip writes them, with the pins that older setuptools checks; every command in a process of its own."""
+    from nndet_psma.hosts.nndetection.hook.place import install
+    from nndet_psma.hosts.nndetection.launch import ENTRY_POINTS
+
+    place = enter(raw_place, tmp_path, monkeypatch)
+    site, scripts = tmp_path / "site", tmp_path / "bin"
+    site.mkdir()
+    scripts.mkdir()
+    (site / "sitecustomize.py").write_text(f"import site\nsite.addsitedir({str(site)!r})\n")
+    ours = Path(__file__).parents[3]
+    paths = [str(folder) for folder in (site, nndetection, ours)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    for command, place_of in ENTRY_POINTS.items():
+        module, _, function = place_of.partition(":")
+        (scripts / command).write_text(SCRIPT.format(module=module, function=function))
+
+    def say(command, *arguments):
+        done = subprocess.run(
+            [sys.executable, str(scripts / command), *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+    with pytest.raises(AssertionError, match="DistributionNotFound"):
+        say("nndet_train", "--help")
+    install(site)
+    say("nndet_searchpath")
+    say("nndet_seg2nii", "--help")
+    root = run_all(place, "psma25d_nndet", say)
+    scores = json.loads((root / "consolidated" / "test_results" / "results_boxes.json").read_text())
+    assert "mAP_IoU_0.10_0.50_0.05_MaxDet_100" in scores
+
+
 @pytest.mark.slow
 def test_from_raw_data_to_scores_and_bagging(nndetection, raw_place, tmp_path, monkeypatch):
     """Slices and volumes; then both systems' boxes of a test case vote, read from nnDetection's files by ours."""
-    shutil.copytree(raw_place.data, tmp_path / "data")
-    place = type(raw_place)(tmp_path / "data", tmp_path / "models")
-    place.models.mkdir()
-    description = place.paths.root / "dataset.json"
-    content = json.loads(description.read_text())
-    description.write_text(json.dumps({**content, "target_class": 0}))  # nndet_eval --case needs one
-    place.enter(monkeypatch)
-    monkeypatch.setenv("det_num_threads", "1")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "mlruns"))
+    place = enter(raw_place, tmp_path, monkeypatch)
     predictions = {}
     for preset in SYSTEMS:
         root = run_all(place, preset)
