@@ -7,6 +7,8 @@ MONAI's implementation.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -50,8 +52,9 @@ def class_map(model: nn.Module, images: torch.Tensor, layer: str) -> NDArray[np.
     """The map of one image ``[1, C, *size]`` at a layer by name, brought to the size of the image."""
     from monai.visualize.class_activation_maps import GradCAM
 
+    mapped: Any = GradCAM(model, layer)
     with torch.enable_grad():
-        coarse = GradCAM(model, layer).compute_map(images, class_idx=POSITIVE).detach()
+        coarse = mapped.compute_map(images, class_idx=POSITIVE).detach()
     size = images.shape[2:]
     fine = functional.interpolate(coarse, size=size, mode=_MODES[len(size)], align_corners=False)
     found: NDArray[np.float32] = fine[0, 0].cpu().numpy().astype(np.float32)

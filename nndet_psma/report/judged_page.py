@@ -10,6 +10,7 @@ from nndet_psma.report.sections.cost import training_section
 from nndet_psma.report.sections.judged import (
     compared_section,
     curves_section,
+    explained_section,
     judged_headline,
     judged_scores,
     objects_section,
@@ -36,6 +37,7 @@ def build_judged_page(source: JudgedSource) -> str:
             curves_section(source),
             compared_section(source),
             objects_section(source),
+            *([explained_section(source)] if source.shortcuts is not None else []),
             *(section(source) for section in source.own_sections),
             provenance_section(source),
         ],

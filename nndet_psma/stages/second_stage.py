@@ -56,7 +56,7 @@ def judge_found(
     found = []
     for result in done.results:
         case = cases[result.case_id]
-        image = read_volume(_file(case, job, plan.ct_name), canonical=False)
+        image = read_volume(_file(case, job, str(plan.ct_name)), canonical=False)
         judge_all = fusion is not None and isinstance(result, Prediction)
         boxes = result.candidates if judge_all and isinstance(result, Prediction) else None
         objects = _objects(job.target, result, image, plan, boxes)

@@ -167,6 +167,8 @@ class ClassifyingSystem(
         by_object = {(row.case_id, int(row.object_id or 0)): row for row in rows}
         simple = simple_rows(plan, parts, by_object)
         cutoff = self.cutoff(plan, self.inference(model, plan, fold))
+        if not isinstance(cutoff, CalibratedCutoff):
+            raise TypeError("classifiers decide by calibrated probabilities")
         controls = control_rows(plan, list(results), by_object, cutoff)
         blind = {name: controls.pop(name) for name in (BLIND,) if name in controls}
         return simple | blind, controls

@@ -230,7 +230,7 @@ def test_report(place, model):
         f"{place.kind.unit.capitalize()} by {place.kind.unit}",
     ):  # fmt: skip
         assert words in text, words
-    assert text.count("data:image/png") == 3  # data, ROC, histogram
+    assert text.count("data:image/png") == 5  # data, ROC, histogram, reliability, decision curve
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "https://" not in text
     assert main(["report", "910", model, "--val", "--output", str(html)]) == 0

@@ -51,7 +51,8 @@ def read_measured(case: RawCase) -> dict[int, dict[str, float]]:
     for name, values in names.items() if isinstance(names, dict) else [("measured", None)]:
         numbers = values.items() if isinstance(values, dict) else [("", None)]
         for number, value in numbers:
-            if not (str(number).isdecimal() and type(value) in (int, float) and math.isfinite(value)):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is None or not (str(number).isdecimal() and is_number and math.isfinite(value)):
                 raise UserError(
                     f"'measured' holds no numbers under {str(name)[:60]!r}",
                     file=case.instances,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nndet_psma.report.page.content import Picture
@@ -87,6 +89,13 @@ def jpeg(figure: Figure, dpi: int, alt: str, caption: str = "") -> Picture:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="jpeg", dpi=dpi, pil_kwargs={"quality": 84, "optimize": True})
     return Picture(_uri("jpeg", buffer), _pixels(figure, dpi), alt, caption)
+
+
+def picture_of(file: Path, alt: str) -> Picture:
+    """A PNG that is there already."""
+    content = file.read_bytes()
+    width, height = struct.unpack(">II", content[16:24])  # of the first chunk, IHDR
+    return Picture(_uri("png", io.BytesIO(content)), (width, height), alt)
 
 
 def _uri(kind: str, buffer: io.BytesIO) -> str:

@@ -11,9 +11,9 @@ from nndet_psma.evaluation.judgements.row import JudgedRow, scored_rows
 from nndet_psma.evaluation.judgements.scores import JudgementScores
 from nndet_psma.evaluation.judgements.shares import Share
 from nndet_psma.evaluation.statistics.resampling import FEWEST_PATIENTS
-from nndet_psma.report.charts.judged import probability_chart, roc_chart
+from nndet_psma.report.charts.judged import decision_chart, probability_chart, reliability_chart, roc_chart
 from nndet_psma.report.judged_source import JudgedSource
-from nndet_psma.report.page.content import Block, Missing, Note, Section, Table, Tile, Tiles
+from nndet_psma.report.page.content import Block, Gallery, Missing, Note, Section, Shown, Table, Tile, Tiles
 from nndet_psma.report.texts import count, interval, number, percent
 
 _SHOWN = 100
@@ -129,14 +129,46 @@ def curves_section(source: JudgedSource) -> Section:
     )
     settings = source.inference.settings if source.inference else {}
     positive, threshold = settings.get("positive"), settings.get("threshold")
-    chart = probability_chart(
-        rows,
-        positive if positive in scores.classes else scores.shown[0],
-        float(threshold) if positive in scores.classes and isinstance(threshold, int | float) else None,
-        scores.unit,
+    shown = positive if positive in scores.classes else scores.shown[0]
+    cut = float(threshold) if positive in scores.classes and isinstance(threshold, int | float) else None
+    charts = (
+        probability_chart(rows, shown, cut, scores.unit),
+        reliability_chart(rows, shown, scores.unit),
+        decision_chart(rows, shown),
     )
-    if chart is not None:
-        section.blocks.append(chart)
+    section.blocks.extend(chart for chart in charts if chart is not None)
+    return section
+
+
+def explained_section(source: JudgedSource) -> Section:
+    """The most certain mistakes in pictures, with the maps of where the network looked."""
+    section = Section("explained", "Worst mistakes in pictures")
+    wrong = [row for row in worst_first(source.rows) if row.truth is not None and not row.right]
+    if not wrong:
+        section.blocks.append(Note("There are none: every decision whose truth is known is right."))
+        return section
+    items = [
+        Shown(
+            f"Case {row.case_id}, {source.scores.unit} {row.object_id}",
+            "miss",
+            f"{row.truth}, called {row.decision}",
+            [source.explained[row.case_id, row.object_id]],
+            [", ".join(f"P({name}) {value:.2f}" for name, value in row.probabilities.items())],
+        )
+        for row in wrong
+        if row.object_id is not None and (row.case_id, row.object_id) in source.explained
+    ]
+    if not items:
+        section.blocks.append(
+            source.missing.get("explained")
+            or Missing("pictures of where the network looked.", "nndet_predict TASK MODEL --explain")
+        )
+        return section
+    text = (
+        "CT with the outline of the object; occlusion (red: the probability falls where this is painted over) and "
+        "Grad-CAM (red: speaks for the positive class) over it."
+    )
+    section.blocks.extend([Note(text), Gallery(f"{len(items)} of {count(len(wrong), 'mistake')}", items)])
     return section
 
 
