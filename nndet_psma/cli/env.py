@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from nndet_psma.cli.arguments import say
+
+_MORE_PACKAGES = ("monai", "pydicom", "highdicom", "hydra-core", "scikit-learn", "nndet")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,10 +25,12 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
+    from nndet_psma.core.workers import usable_cores
     from nndet_psma.stages.train import package_versions
 
-    say(f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores")
-    for name, version in package_versions().items():
+    cores = f"{usable_cores()} of {os.cpu_count()} cores usable"
+    say(f"python {platform.python_version()} on {platform.platform()}, {cores}")
+    for name, version in package_versions(*_MORE_PACKAGES).items():
         say(f"{name} {version}")
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -33,9 +38,17 @@ def run(args: argparse.Namespace) -> int:
     if not torch.cuda.is_available():
         say("no GPU visible")
     for variable in ("det_data", "det_models"):
-        say(f"{variable} {'is set' if os.environ.get(variable) else 'is not set'}")
+        say(f"{variable} {_folder(os.environ.get(variable))}")
     _say_scripts()
     return 0
+
+
+def _folder(value: str | None) -> str:
+    """A folder, without the name of the user, for what is printed here is sent around."""
+    if not value:
+        return "is not set"
+    shown = value.replace(str(Path.home()), "~", 1)
+    return f"= {shown}" if Path(value).is_dir() else f"= {shown}, which does not exist"
 
 
 def _say_scripts() -> None:

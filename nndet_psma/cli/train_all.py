@@ -177,23 +177,23 @@ def _slots(args: argparse.Namespace, fan_out: FanOut) -> list[str | None]:
 def _shared_cores(slots: int, config: AnyConfig) -> str | None:
     """Override for the loader processes of each of several jobs; None where the trainer or the user decides."""
     from nndet_psma.cli.config import system_of_config
-    from nndet_psma.jobs.slots import cores
+    from nndet_psma.core.workers import usable_cores
 
     key = system_of_config(config).workers_key
     if slots == 1 or key is None or getattr(config.trainer_cfg, key) is not None:
         return None
-    return f"trainer_cfg.{key}={max(1, cores() // slots - 1)}"
+    return f"trainer_cfg.{key}={max(1, usable_cores() // slots - 1)}"
 
 
 def _environment(slots: int) -> dict[str, str]:
     """Threads of each of several jobs, unless the user has chosen."""
     import os
 
-    from nndet_psma.jobs.slots import cores
+    from nndet_psma.core.workers import usable_cores
 
     if slots == 1 or "OMP_NUM_THREADS" in os.environ:
         return {}
-    return {"OMP_NUM_THREADS": str(max(1, cores() // slots))}
+    return {"OMP_NUM_THREADS": str(max(1, usable_cores() // slots))}
 
 
 class _Watch:

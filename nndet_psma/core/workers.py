@@ -73,6 +73,11 @@ def _of_workers(
         wait_for(waiting)
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on, which a scheduler may have made fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class _Pool:
     """The worker processes of this process; they end with it."""
 

@@ -78,8 +78,3 @@ def job_slots(gpus: Sequence[Gpu], jobs: int | None, per_gpu: Sequence[int]) -> 
         gpu.name for turn in rounds for gpu, most in zip(gpus, per_gpu, strict=True) if turn < most
     ]
     return slots if jobs is None else slots[:jobs]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -118,10 +118,10 @@ def _write_provenance(folder: Path, plan: Plan, config: RunConfig[Any, Any]) -> 
     write_json(folder / ENVIRONMENT, environment)
 
 
-def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that matter for results."""
+def package_versions(*more: str) -> dict[str, str]:
+    """Installed versions of the packages that matter for results, and of ``more``."""
     found = {}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *more):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

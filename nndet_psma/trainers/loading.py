@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nndet_psma.core.errors import UserError
 from nndet_psma.core.logs import LOGGER
+from nndet_psma.core.workers import usable_cores
 
 _LINGER_SECONDS = 30
 _PREFETCH = 4
@@ -51,7 +52,7 @@ class Share(Dataset[Any]):
 
 def loader_workers(wanted: int | None) -> int:
     """Loader processes of this process: ``wanted``, at most its cores; None: its cores less one, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if wanted is None:
         return min(_MAX_WORKERS, cores - 1)

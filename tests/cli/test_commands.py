@@ -205,12 +205,20 @@ def test_unpack_opens_every_case(in_task, tmp_path, capsys):
     assert "holds no preprocessed cases" in capsys.readouterr().err
 
 
-def test_env_names_versions_but_no_folders(in_task, capsys):
+def test_env_names_versions_and_folders_but_no_user(in_task, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(in_task.data.parent))
+    monkeypatch.delenv("det_models")
     assert env_command.main([]) == 0
     text = capsys.readouterr().out
-    assert "torch " in text
-    assert "det_data is set" in text
+    for name in ("torch ", "nnunetv2 ", "monai ", "pydicom ", "hydra-core ", "nndet "):
+        assert f"\n{name}" in text
+    assert "cores usable" in text
+    assert f"det_data = ~/{in_task.data.name}\n" in text
+    assert "det_models is not set" in text
     assert str(in_task.data) not in text
+    monkeypatch.setenv("det_data", "/nowhere/at/all")
+    assert env_command.main([]) == 0
+    assert "det_data = /nowhere/at/all, which does not exist" in capsys.readouterr().out
 
 
 def test_eval_prints_what_is_asked_for(trained, monkeypatch, capsys):

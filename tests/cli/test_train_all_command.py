@@ -62,7 +62,7 @@ def test_dry_run_prints_the_graph_and_writes_nothing(in_task, capsys):
 
 
 def test_several_jobs_share_the_cores(in_task, capsys, monkeypatch):
-    monkeypatch.setattr("nndet_psma.jobs.slots.cores", lambda: 16)
+    monkeypatch.setattr("nndet_psma.core.workers.usable_cores", lambda: 16)
     assert main(["900", "--dry-run", "--jobs", "4"]) == 0
     out = capsys.readouterr().out
     assert "exp.voter=wsi trainer_cfg.num_workers=3" in out  # four cores each, one of them trains
