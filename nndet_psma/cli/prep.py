@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nndet_psma.cli.arguments import add_overwrites, say
+
+if TYPE_CHECKING:
+    from nndet_psma.artifacts.plan import Plan
+    from nndet_psma.systems.system import AnySystem
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,7 +61,17 @@ def run(args: argparse.Namespace) -> int:
             say=say,
         )
         print_plan(prepared.plan)
+        say(_next_step(task, overrides, prepared.plan, system_of_config(config)))
     return 0
+
+
+def _next_step(task: str, overrides: Sequence[str], plan: Plan, system: AnySystem) -> str:
+    """The training command, with what the planner expects it to cost where it does."""
+    chosen = [text for text in overrides if text.startswith(("train=", "plan="))]
+    cost = next((value for key, value, *_ in system.facts(plan).cost if key == "cost.total"), None)
+    folds = f"{len(plan.folds)} folds"
+    about = f" ({folds}, estimated {cost})" if cost else f" ({folds})"
+    return f"Next: nndet_train {task} -o {' '.join([*chosen, 'exp.fold=all'])}{about}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nndet_psma.cli.arguments import add_overwrites, add_task, say
+
+if TYPE_CHECKING:
+    from nndet_psma.artifacts.model_folder import ModelFolder
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,7 +46,17 @@ def run(args: argparse.Namespace) -> int:
         tell(f"fold {fold}: trained, weights in {folder.fold(fold)}")
         if args.sweep and main:
             report_thresholds(sweep_fold(paths, folder, fold, config, tell))
+    tell(_next_step(args, folder, len(plan.folds)))
     return 0
+
+
+def _next_step(args: argparse.Namespace, folder: ModelFolder, folds: int) -> str:
+    """The fold that is still to be trained, or the command that joins them."""
+    left = sorted(set(range(folds)) - set(folder.trained_folds()))
+    if left:
+        others = [text for text in args.overwrites if not text.startswith("exp.fold=")]
+        return f"Next: nndet_train {args.task} -o {' '.join([*others, f'exp.fold={left[0]}'])}"
+    return f"Next: nndet_consolidate {args.task} {folder.root.name} --sweep_boxes"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import time
 import pytest
 from tiny_place import MODEL
 
+from nndet_psma.artifacts.model_folder import ModelFolder
 from nndet_psma.cli import consolidate, eval, plan, predict, prep, sweep, train, umbrella, unpack
 from nndet_psma.cli import env as env_command
 from nndet_psma.cli.arguments import say
@@ -257,3 +258,28 @@ def test_paths_of_environment_may_use_home(monkeypatch, in_task):
     monkeypatch.setenv("HOME", str(in_task.data.parent))
     monkeypatch.setenv("det_data", f"~{os.sep}{in_task.data.name}")
     assert data_root() == in_task.data
+
+
+def test_preparation_and_training_end_with_the_next_command(in_task, monkeypatch, capsys):
+    from tiny_place import PREP_OPTIONS
+
+    assert prep.main(["900", "-np", "1", "-npp", "1", "-o", *PREP_OPTIONS]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("Next: nndet_train 900 -o exp.fold=all (2 folds, estimated ")
+    monkeypatch.setattr(
+        "nndet_psma.stages.train.train_fold", lambda paths, models, *rest: _trained(models, 0)
+    )
+    assert train.main(["900", "-o", "exp.fold=0", "exp.tag=_x"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "Next: nndet_train 900 -o exp.tag=_x exp.fold=1"
+    monkeypatch.setattr(
+        "nndet_psma.stages.train.train_fold", lambda paths, models, *rest: _trained(models, 1)
+    )
+    assert train.main(["900", "-o", "exp.fold=1", "exp.tag=_x"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Next: nndet_consolidate 900 {MODEL}_x --sweep_boxes"
+
+
+def _trained(models, fold):
+    """What a training of a fold leaves of it: its folder."""
+    folder = ModelFolder(models / f"{MODEL}_x")
+    folder.fold(fold).mkdir(parents=True)
+    return folder
