@@ -110,7 +110,8 @@ def _show_group(console: Console, title: str, findings: Sequence[Finding], root:
 def _size(report: CheckReport) -> str:
     """One line about what was looked at."""
     none = len(report.cases_without_lesions)
-    return (
+    only_predicted = not report.training_cases and report.test_cases and not report.errors
+    return ("a task to predict only: " if only_predicted else "") + (
         f"{report.training_cases} training and {report.test_cases} test cases, {report.lesions} lesions, "
         f"{none} cases without lesions; "
         + ("all voxels were read" if report.full else "voxels were not read (--full reads them)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,16 @@ def test_names_of_files_do_not_steer_the_terminal(labels, capsys):
     shown = capsys.readouterr().out
     assert "\\x1b[31m.txt" in shown
     assert "\x1b[31m" not in shown
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_task_to_predict_only_is_not_faulty(labels, capsys, folder):
+    """No training case, as `convert dicom` makes of patients without lesions; the fingerprint asks for some later."""
+    for split in ("images", "labels"):
+        shutil.rmtree(labels.parent / f"{split}Tr")
+        if folder:
+            (labels.parent / f"{split}Tr").mkdir()
+    assert _run("900", "--full") == 0
+    assert "a task to predict only: 0 training and 2 test cases" in capsys.readouterr().out
+    shutil.rmtree(labels.parent / "imagesTs")
+    assert _run("900", "--full") == 1  # with no case at all it is

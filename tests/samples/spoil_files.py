@@ -154,8 +154,11 @@ def _no_files(folder: Path) -> None:
 
 
 def _no_cases(task: GoodTask) -> None:
-    _no_files(task.paths.images("Tr"))
-    _no_files(task.paths.labels("Tr"))
+    """None at all: a task of test cases alone is one to predict."""
+    for split in ("Tr", "Ts"):
+        _no_files(task.paths.images(split))
+        _no_files(task.paths.labels(split))
+    task.describe(test_labels=False)
     task.without_tables()
 
 

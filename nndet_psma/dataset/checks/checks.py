@@ -47,7 +47,9 @@ def check_report(paths: TaskPaths, *, full: bool, num_processes: int = 1) -> Che
     findings = [Finding.of(fault) for fault in faults]
     if description is None:
         return CheckReport(paths.name, full, findings=_sorted(findings))
-    training = _scan(paths, description, "Tr", findings)
+    training_files = any(_holds_files(folder) for folder in (paths.images("Tr"), paths.labels("Tr")))
+    only_predicted = not training_files and _holds_files(paths.images("Ts"))
+    training = _Split([], {}) if only_predicted else _scan(paths, description, "Tr", findings)
     test = _scan_test(paths, description, findings)
     cases = [*training.cases, *test.cases]
     clinical, faults = scan_clinical(paths)
@@ -121,17 +123,20 @@ def _scan(paths: TaskPaths, description: DatasetDescription, split: str, finding
 
 def _scan_test(paths: TaskPaths, description: DatasetDescription, findings: list[Finding]) -> _Split:
     folder = paths.images("Ts")
-    try:
-        present = folder.is_dir() and bool(visible_files(folder))
-    except OSError:
-        present = True  # the scan says why it cannot be listed
-    if present:
+    if _holds_files(folder):
         return _scan(paths, description, "Ts", findings)
     if description.test_labels:
         remedy = "Add test images, or set test_labels to false"
         what = "test_labels is set, but there are no test images"
         findings.append(Finding.of(Fault("no test images", what, file=folder, remedy=remedy)))
     return _Split([], {})
+
+
+def _holds_files(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and bool(visible_files(folder))
+    except OSError:
+        return True  # the scan says why it cannot be listed
 
 
 def _died(case: RawCase) -> CaseReport:
