@@ -90,6 +90,8 @@ def _convert_nifti(args: argparse.Namespace) -> int:
     print(f"{paths.root}: {len(done.training)} training cases, {len(done.test)} test cases,", end=" ")
     print(f"{done.num_lesions} lesions; {len(done.skipped)} cases were finished before")
     print(f"Next: nndet_psma check {args.task} --full")
+    if args.label is None:
+        print(f"then, with a trained model: nndet_predict OTHER_TASK MODEL -i {paths.images('Ts')} -o FOLDER")
     return 0
 
 
@@ -116,7 +118,9 @@ def _add_nifti(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATTERN",
         help='modality and its files below SOURCE, e.g. "CT=*/CT.nii.gz"; repeat for more modalities',
     )
-    parser.add_argument("--label", required=True, metavar="PATTERN", help="lesion masks")
+    parser.add_argument(
+        "--label", metavar="PATTERN", help="lesion masks; without them a task of test cases, to be predicted"
+    )
     parser.add_argument("--ctv", metavar="PATTERN", help="masks of the search region")
     parser.add_argument(
         "--class", dest="class_name", default="lesion", metavar="NAME", help="class of the lesions"

@@ -40,7 +40,7 @@ class NiftiSource:
     Attributes:
         folder: holds all studies.
         images: pattern by modality name, in the order of the modalities; the first defines the grid.
-        label: pattern of the lesion masks.
+        label: pattern of the lesion masks; None makes a task of test cases without labels, to be predicted.
         ctv: pattern of the search regions, or None.
         class_name: name of the one class.
         instances: the masks hold instance ids already; otherwise each connected component is a lesion.
@@ -50,7 +50,7 @@ class NiftiSource:
 
     folder: Path
     images: dict[str, str]
-    label: str
+    label: str | None
     ctv: str | None = None
     class_name: str = "lesion"
     instances: bool = False
@@ -95,12 +95,23 @@ def convert_nifti(
         UserError: files missing or unreadable, masks of several values or interpolated ones that nothing was said
             of, a value that counts but is in no mask, a lesion lost on the grid.
     """
+    labelled = source.label is not None
+    if not labelled and (test_share > 0 or source.values or source.instances):
+        raise UserError(
+            "options about lesion masks, and no lesion masks",
+            file=source.folder,
+            remedy="Give --label, or leave out --test-share, --values and --instances",
+        )
     description = _description(source, paths.name, has_test=test_share > 0)
     patterns = dict(source.images)
     if source.ctv is not None:
         patterns[Role.CTV.value] = source.ctv
-    studies = find_studies(source.folder, {**patterns, LABEL: source.label})
-    test_ids = draw_test_cases(studies, test_share, seed)
+    studies = find_studies(
+        source.folder, patterns if source.label is None else {**patterns, LABEL: source.label}
+    )
+    test_ids = (
+        draw_test_cases(studies, test_share, seed) if labelled else {study.case_id for study in studies}
+    )
     jobs = [
         _Job(study, "Ts" if study.case_id in test_ids else "Tr", paths, description, source)
         for study in studies
@@ -191,6 +202,11 @@ class _Job:
         return [folder / f"{self.study.case_id}_{index:04d}.nii.gz" for index in self.description.modalities]
 
     @property
+    def outputs(self) -> list[Path]:
+        """Everything that is written, the last of it last: its absence marks a case as unfinished."""
+        return self.images if self.source.label is None else [*self.images, self.label, self.table]
+
+    @property
     def label(self) -> Path:
         return self.paths.labels(self.split) / f"{self.study.case_id}.nii.gz"
 
@@ -216,7 +232,7 @@ def _forget_other_choices(jobs: Sequence[_Job], paths: TaskPaths, source: NiftiS
     if file.is_file() and read_json(file) == {"version": 1, "choices": choices}:
         return
     for job in jobs:
-        job.table.unlink(missing_ok=True)
+        job.outputs[-1].unlink(missing_ok=True)
     write_json(file, {"version": 1, "choices": choices})
 
 
@@ -238,17 +254,20 @@ def _convert(job: _Job, overwrite: bool) -> _Done:
     from nndet_psma.dataset.task.instances import read_instances
 
     _remove_other_split(job)
+    labelled = job.source.label is not None
     if not overwrite and _is_finished(job):
-        return _Done(False, len(read_instances(job.table)), _values(job))
-    job.table.unlink(missing_ok=True)  # written last: its absence marks the case as unfinished
-    files = list(job.study.files.values())
+        return _Done(False, len(read_instances(job.table)) if labelled else 0, _values(job))
+    job.outputs[-1].unlink(missing_ok=True)
+    files = [file for name, file in job.study.files.items() if name != LABEL]
     grid = read_volume(files[0])
-    mask = read_volume(job.study.files[LABEL])
-    lesions = _lesions(job, mask, grid)
-    for index, (file, target) in enumerate(zip(files[:-1], job.images, strict=True)):
+    mask = read_volume(job.study.files[LABEL]) if labelled else None
+    lesions = None if mask is None else _lesions(job, mask, grid)
+    for index, (file, target) in enumerate(zip(files, job.images, strict=True)):
         role = job.description.role(index)
         volume = grid if index == 0 else _on_grid(_read(file, role, job.source), grid, role)
         write_volume(target, _compact(volume.array, role), grid.geometry)
+    if lesions is None:
+        return _Done(True, 0, frozenset())
     write_volume(job.label, lesions, grid.geometry)
     count = int(lesions.max())
     write_json(job.table, {"instances": {str(instance): 0 for instance in range(1, count + 1)}})
@@ -308,11 +327,10 @@ def _compact(array: NDArray[Any], role: Role) -> NDArray[Any]:
 
 
 def _is_finished(job: _Job) -> bool:
-    outputs = [*job.images, job.label, job.table]
-    if not all(file.is_file() for file in outputs):
+    if not all(file.is_file() for file in job.outputs):
         return False
     newest_source = max(file.stat().st_mtime_ns for file in job.study.files.values())
-    return min(file.stat().st_mtime_ns for file in outputs) > newest_source
+    return min(file.stat().st_mtime_ns for file in job.outputs) > newest_source
 
 
 def _remove_other_split(job: _Job) -> None:

@@ -241,3 +241,30 @@ def test_a_search_region_of_any_one_value(source, paths):
     convert_nifti(replace(source, soft=True), paths)
     written = read_volume(paths.images("Tr") / "S_0_0002.nii.gz").array
     assert [int(plane.max()) for plane in written] == [1, 0, 0, 0, 0, 0]
+
+
+def test_studies_without_masks_become_a_task_to_predict(source, paths):
+    """All of them test cases; a second run finds them finished, but for the one whose last image was not written."""
+    plain = replace(source, label=None)
+    done = convert_nifti(plain, paths)
+    assert (done.training, len(done.test), done.num_lesions) == ((), 4, 0)
+    description = read_description(paths.root)
+    assert description.test_labels is False
+    [first, *_] = list_cases(paths, description, "Ts")
+    assert [file.name for file in first.images] == [f"S_0_{n:04d}.nii.gz" for n in range(3)]
+    assert first.label is None
+    assert not paths.images("Tr").exists()
+    assert not [finding for finding in check_task(paths, full=True) if finding.severity == "error"]
+    first.images[-1].unlink()
+    assert convert_nifti(plain, paths).skipped == ("S_1", "S_2", "S_3")
+    assert convert_nifti(source, paths).training == ("S_0", "S_1", "S_2", "S_3")  # with masks: made anew
+    assert not list(paths.images("Ts").iterdir())
+
+
+@pytest.mark.parametrize("wrong", [{"values": (2,)}, {"instances": True}])
+def test_options_of_masks_without_masks_are_refused(source, paths, wrong):
+    with pytest.raises(UserError, match="options about lesion masks, and no lesion masks"):
+        convert_nifti(replace(source, label=None, **wrong), paths)
+    with pytest.raises(UserError, match="options about lesion masks"):
+        convert_nifti(replace(source, label=None), paths, test_share=0.5)
+    assert not paths.root.exists()
