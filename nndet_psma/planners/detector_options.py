@@ -20,6 +20,7 @@ class DetectorOptions(PlannerOptions):
         soft_tissue: HU window added to the quantile windows.
         max_voters: windows used at most.
         neighbours: slices on each side of the centre slice.
+        ctv_distance_mm: makes the distance to the search region a channel, white from so far outside on; None: no.
         backbone: torchvision ResNet name.
         weights: where the backbone starts: "none", "imagenet" or a path.
         input_side: longest side of the largest slice in detector pixels (800 in Xu et al. 2023).
@@ -37,6 +38,7 @@ class DetectorOptions(PlannerOptions):
     soft_tissue: tuple[float, float] = (-125.0, 225.0)
     max_voters: int | None = None
     neighbours: int | None = None
+    ctv_distance_mm: float | None = None
     backbone: str | None = None
     weights: str | None = None
     input_side: int | None = None
@@ -55,4 +57,4 @@ class DetectorOptions(PlannerOptions):
             raise ValueError(f"soft_tissue is (lower, upper) in HU, found {self.soft_tissue}")
         self.require(lambda value: value >= 1, "at least 1", "max_voters")
         self.require(lambda value: value >= 0, "not negative", "neighbours", "iterations_factor")
-        self.require(lambda value: value > 0, "positive", "input_side")
+        self.require(lambda value: value > 0, "positive", "input_side", "ctv_distance_mm")

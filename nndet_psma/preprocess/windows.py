@@ -10,9 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nndet_psma.artifacts.detector_plan import DetectorPlan, Stage
+from nndet_psma.core.errors import UserError
+from nndet_psma.preprocess.distance import UNIT_MM
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from nndet_psma.preprocess.prepare import PreparedCase
+
+CTV_DISTANCE = "distance to the CTV"
+"""The stored distance among the arrays that channels are made of; no modality is called so."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,29 @@ def channel_sources(plan: DetectorPlan, stage: Stage) -> list[ChannelSource]:
     sources = [
         ChannelSource(str(plan.ct_name), windows[name].lower, windows[name].upper) for name in stage.windows
     ]
-    return sources + [ChannelSource(s.name, s.lower, s.upper) for s in plan.scalings]
+    for scaling in plan.scalings:
+        if scaling.modality == plan.ctv_modality:  # shown as the distance to it, which has a unit of its own
+            ends = scaling.lower / UNIT_MM, scaling.upper / UNIT_MM
+            sources.append(ChannelSource(CTV_DISTANCE, *ends))
+        else:
+            sources.append(ChannelSource(scaling.name, scaling.lower, scaling.upper))
+    return sources
+
+
+def seen_arrays(case: PreparedCase, sources: Sequence[ChannelSource]) -> dict[str, NDArray[Any]]:
+    """What the channels of a case are made of, by the name that the sources give it; each (z, y, x).
+
+    Raises:
+        UserError: the distance to the search region is a channel, and the case has no search region.
+    """
+    if all(source.modality != CTV_DISTANCE for source in sources):
+        return case.arrays
+    if case.ctv_distance is None:
+        raise UserError(
+            f"case {case.case_id} has no search region, and the model sees the distance to it",
+            remedy="Give the CTV, or use a model without plan_cfg.ctv_distance_mm",
+        )
+    return {**case.arrays, CTV_DISTANCE: case.ctv_distance}
 
 
 def apply_window(values: NDArray[Any], lower: float, upper: float) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ def of(name: str, bodies, lesions=()):
             found["lesion"] = statistics(lesions[i], lesions[i], lesions[i])
         cases.append(replace(case, intensities={name: found}))
     ledger = Ledger()
-    scalings = plan_scalings(ledger, replace(base, modalities={"0": name}, cases=cases), ())
+    scalings = plan_scalings(ledger, replace(base, modalities={"0": name}, cases=cases), None, None)
     return scalings, ledger.decisions["scalings"].evidence
 
 

@@ -15,7 +15,7 @@ from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import Region
 from nndet_psma.preprocess.warp import PixelBox, PlaneMap, warp
-from nndet_psma.preprocess.windows import slice_channels
+from nndet_psma.preprocess.windows import seen_arrays, slice_channels
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.systems.psma25d.targets import slice_target
 from nndet_psma.trainers.augmentation.draw import (
@@ -153,7 +153,9 @@ class SliceBatches(StoreBatches[PSMA25DPlan, SliceRef]):
         ``seen`` and ``kept`` are those of :meth:`Region.seen`.
         """
         box = y0, x0, y1, x1 = mapping.footprint(seen)
-        channels = slice_channels(case.arrays, self.sources, z, self.plan.neighbours, None, box)
+        channels = slice_channels(
+            seen_arrays(case, self.sources), self.sources, z, self.plan.neighbours, None, box
+        )
         if kept is None:
             kept = np.ones((y1 - y0, x1 - x0), dtype=bool)
         else:

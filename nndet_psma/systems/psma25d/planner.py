@@ -107,7 +107,7 @@ def _plan_inputs(
         "margin_mm": search_margin(ledger, fingerprint, options, ctv is not None),
         "body_margin_mm": BODY_MARGIN_MM,
         "windows": _windows(ledger, fingerprint, options, choose_profile(target).voters, ct is not None),
-        "scalings": plan_scalings(ledger, fingerprint, (ct, ctv)),
+        "scalings": plan_scalings(ledger, fingerprint, ct, ctv, ctv_distance_mm=options.ctv_distance_mm),
         "neighbours": _neighbours(ledger, fingerprint, options, spacing),
     }
 

@@ -17,7 +17,7 @@ from nndet_psma.planners.rules import input_size
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import Region, stage_region
 from nndet_psma.preprocess.warp import PlaneMap, plane_map, warp
-from nndet_psma.preprocess.windows import channel_sources, normalised, slice_channels
+from nndet_psma.preprocess.windows import channel_sources, normalised, seen_arrays, slice_channels
 from nndet_psma.systems.psma25d.plan import PSMA25DPlan
 from nndet_psma.trainers.networks.box_evidence import with_evidence
 
@@ -109,13 +109,13 @@ def _batches(
     case: PreparedCase, region: Region, plan: PSMA25DPlan, stage: Stage, mapping: PlaneMap, batch_size: int
 ) -> Iterator[tuple[list[int], list[Tensor]]]:
     sources = channel_sources(plan, stage)
-    detector = plan.detector
+    arrays, detector = seen_arrays(case, sources), plan.detector
     for start in range(0, len(region.slices), batch_size):
         slices = region.slices[start : start + batch_size].tolist()
         images = []
         for z in slices:
             mask = None if region.mask is None else region.mask[z]
-            channels = slice_channels(case.arrays, sources, z, plan.neighbours, mask)
+            channels = slice_channels(arrays, sources, z, plan.neighbours, mask)
             images.append(normalised(warp(channels, mapping), detector.input_mean, detector.input_std))
         yield slices, images
 

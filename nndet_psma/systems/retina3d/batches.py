@@ -12,6 +12,7 @@ from torch import Tensor
 from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import Region
+from nndet_psma.preprocess.windows import seen_arrays
 from nndet_psma.systems.retina3d.augmentation import (
     Lesions,
     PatchMap,
@@ -105,7 +106,7 @@ class PatchBatches(StoreBatches[Retina3DPlan, PatchRef]):
         kept = None if box is None else _kept(region, box)
         if box is None or kept is None:
             return
-        channels = box_channels(case.arrays, self.sources, box, kept)
+        channels = box_channels(seen_arrays(case, self.sources), self.sources, box, kept)
         rough = draw.blur or draw.noise_std > 0
         if rough:
             channels = np.concatenate([channels, kept[None].astype(np.float32)])

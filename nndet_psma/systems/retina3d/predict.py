@@ -17,7 +17,7 @@ from nndet_psma.artifacts.detector_plan import Stage
 from nndet_psma.boxes.detections import Detections
 from nndet_psma.preprocess.prepare import PreparedCase
 from nndet_psma.preprocess.region import Region, stage_region
-from nndet_psma.preprocess.windows import channel_sources, normalised
+from nndet_psma.preprocess.windows import channel_sources, normalised, seen_arrays
 from nndet_psma.systems.retina3d.channels import VoxelBox, patch_channels, region_box
 from nndet_psma.systems.retina3d.join_patches import PatchBoxes, join_patches, place_boxes
 from nndet_psma.systems.retina3d.plan import Detector3D, Retina3DPlan, Steps
@@ -102,12 +102,13 @@ def _batches(
 ) -> Iterator[Batch]:
     """Patches with anything to see and their images ``[B, C, z, y, x]``; the next batch is read ahead."""
     detector, sources = plan.detector3d, channel_sources(plan, stage)
+    arrays = seen_arrays(case, sources)
     places = iter(patch_places(region_box(region), detector))
 
     def read() -> Batch | None:
         found, images = [], []
         for place in places:
-            channels = patch_channels(case.arrays, sources, place, region)
+            channels = patch_channels(arrays, sources, place, region)
             if channels is not None:
                 found.append(place)
                 image = torch.from_numpy(channels)
