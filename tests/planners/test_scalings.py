@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from planner_samples import fingerprint, statistics
 
+from nndet_psma.core.errors import UserError
 from nndet_psma.planners.ledger import Ledger
 from nndet_psma.planners.scalings import plan_scalings
 
@@ -53,3 +54,29 @@ def test_a_constant_image_has_a_range() -> None:
     flat = replace(statistics(7.0, 7.0, 7.0), mean=7.0, std=0.0)
     (scaling,), _ = of("T2", [flat])
     assert (scaling.lower, scaling.upper) == (0.0, 1.0)
+
+
+def _with_ctv(names, ctv):
+    base = fingerprint(ct=False, pet=False, ctv=False, cases=1)
+    modalities = {str(index): name for index, name in enumerate(names)}
+    cases = [
+        replace(case, intensities={name: {"body": statistics(0.0, 1.0, 4.0)} for name in names})
+        for case in base.cases
+    ]
+    return plan_scalings(
+        Ledger(), replace(base, modalities=modalities, cases=cases), 0, ctv, ctv_distance_mm=12.0
+    )
+
+
+def test_the_distance_to_the_search_region_comes_last() -> None:
+    *_, last = _with_ctv(["CT", "CTV", "PET"], 1)
+    assert (last.modality, last.name, last.lower, last.upper, last.zscore) == (1, "CTV", 0.0, 12.0, False)
+    with pytest.raises(UserError, match=r"no modality is the CTV.*found CT, PET.*ctv_distance_mm"):
+        _with_ctv(["CT", "PET"], None)
+
+
+@pytest.mark.parametrize("name", ["VESSELS", "bowel", "ORGANS", "BLADDER"])
+def test_masks_of_organs_are_shown_as_they_are(name: str) -> None:
+    """A z-score of a mask would depend on how large the organ is."""
+    (scaling, _) = _with_ctv(["CT", "CTV", name], 1)
+    assert (scaling.lower, scaling.upper, scaling.zscore) == (0.0, 1.0, False)
