@@ -66,6 +66,7 @@ def test_no_other_program_is(place, name):
 def test_another_package_called_scripts_is_left_alone(place):
     other = place / "other" / "scripts"
     other.mkdir(parents=True)
+    (other / "__init__.py").touch()  # else nnDetection's own, where it is on the path, comes before
     (other / "train.py").write_text("def train(): print('other')")
     assert say(place, path="other") == ["other"]
 
