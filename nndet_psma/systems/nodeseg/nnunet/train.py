@@ -73,6 +73,7 @@ def train_fold(job: Job) -> None:
         if job.overwrite:
             shutil.rmtree(place, ignore_errors=True)
         _check_same(job, place)
+        make_paths_relative(place, job.model.root, job.paths.root)  # of a run that was killed
         if (place / FINAL).is_file():
             job.say(f"fold {job.fold} is trained already: {place / FINAL}")
             return

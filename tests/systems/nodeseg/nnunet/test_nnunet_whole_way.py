@@ -120,6 +120,10 @@ def test_texts_of_a_trained_fold_name_no_folder_above_the_task(place):
     assert any(file.name == "debug.json" for file in texts)
     root = str(place.paths.root.parents[1])
     assert [file.name for file in texts if root in file.read_text(encoding="utf-8")] == []
+    [debug] = place.folder.root.rglob("debug.json")
+    debug.write_text(json.dumps({"results": str(place.folder.root / "x")}))  # as a kill would have left it
+    train_fold(place.paths, place.models, place.config, 0, place.heard.append)
+    assert root not in debug.read_text()
 
 
 def test_the_plan_says_what_nnunet_planned_and_why(place):
